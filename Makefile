@@ -1,0 +1,96 @@
+# outbox: builds one shared library with PGXS.
+#
+#   make                 build
+#   make install         install (into the server of PG_CONFIG)
+#   make installcheck    test, on temporary servers of its own
+#   make check-format    is the C code in PostgreSQL's style?
+#   make WERROR=1        warnings are errors
+
+PG_CONFIG ?= pg_config
+
+EXTENSION = outbox
+MODULE_big = outbox
+DATA = outbox--1.0.sql
+PGFILEDESC = "outbox - messaging as part of the transaction"
+
+SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
+OBJS = $(SOURCES:.c=.o)
+
+ifneq ($(MAKECMDGOALS),clean)
+ifneq ($(shell pkg-config --exists 'rdkafka >= 2.0' && echo yes),yes)
+$(error librdkafka 2.0 or newer is needed and pkg-config does not find it: install librdkafka-dev and pkg-config (Debian, Ubuntu) or librdkafka-devel (Fedora))
+endif
+endif
+
+PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags rdkafka)
+SHLIB_LINK = $(shell pkg-config --libs rdkafka)
+ifdef WERROR
+PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Werror
+endif
+
+# Tests start temporary servers of their own, with what the extension needs,
+# on ports and in directories of their own: none touches a running server.
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
+NO_INSTALLCHECK = 1
+EXTRA_CLEAN = results output_iso tmp_check log
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# Headers are few: rebuild all when one changes.
+$(OBJS): $(wildcard src/*.h src/*/*.h)
+
+.PHONY: installcheck installcheck-regress installcheck-isolation \
+	installcheck-tap format check-format
+
+installcheck: installcheck-regress installcheck-isolation installcheck-tap
+
+# The settings of the temporary servers.  Older minor releases do not know
+# output_plugin_libraries.
+tmp_check/postgresql.conf:
+	@mkdir -p tmp_check
+	@{ echo "shared_preload_libraries = 'outbox'"; \
+	   echo "wal_level = logical"; \
+	   echo "max_prepared_transactions = 10"; \
+	   echo "max_worker_processes = 16"; \
+	   if $(bindir)/postgres --describe-config | grep -q '^output_plugin_libraries'; then \
+	     echo "output_plugin_libraries = 'pgoutput, test_decoding, outbox'"; fi; } > $@
+
+TEMP_SERVER = --temp-config=tmp_check/postgresql.conf --bindir='$(bindir)' \
+	--encoding=UTF8 --no-locale --inputdir=$(srcdir)
+
+installcheck-regress: tmp_check/postgresql.conf
+ifneq ($(REGRESS),)
+	$(top_builddir)/src/test/regress/pg_regress \
+		--temp-instance=tmp_check/regress $(TEMP_SERVER) $(REGRESS)
+endif
+
+installcheck-isolation: tmp_check/postgresql.conf
+ifneq ($(ISOLATION),)
+	$(top_builddir)/src/test/isolation/pg_isolation_regress \
+		--temp-instance=tmp_check/isolation --outputdir=output_iso $(TEMP_SERVER) $(ISOLATION)
+endif
+
+# PROVE_TESTS chooses among the tests, PROVE_FLAGS adds flags.
+PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
+installcheck-tap:
+	rm -rf tmp_check/log tmp_check/t_*
+	TESTDIR='$(CURDIR)' PATH="$(bindir):$$PATH" PGPORT=65432 \
+	PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
+	prove -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
+
+# PostgreSQL's own indenter, with the flags that PostgreSQL uses.
+INDENT = indent() { pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 \
+	-nfc1 -i4 -l79 -lp -lpl -nip -npro -sac -tpg -ts4 -Utypedefs.list | \
+	sed -E 's/^([A-Za-z_][A-Za-z_0-9]*)[ \t]+\*$$/\1 */'; }
+FORMATTED = $(SOURCES) $(wildcard src/*/*.h dev/*.c)
+
+format:
+	@$(INDENT); for f in $(FORMATTED); do \
+	  indent < $$f > $$f.indented && mv $$f.indented $$f || exit 1; done
+
+check-format:
+	@$(INDENT); status=0; for f in $(FORMATTED); do \
+	  indent < $$f | diff -u $$f - || status=1; done; \
+	if [ $$status != 0 ]; then echo "not in PostgreSQL's style: run make format"; fi; exit $$status

@@ -1,0 +1,245 @@
+/* outbox--1.0.sql: the objects of the extension. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION outbox" to load this file. \quit
+
+CREATE SCHEMA inbox;
+
+COMMENT ON SCHEMA outbox IS
+    'publish events to Kafka as part of a transaction';
+COMMENT ON SCHEMA inbox IS
+    'take Kafka messages into the database exactly once';
+
+--
+-- Events.
+--
+-- Rows live in a fixed ring of partitions, the chunks.  All inserts go to the
+-- current chunk, so old chunks can be given back whole with TRUNCATE, which
+-- blocks no publisher.  The ring is fixed so that a dump, which cannot carry
+-- an extension's later-made tables, restores.
+--
+
+CREATE SEQUENCE outbox.event_id_seq;
+COMMENT ON SEQUENCE outbox.event_id_seq IS 'numbers the rows of outbox.event';
+
+CREATE SEQUENCE outbox.event_chunk_seq AS smallint MINVALUE 0 MAXVALUE 7 CYCLE;
+COMMENT ON SEQUENCE outbox.event_chunk_seq IS
+    'last_value is the chunk of outbox.event that takes new rows';
+
+CREATE FUNCTION outbox.current_chunk() RETURNS smallint
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_current_chunk';
+COMMENT ON FUNCTION outbox.current_chunk() IS
+    'the chunk of outbox.event that takes new rows';
+
+CREATE FUNCTION outbox.check_event(aggregate_type text, aggregate_id text, event_type text,
+    payload bytea, content_type text, headers jsonb, topic text, partition_key text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_check_event';
+COMMENT ON FUNCTION outbox.check_event(text, text, text, bytea, text, jsonb, text, text) IS
+    'true for an event that Kafka can take; else an error that says what is wrong with it';
+
+CREATE TABLE outbox.event (
+    id              bigint      NOT NULL DEFAULT nextval('outbox.event_id_seq'),
+    event_id        uuid        NOT NULL,
+    aggregate_type  text        NOT NULL,
+    aggregate_id    text,
+    event_type      text        NOT NULL,
+    payload         bytea,
+    content_type    text,
+    headers         jsonb,
+    topic           text,
+    partition_key   text,
+    deliver_at      timestamptz,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    xid             xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
+    PRIMARY KEY (id, chunk),
+    UNIQUE (event_id, chunk),
+    CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
+        payload, content_type, headers, topic, partition_key))
+) PARTITION BY LIST (chunk);
+
+COMMENT ON TABLE outbox.event IS
+    'events, one row each; rows are only ever inserted, by outbox.publish()';
+COMMENT ON COLUMN outbox.event.id IS 'order in which events were published within a session';
+COMMENT ON COLUMN outbox.event.event_id IS 'identity of the event, sent as Kafka header "id"';
+COMMENT ON COLUMN outbox.event.aggregate_type IS 'kind of thing that the event is about; decides the topic';
+COMMENT ON COLUMN outbox.event.aggregate_id IS 'which thing; the Kafka key, so that events of one thing keep their order';
+COMMENT ON COLUMN outbox.event.event_type IS 'what happened, sent as Kafka header "type"';
+COMMENT ON COLUMN outbox.event.payload IS 'the Kafka value, byte for byte; NULL is a tombstone';
+COMMENT ON COLUMN outbox.event.content_type IS 'media type of payload';
+COMMENT ON COLUMN outbox.event.headers IS 'further Kafka headers, a flat object';
+COMMENT ON COLUMN outbox.event.topic IS 'Kafka topic instead of the one that aggregate_type leads to';
+COMMENT ON COLUMN outbox.event.partition_key IS 'Kafka key instead of aggregate_id';
+COMMENT ON COLUMN outbox.event.deliver_at IS 'not to be sent before this time';
+COMMENT ON COLUMN outbox.event.created_at IS 'start of the transaction that published';
+COMMENT ON COLUMN outbox.event.xid IS 'transaction that published; tells with outbox.watermark whether the event is on Kafka';
+COMMENT ON COLUMN outbox.event.chunk IS 'partition that holds the row';
+
+CREATE TABLE outbox.event_0 PARTITION OF outbox.event FOR VALUES IN (0);
+CREATE TABLE outbox.event_1 PARTITION OF outbox.event FOR VALUES IN (1);
+CREATE TABLE outbox.event_2 PARTITION OF outbox.event FOR VALUES IN (2);
+CREATE TABLE outbox.event_3 PARTITION OF outbox.event FOR VALUES IN (3);
+CREATE TABLE outbox.event_4 PARTITION OF outbox.event FOR VALUES IN (4);
+CREATE TABLE outbox.event_5 PARTITION OF outbox.event FOR VALUES IN (5);
+CREATE TABLE outbox.event_6 PARTITION OF outbox.event FOR VALUES IN (6);
+CREATE TABLE outbox.event_7 PARTITION OF outbox.event FOR VALUES IN (7);
+COMMENT ON TABLE outbox.event_0 IS 'chunk 0 of outbox.event';
+COMMENT ON TABLE outbox.event_1 IS 'chunk 1 of outbox.event';
+COMMENT ON TABLE outbox.event_2 IS 'chunk 2 of outbox.event';
+COMMENT ON TABLE outbox.event_3 IS 'chunk 3 of outbox.event';
+COMMENT ON TABLE outbox.event_4 IS 'chunk 4 of outbox.event';
+COMMENT ON TABLE outbox.event_5 IS 'chunk 5 of outbox.event';
+COMMENT ON TABLE outbox.event_6 IS 'chunk 6 of outbox.event';
+COMMENT ON TABLE outbox.event_7 IS 'chunk 7 of outbox.event';
+
+CREATE TABLE outbox.watermark (
+    lsn               pg_lsn      NOT NULL,
+    snapshot          pg_snapshot NOT NULL,
+    xmax              xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
+    taken_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    system_identifier bigint      NOT NULL,
+    database          oid         NOT NULL
+);
+CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
+CREATE INDEX watermark_xmax_idx ON outbox.watermark (xmax);
+
+COMMENT ON TABLE outbox.watermark IS
+    'how far the relay has come: an event whose xid is visible in the latest snapshot is on Kafka';
+COMMENT ON COLUMN outbox.watermark.lsn IS 'everything committed up to here is acknowledged by Kafka';
+COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are acknowledged';
+COMMENT ON COLUMN outbox.watermark.xmax IS 'upper end of snapshot, to find the first row that shows a transaction';
+COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
+COMMENT ON COLUMN outbox.watermark.system_identifier IS 'database cluster in which xids of snapshot have a meaning';
+COMMENT ON COLUMN outbox.watermark.database IS 'database in which they have one';
+
+-- What a dump of the database carries.
+SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_0', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_1', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_2', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_3', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_4', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_5', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_6', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_7', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.watermark', '');
+
+--
+-- Publishing.
+--
+
+CREATE FUNCTION outbox.publish(
+    aggregate_type  text,
+    aggregate_id    text,
+    event_type      text,
+    payload         jsonb,
+    headers         jsonb       DEFAULT NULL,
+    event_id        uuid        DEFAULT NULL,
+    topic           text        DEFAULT NULL,
+    partition_key   text        DEFAULT NULL,
+    deliver_at      timestamptz DEFAULT NULL,
+    idempotency_key text        DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_publish';
+COMMENT ON FUNCTION outbox.publish(text, text, text, jsonb, jsonb, uuid, text, text, timestamptz, text) IS
+    'publish a JSON event to Kafka if and when this transaction commits; returns the event''s id';
+
+CREATE FUNCTION outbox.publish_bytes(
+    aggregate_type  text,
+    aggregate_id    text,
+    event_type      text,
+    payload         bytea,
+    content_type    text        DEFAULT 'application/octet-stream',
+    headers         jsonb       DEFAULT NULL,
+    event_id        uuid        DEFAULT NULL,
+    topic           text        DEFAULT NULL,
+    partition_key   text        DEFAULT NULL,
+    deliver_at      timestamptz DEFAULT NULL,
+    idempotency_key text        DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_publish_bytes';
+COMMENT ON FUNCTION outbox.publish_bytes(text, text, text, bytea, text, jsonb, uuid, text, text, timestamptz, text) IS
+    'publish an event of any bytes to Kafka if and when this transaction commits; returns the event''s id';
+
+--
+-- Kafka settings.
+--
+
+CREATE FUNCTION outbox.kafka_validator(options text[], catalog oid) RETURNS void
+LANGUAGE C STRICT VOLATILE
+AS 'MODULE_PATHNAME', 'outbox_kafka_validator';
+COMMENT ON FUNCTION outbox.kafka_validator(text[], oid) IS
+    'checks the options of servers and user mappings of outbox_kafka, asking librdkafka';
+
+CREATE FOREIGN DATA WRAPPER outbox_kafka VALIDATOR outbox.kafka_validator;
+COMMENT ON FOREIGN DATA WRAPPER outbox_kafka IS
+    'Kafka settings: the options of the server named "kafka" are librdkafka properties';
+
+--
+-- Monitoring.
+--
+
+CREATE VIEW outbox.events AS
+SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
+       CASE WHEN e.content_type ~* '^(application/json|text/)'
+            THEN pg_catalog.convert_from(e.payload, 'UTF8')
+            ELSE pg_catalog.encode(e.payload, 'escape') END AS payload,
+       e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
+       CASE WHEN w.taken_at IS NULL THEN 'pending' ELSE 'published' END AS status,
+       w.taken_at AS published_at,
+       NULL::text AS error
+FROM outbox.event e
+LEFT JOIN LATERAL (
+    SELECT w.taken_at
+    FROM outbox.watermark w
+    WHERE w.xmax > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    ORDER BY w.xmax, w.taken_at
+    LIMIT 1
+) w ON true;
+COMMENT ON VIEW outbox.events IS
+    'events with a readable payload and whether each is on Kafka yet';
+
+CREATE FUNCTION outbox.relay_status(
+    OUT state                  text,
+    OUT pid                    integer,
+    OUT slot_name              name,
+    OUT received_lsn           pg_lsn,
+    OUT confirmed_lsn          pg_lsn,
+    OUT lag_bytes              bigint,
+    OUT lag_seconds            double precision,
+    OUT events                 bigint,
+    OUT bytes                  bigint,
+    OUT in_flight              bigint,
+    OUT retries                bigint,
+    OUT round_trip_ms          double precision,
+    OUT blocked_event          uuid,
+    OUT last_error             text,
+    OUT last_error_at          timestamptz,
+    OUT started_at             timestamptz,
+    OUT librdkafka_version     text
+) RETURNS record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_relay_status';
+COMMENT ON FUNCTION outbox.relay_status() IS
+    'the state of this database''s relay, out of shared memory; see outbox.stat_relay';
+
+CREATE VIEW outbox.stat_relay AS
+SELECT * FROM outbox.relay_status();
+COMMENT ON VIEW outbox.stat_relay IS
+    'one row: what the relay of this database does, how far behind it is and what went wrong last';
+
+--
+-- Rights: nothing for PUBLIC; monitoring roles may look at the relay.
+--
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA outbox FROM PUBLIC;
+GRANT USAGE ON SCHEMA outbox TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
+GRANT SELECT ON outbox.stat_relay TO pg_monitor;

@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  What differs between the PostgreSQL releases that we support (15-18).
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_COMPAT_H
+#define OUTBOX_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_database.h"
+#include "replication/reorderbuffer.h"
+#include "replication/slot.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM < 150000
+#error "outbox needs PostgreSQL 15 or newer"
+#endif
+
+/* The new tuple of a decoded change. */
+#if PG_VERSION_NUM >= 170000
+#define compat_new_tuple(change) ((change)->data.tp.newtuple)
+#else
+#define compat_new_tuple(change) \
+	((change)->data.tp.newtuple ? &(change)->data.tp.newtuple->tuple : NULL)
+#endif
+
+/* Creates an ephemeral logical slot that survives a failover where it can. */
+#if PG_VERSION_NUM >= 170000
+#define compat_slot_create(name) \
+	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false, true, false)
+#else
+#define compat_slot_create(name) \
+	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define compat_slot_acquire(name) ReplicationSlotAcquire(name, true, true)
+#else
+#define compat_slot_acquire(name) ReplicationSlotAcquire(name, true)
+#endif
+
+/* May the slot no longer be decoded from? */
+#if PG_VERSION_NUM >= 160000
+#define compat_slot_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
+#else
+#define compat_slot_invalidated(slot) \
+	(XLogRecPtrIsInvalid((slot)->data.restart_lsn) && \
+	 !XLogRecPtrIsInvalid((slot)->data.invalidated_at))
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define compat_create_wait_event_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define compat_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_owns_database(dboid) \
+	object_ownercheck(DatabaseRelationId, dboid, GetUserId())
+#else
+#define compat_owns_database(dboid) \
+	pg_database_ownercheck(dboid, GetUserId())
+#endif
+
+#endif							/* OUTBOX_COMPAT_H */

@@ -1,0 +1,616 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *	  The registry of databases in shared memory.
+ *
+ * Locking: "lock" protects the registry, that is every field of an entry
+ * that is not said to be otherwise.  A relay's status has a spinlock of its
+ * own, because a monitoring query must not wait for anybody.  Backends read
+ * "database" and "relay_latch" without a lock when they commit: a stale latch
+ * belongs to some other process and costs it one spurious wake-up, since
+ * latches of processes are never freed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/shmem.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+
+/* How long a relay may take to leave before it is told by a signal. */
+#define LEAVE_GRACE_MS 1000
+
+typedef struct DatabaseEntry
+{
+	Oid			database;		/* InvalidOid when the entry is free */
+	pid_t		pid;			/* its relay, 0 when there is none */
+	Latch	   *relay_latch;	/* latch of that process */
+	bool		absent;			/* relay found that there is no extension */
+	int			holds;			/* utility commands that want nobody there */
+	int			failures;		/* starts since the last progress */
+	uint64		requests;		/* times that somebody asked for a relay */
+	uint64		configuration;	/* grows when Kafka settings may have changed */
+	uint64		careful;		/* events that the next relay sends one by
+								 * one; only relays touch it */
+	ConditionVariable left;		/* signalled when pid becomes 0 */
+	slock_t		mutex;			/* protects status */
+	RelayStatus status;
+} DatabaseEntry;
+
+typedef struct Registry
+{
+	LWLock	   *lock;
+	Latch	   *launcher_latch; /* NULL while there is no launcher */
+	int			size;
+	DatabaseEntry entries[FLEXIBLE_ARRAY_MEMBER];
+} Registry;
+
+static Registry *registry = NULL;
+static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
+static bool wake_at_commit = false;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static Size
+registry_size(void)
+{
+	return add_size(offsetof(Registry, entries),
+					mul_size(outbox_max_databases, sizeof(DatabaseEntry)));
+}
+
+static void
+registry_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(registry_size());
+	RequestNamedLWLockTranche("outbox", 1);
+}
+
+static void
+registry_startup(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	registry = ShmemInitStruct("outbox", registry_size(), &found);
+	if (!found)
+	{
+		memset(registry, 0, registry_size());
+		registry->lock = &GetNamedLWLockTranche("outbox")->lock;
+		registry->size = outbox_max_databases;
+		for (int i = 0; i < registry->size; i++)
+		{
+			ConditionVariableInit(&registry->entries[i].left);
+			SpinLockInit(&registry->entries[i].mutex);
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * Asks for shared memory.  Call from _PG_init while shared_preload_libraries
+ * is being processed.
+ */
+void
+shmem_init(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = registry_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = registry_startup;
+}
+
+/*
+ * Was the server started with us in shared_preload_libraries?
+ */
+bool
+shmem_available(void)
+{
+	return registry != NULL;
+}
+
+/* The entry of a database, or NULL.  Needs the lock, or tolerance. */
+static DatabaseEntry *
+find_entry(Oid database)
+{
+	if (registry == NULL)
+		return NULL;
+	for (int i = 0; i < registry->size; i++)
+		if (registry->entries[i].database == database)
+			return &registry->entries[i];
+	return NULL;
+}
+
+/* Like find_entry, but makes the entry.  NULL when there is no room. */
+static DatabaseEntry *
+find_or_make_entry(Oid database)
+{
+	DatabaseEntry *entry = find_entry(database);
+
+	if (entry != NULL)
+		return entry;
+	entry = find_entry(InvalidOid);
+	if (entry == NULL)
+		return NULL;
+
+	entry->pid = 0;
+	entry->relay_latch = NULL;
+	entry->absent = false;
+	entry->holds = 0;
+	entry->failures = 0;
+	entry->careful = 0;
+	SpinLockAcquire(&entry->mutex);
+	memset(&entry->status, 0, sizeof(entry->status));
+	entry->status.round_trip_us = -1;
+	SpinLockRelease(&entry->mutex);
+	entry->database = database;
+	return entry;
+}
+
+static void
+wake_launcher(void)
+{
+	if (registry->launcher_latch)
+		SetLatch(registry->launcher_latch);
+}
+
+/*
+ * Sets the latch of a database's relay, if it has one.  Takes no lock.
+ */
+void
+shmem_wake_relay(Oid database)
+{
+	DatabaseEntry *entry = find_entry(database);
+	Latch	   *latch = entry ? entry->relay_latch : NULL;
+
+	if (latch)
+		SetLatch(latch);
+}
+
+/* At the end of a transaction that published, wake the relay. */
+static void
+wake_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			if (wake_at_commit)
+				shmem_wake_relay(MyDatabaseId);
+			wake_at_commit = false;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			wake_at_commit = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Makes the commit of the current transaction wake this database's relay.
+ * Cheap to call for every event.
+ */
+void
+shmem_wake_relay_at_commit(void)
+{
+	static bool registered = false;
+
+	if (wake_at_commit || registry == NULL)
+		return;
+	if (!registered)
+	{
+		RegisterXactCallback(wake_xact_callback, NULL);
+		registered = true;
+	}
+	wake_at_commit = true;
+}
+
+/*
+ * Tells the launcher that a database may hold the extension.  Returns false
+ * when the registry is full.
+ */
+bool
+shmem_request_relay(Oid database)
+{
+	DatabaseEntry *entry;
+
+	if (registry == NULL)
+		return true;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_or_make_entry(database);
+	if (entry != NULL)
+	{
+		entry->absent = false;
+		entry->failures = 0;
+		entry->requests++;
+		if (entry->relay_latch)
+			SetLatch(entry->relay_latch);
+		wake_launcher();
+	}
+	LWLockRelease(registry->lock);
+	return entry != NULL;
+}
+
+/*
+ * Tells a database's relay to look at its Kafka settings again.
+ */
+void
+shmem_configuration_changed(Oid database)
+{
+	DatabaseEntry *entry;
+
+	if (registry == NULL)
+		return;
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL)
+	{
+		entry->configuration++;
+		if (entry->relay_latch)
+			SetLatch(entry->relay_latch);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Makes the relay leave a database and keeps it out until the database is
+ * released.  Waits until it has gone.  Returns false when the database has
+ * no entry, and then there is nothing to release.
+ */
+bool
+shmem_hold_database(Oid database)
+{
+	DatabaseEntry *entry;
+	TimestampTz since = GetCurrentTimestamp();
+
+	if (registry == NULL)
+		return false;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL)
+	{
+		entry->holds++;
+		if (entry->relay_latch)
+			SetLatch(entry->relay_latch);
+	}
+	LWLockRelease(registry->lock);
+	if (entry == NULL)
+		return false;
+
+	PG_TRY();
+	{
+		ConditionVariablePrepareToSleep(&entry->left);
+		for (;;)
+		{
+			pid_t		pid;
+
+			LWLockAcquire(registry->lock, LW_SHARED);
+			pid = entry->pid;
+			LWLockRelease(registry->lock);
+			if (pid == 0)
+				break;
+			if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+										   LEAVE_GRACE_MS))
+				kill(pid, SIGTERM);
+			ConditionVariableTimedSleep(&entry->left, LEAVE_GRACE_MS,
+										PG_WAIT_EXTENSION);
+		}
+		ConditionVariableCancelSleep();
+	}
+	PG_CATCH();
+	{
+		shmem_release_database(database);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return true;
+}
+
+/*
+ * Ends what shmem_hold_database began; the relay comes back.
+ */
+void
+shmem_release_database(Oid database)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL && entry->holds > 0)
+	{
+		entry->holds--;
+		entry->failures = 0;
+		wake_launcher();
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Removes the entry of a database that has no relay: it is gone, or does not
+ * hold the extension.
+ */
+void
+shmem_forget_database(Oid database)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL && entry->pid == 0 && entry->holds == 0)
+		entry->database = InvalidOid;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Copies the status of a database's relay.  Returns false when the database
+ * has no entry.  Waits for nobody.
+ */
+bool
+shmem_read_status(Oid database, RelayStatus *status, pid_t *pid)
+{
+	DatabaseEntry *entry = find_entry(database);
+
+	if (entry == NULL)
+		return false;
+	SpinLockAcquire(&entry->mutex);
+	*status = entry->status;
+	SpinLockRelease(&entry->mutex);
+	*pid = entry->pid;
+	return true;
+}
+
+static void
+launcher_detach(int code, Datum arg)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	registry->launcher_latch = NULL;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Makes this process the launcher, woken by requests until it exits.
+ */
+void
+shmem_launcher_attach(void)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	registry->launcher_latch = MyLatch;
+	LWLockRelease(registry->lock);
+	on_shmem_exit(launcher_detach, (Datum) 0);
+}
+
+/*
+ * Copies the registry into list, of the given size; returns the number.
+ */
+int
+shmem_list_databases(DatabaseInfo *list, int size)
+{
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < registry->size && n < size; i++)
+	{
+		DatabaseEntry *entry = &registry->entries[i];
+
+		if (!OidIsValid(entry->database))
+			continue;
+		list[n].database = entry->database;
+		list[n].pid = entry->pid;
+		list[n].absent = entry->absent;
+		list[n].held = entry->holds > 0;
+		list[n].failures = entry->failures;
+		n++;
+	}
+	LWLockRelease(registry->lock);
+	return n;
+}
+
+/*
+ * Counts a start of a relay; the relay resets the count by progress.
+ */
+void
+shmem_count_start(Oid database)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL)
+		entry->failures++;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Shows in stat_relay why a database's relay could not be started.
+ */
+void
+shmem_report_failure(Oid database, const char *message)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = find_entry(database);
+	if (entry != NULL)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		SpinLockAcquire(&entry->mutex);
+		entry->status.state = RELAY_STOPPED;
+		entry->status.error_at = now;
+		strlcpy(entry->status.error, message, RELAY_ERROR_LEN);
+		SpinLockRelease(&entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Runs after the process has left the database's proc array entry, so that
+ * whoever waits for us finds the database free.
+ */
+static void
+relay_detach(int code, Datum arg)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	my_entry->pid = 0;
+	my_entry->relay_latch = NULL;
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->status.state = RELAY_STOPPED;
+	my_entry->status.in_flight = 0;
+	SpinLockRelease(&my_entry->mutex);
+	wake_launcher();
+	LWLockRelease(registry->lock);
+	ConditionVariableBroadcast(&my_entry->left);
+}
+
+/*
+ * Makes this process the relay of a database.  Must come before it connects
+ * there.  Returns false when it must not: the database is held, unknown, or
+ * has a relay.
+ */
+bool
+shmem_relay_attach(Oid database)
+{
+	DatabaseEntry *entry;
+	bool		attached = false;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(database);
+	if (entry != NULL && entry->holds == 0 && entry->pid == 0)
+	{
+		entry->pid = MyProcPid;
+		entry->relay_latch = MyLatch;
+		attached = true;
+	}
+	LWLockRelease(registry->lock);
+	if (!attached)
+		return false;
+
+	my_entry = entry;
+	on_shmem_exit(relay_detach, (Datum) 0);
+	return true;
+}
+
+/*
+ * How often somebody asked for this relay; to be read before the relay looks
+ * for the extension.
+ */
+uint64
+shmem_relay_requests(void)
+{
+	uint64		requests;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	requests = my_entry->requests;
+	LWLockRelease(registry->lock);
+	return requests;
+}
+
+/*
+ * The relay found no extension.  Returns false when somebody asked again
+ * since "requests" was read, so that it must look once more.
+ */
+bool
+shmem_relay_absent(uint64 requests)
+{
+	bool		absent;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	absent = my_entry->requests == requests;
+	if (absent)
+		my_entry->absent = true;
+	LWLockRelease(registry->lock);
+	return absent;
+}
+
+/*
+ * Shows the relay's status to everybody.
+ */
+void
+shmem_relay_publish(const RelayStatus *status)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->status = *status;
+	SpinLockRelease(&my_entry->mutex);
+}
+
+/*
+ * Reads what the relay before this one published, so that counters go on.
+ */
+void
+shmem_relay_load(RelayStatus *status)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	*status = my_entry->status;
+	SpinLockRelease(&my_entry->mutex);
+}
+
+/*
+ * Does a utility command want us to leave?  Read without a lock: our latch is
+ * set after it changes.
+ */
+bool
+shmem_relay_must_leave(void)
+{
+	return my_entry->holds > 0;
+}
+
+/*
+ * A number that grows whenever the Kafka settings may have changed.  Read
+ * without a lock, as above.
+ */
+uint64
+shmem_relay_configuration(void)
+{
+	return my_entry->configuration;
+}
+
+/*
+ * The relay works: the next start needs no back-off.
+ */
+void
+shmem_relay_progress(void)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	my_entry->failures = 0;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Number of events that must be sent one at a time, left by a relay before.
+ */
+uint64
+shmem_relay_get_careful(void)
+{
+	return my_entry->careful;
+}
+
+/*
+ * Sets what shmem_relay_get_careful returns, to the next relay too.
+ */
+void
+shmem_relay_set_careful(uint64 events)
+{
+	my_entry->careful = events;
+}

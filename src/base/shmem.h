@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.h
+ *	  Shared memory: which databases have a relay, and how each one fares.
+ *
+ * The registry has one entry for each database that holds the extension, or
+ * may hold it.  Launcher, relays and ordinary backends meet here and nowhere
+ * else.  Every function tolerates a server that was started without us in
+ * shared_preload_libraries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SHMEM_H
+#define OUTBOX_SHMEM_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "storage/latch.h"
+#include "utils/uuid.h"
+
+#define RELAY_ERROR_LEN 1024
+
+typedef enum RelayState
+{
+	RELAY_STOPPED = 0,
+	RELAY_STARTING,
+	RELAY_WAITING_CONFIGURATION,
+	RELAY_WAITING_KAFKA,
+	RELAY_CATCHING_UP,
+	RELAY_STREAMING,
+	RELAY_BLOCKED
+} RelayState;
+
+/*
+ * What stat_relay shows.  The relay works on a copy of its own and publishes
+ * it as a whole, so that the hot path takes no lock.
+ */
+typedef struct RelayStatus
+{
+	RelayState	state;
+	TimestampTz started_at;
+	NameData	slot;
+	XLogRecPtr	received;		/* end of what was decoded */
+	XLogRecPtr	confirmed;		/* everything before is acknowledged */
+	TimestampTz oldest_commit;	/* first commit not acknowledged; 0 if none */
+	uint64		events;			/* acknowledged, since the server started */
+	uint64		bytes;			/* of their keys and values */
+	uint64		retries;
+	int64		in_flight;
+	int64		round_trip_us;	/* -1 when unknown */
+	bool		has_blocked_event;
+	pg_uuid_t	blocked_event;
+	TimestampTz error_at;		/* 0 when there was none */
+	char		error[RELAY_ERROR_LEN];
+} RelayStatus;
+
+/* A copy of an entry, as the launcher wants it. */
+typedef struct DatabaseInfo
+{
+	Oid			database;
+	pid_t		pid;			/* of its relay; 0 when it has none */
+	bool		absent;			/* the relay found no extension there */
+	bool		held;			/* a utility command wants nobody there */
+	int			failures;		/* starts without progress since */
+} DatabaseInfo;
+
+extern void shmem_init(void);
+extern bool shmem_available(void);
+
+/* Any backend. */
+extern void shmem_wake_relay_at_commit(void);
+extern void shmem_wake_relay(Oid database);
+extern bool shmem_request_relay(Oid database);
+extern void shmem_configuration_changed(Oid database);
+extern bool shmem_hold_database(Oid database);
+extern void shmem_release_database(Oid database);
+extern void shmem_forget_database(Oid database);
+extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
+
+/* The launcher. */
+extern void shmem_launcher_attach(void);
+extern int	shmem_list_databases(DatabaseInfo *list, int size);
+extern void shmem_count_start(Oid database);
+extern void shmem_report_failure(Oid database, const char *message);
+
+/* A relay, about the entry that it is attached to. */
+extern bool shmem_relay_attach(Oid database);
+extern uint64 shmem_relay_requests(void);
+extern bool shmem_relay_absent(uint64 requests);
+extern void shmem_relay_publish(const RelayStatus *status);
+extern void shmem_relay_load(RelayStatus *status);
+extern bool shmem_relay_must_leave(void);
+extern uint64 shmem_relay_configuration(void);
+extern void shmem_relay_progress(void);
+extern uint64 shmem_relay_get_careful(void);
+extern void shmem_relay_set_careful(uint64 events);
+
+#endif							/* OUTBOX_SHMEM_H */

@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  What every background worker of ours shares: signals, reload, and the
+ *	  question whether the extension is here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/worker.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+
+/*
+ * Installs signal handlers and lets signals in.  SIGTERM ends the process at
+ * the next CHECK_FOR_INTERRUPTS(), SIGHUP is for worker_handle_reload().
+ */
+void
+worker_setup_signals(void)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+/*
+ * Reads the configuration files again if SIGHUP asked for it.
+ */
+void
+worker_handle_reload(void)
+{
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/*
+ * Does the database that we are connected to hold the extension?  Runs a
+ * transaction of its own.
+ */
+bool
+worker_extension_exists(void)
+{
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = OidIsValid(get_extension_oid(EXTENSION_NAME, true));
+	CommitTransactionCommand();
+	return exists;
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  What every background worker of ours shares.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_WORKER_H
+#define OUTBOX_WORKER_H
+
+#include "postgres.h"
+
+#define WORKER_LIBRARY "outbox"
+#define EXTENSION_NAME "outbox"
+
+extern void worker_setup_signals(void);
+extern void worker_handle_reload(void);
+extern bool worker_extension_exists(void);
+
+#endif							/* OUTBOX_WORKER_H */

@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ *
+ * producer.h
+ *	  An idempotent Kafka producer that fits PostgreSQL's process model.
+ *
+ * No librdkafka type leaks from here, no librdkafka callback runs PostgreSQL
+ * code, and nothing here throws unless a comment says so.  Everything runs on
+ * the calling (main) thread except librdkafka's own threads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_KAFKA_PRODUCER_H
+#define OUTBOX_KAFKA_PRODUCER_H
+
+#include "postgres.h"
+
+#include "kafka/config.h"
+#include "publish/event.h"
+
+typedef struct Producer Producer;
+typedef struct ProducerTopic ProducerTopic;
+
+#define PRODUCER_ERROR_LEN 512
+
+typedef struct MessageHeader
+{
+	const char *name;
+	int			name_len;
+	Slice		value;
+} MessageHeader;
+
+/* One Kafka record, about to be produced.  The producer copies all of it. */
+typedef struct Message
+{
+	ProducerTopic *topic;
+	Slice		key;
+	Slice		value;
+	MessageHeader *headers;
+	int			nheaders;
+	int64		timestamp_ms;	/* Unix time */
+	uint64		opaque;			/* comes back with the delivery report */
+} Message;
+
+typedef enum SendResult
+{
+	SEND_QUEUED,				/* a delivery report will follow */
+	SEND_QUEUE_FULL,			/* poll, wait, try again */
+	SEND_REFUSED,				/* this message can never be sent */
+	SEND_FATAL					/* the producer is beyond use: close it */
+} SendResult;
+
+/* What became of a message. */
+typedef enum DeliveryResult
+{
+	DELIVERY_OK,
+	DELIVERY_RETRY,				/* not the message's fault: send it again */
+	DELIVERY_REFUSED,			/* the broker will never take it, or a
+								 * neighbour in its batch */
+	DELIVERY_PURGED				/* never sent: the producer went fatal or was
+								 * purged */
+} DeliveryResult;
+
+typedef struct Delivery
+{
+	uint64		opaque;
+	DeliveryResult result;
+	const char *error_name;		/* librdkafka's name of the code, "" if OK */
+	const char *error_text;
+	int64		latency_us;		/* from send to acknowledgement */
+	int			bytes;			/* key and value */
+} Delivery;
+
+typedef void (*DeliveryHandler) (void *arg, const Delivery *delivery);
+
+/* Whether a topic can take messages. */
+typedef enum TopicStatus
+{
+	TOPIC_READY,
+	TOPIC_UNKNOWN,				/* does not exist (yet) */
+	TOPIC_REFUSED,				/* invalid, or we may not write to it */
+	TOPIC_UNREACHABLE			/* no broker answered */
+} TopicStatus;
+
+/* Numbers for stat_relay, all since the producer was opened. */
+typedef struct ProducerStats
+{
+	uint64		retries;		/* requests sent again */
+	int64		round_trip_us;	/* average to the brokers; -1 unknown */
+	bool		connected;		/* at least one broker is up */
+	char		error[PRODUCER_ERROR_LEN];	/* the last error event; "" if
+											 * none yet */
+	uint64		nerrors;		/* grows with each error event */
+} ProducerStats;
+
+extern Producer *producer_open(const KafkaConfig *config, char *error);
+extern void producer_close(Producer *producer);
+extern int	producer_event_fd(const Producer *producer);
+extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg);
+extern int	producer_in_flight(const Producer *producer);
+extern bool producer_is_fatal(const Producer *producer);
+extern const char *producer_error(const Producer *producer);
+extern const ProducerStats *producer_stats(const Producer *producer);
+extern ProducerTopic *producer_topic(Producer *producer, const char *name);
+extern TopicStatus producer_topic_status(Producer *producer,
+										 ProducerTopic *topic, int timeout_ms);
+extern bool producer_connect(Producer *producer, int timeout_ms);
+extern SendResult producer_send(Producer *producer, const Message *message);
+extern const char *producer_library_version(void);
+extern int	producer_library_version_number(void);
+
+#endif							/* OUTBOX_KAFKA_PRODUCER_H */

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * module.c
+ *	  The library's entry: settings, shared memory, hooks and the launcher.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "base/guc.h"
+#include "base/hooks.h"
+#include "base/launcher.h"
+#include "base/shmem.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/*
+ * Runs when the library is loaded.  Without shared_preload_libraries only
+ * the SQL functions work: events are stored, and wait for a relay.
+ */
+void
+_PG_init(void)
+{
+	guc_init();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	shmem_init();
+	hooks_init();
+	launcher_register();
+}

@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.c
+ *	  outbox.stat_relay: a relay's status out of shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/shmem.h"
+#include "kafka/producer.h"
+
+PG_FUNCTION_INFO_V1(outbox_relay_status);
+
+/* Columns of outbox.relay_status(), in order. */
+enum
+{
+	COL_STATE,
+	COL_PID,
+	COL_SLOT,
+	COL_RECEIVED,
+	COL_CONFIRMED,
+	COL_LAG_BYTES,
+	COL_LAG_SECONDS,
+	COL_EVENTS,
+	COL_BYTES,
+	COL_IN_FLIGHT,
+	COL_RETRIES,
+	COL_ROUND_TRIP,
+	COL_BLOCKED_EVENT,
+	COL_ERROR,
+	COL_ERROR_AT,
+	COL_STARTED_AT,
+	COL_LIBRDKAFKA,
+	NCOLUMNS
+};
+
+static const char *
+state_name(RelayState state)
+{
+	switch (state)
+	{
+		case RELAY_STOPPED:
+			return "stopped";
+		case RELAY_STARTING:
+			return "starting";
+		case RELAY_WAITING_CONFIGURATION:
+			return "waiting for configuration";
+		case RELAY_WAITING_KAFKA:
+			return "waiting for kafka";
+		case RELAY_CATCHING_UP:
+			return "catching up";
+		case RELAY_STREAMING:
+			return "streaming";
+		case RELAY_BLOCKED:
+			return "blocked";
+	}
+	return "unknown";
+}
+
+/* Sets a column, leaving it NULL when there is no value. */
+static void
+set_lsn(Datum *values, bool *nulls, int column, XLogRecPtr lsn)
+{
+	nulls[column] = XLogRecPtrIsInvalid(lsn);
+	values[column] = LSNGetDatum(lsn);
+}
+
+static void
+set_time(Datum *values, bool *nulls, int column, TimestampTz time)
+{
+	nulls[column] = time == 0;
+	values[column] = TimestampTzGetDatum(time);
+}
+
+/* How far Kafka is behind the database, in bytes of WAL and in seconds. */
+static void
+set_lag(Datum *values, bool *nulls, const RelayStatus *status)
+{
+	if (!XLogRecPtrIsInvalid(status->confirmed) && !RecoveryInProgress())
+	{
+		XLogRecPtr	now = GetXLogInsertRecPtr();
+
+		nulls[COL_LAG_BYTES] = false;
+		values[COL_LAG_BYTES] =
+			Int64GetDatum(now > status->confirmed ? now - status->confirmed : 0);
+	}
+	if (status->state != RELAY_STOPPED)
+	{
+		double		lag = 0;
+
+		if (status->oldest_commit != 0)
+			lag = (GetCurrentTimestamp() - status->oldest_commit) / 1e6;
+		nulls[COL_LAG_SECONDS] = false;
+		values[COL_LAG_SECONDS] = Float8GetDatum(Max(lag, 0));
+	}
+}
+
+static void
+set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
+{
+	nulls[COL_PID] = pid == 0;
+	values[COL_PID] = Int32GetDatum(pid);
+	nulls[COL_SLOT] = NameStr(status->slot)[0] == '\0';
+	values[COL_SLOT] = NameGetDatum(&status->slot);
+	set_lsn(values, nulls, COL_RECEIVED, status->received);
+	set_lsn(values, nulls, COL_CONFIRMED, status->confirmed);
+	set_lag(values, nulls, status);
+	nulls[COL_EVENTS] = nulls[COL_BYTES] = false;
+	values[COL_EVENTS] = Int64GetDatum(status->events);
+	values[COL_BYTES] = Int64GetDatum(status->bytes);
+	nulls[COL_IN_FLIGHT] = nulls[COL_RETRIES] = false;
+	values[COL_IN_FLIGHT] = Int64GetDatum(status->in_flight);
+	values[COL_RETRIES] = Int64GetDatum(status->retries);
+	nulls[COL_ROUND_TRIP] = status->round_trip_us < 0;
+	values[COL_ROUND_TRIP] = Float8GetDatum(status->round_trip_us / 1000.0);
+	nulls[COL_BLOCKED_EVENT] = !status->has_blocked_event;
+	values[COL_BLOCKED_EVENT] = UUIDPGetDatum(&status->blocked_event);
+	nulls[COL_ERROR] = status->error[0] == '\0';
+	if (!nulls[COL_ERROR])
+		values[COL_ERROR] = CStringGetTextDatum(status->error);
+	set_time(values, nulls, COL_ERROR_AT, status->error_at);
+	set_time(values, nulls, COL_STARTED_AT, status->started_at);
+}
+
+/*
+ * SQL function outbox.relay_status(): one row about this database's relay.
+ * Takes a spinlock for the time of a copy and waits for nobody.
+ */
+Datum
+outbox_relay_status(PG_FUNCTION_ARGS)
+{
+	Datum		values[NCOLUMNS] = {0};
+	bool		nulls[NCOLUMNS];
+	TupleDesc	desc;
+	RelayStatus status = {0};
+	pid_t		pid = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	memset(nulls, true, sizeof(nulls));
+
+	if (shmem_read_status(MyDatabaseId, &status, &pid))
+		set_status(values, nulls, &status, pid);
+	else if (!shmem_available())
+	{
+		nulls[COL_ERROR] = false;
+		values[COL_ERROR] =
+			CStringGetTextDatum("outbox is not in shared_preload_libraries; add it and restart the server");
+	}
+	nulls[COL_STATE] = false;
+	values[COL_STATE] = CStringGetTextDatum(state_name(status.state));
+	nulls[COL_LIBRDKAFKA] = false;
+	values[COL_LIBRDKAFKA] = CStringGetTextDatum(producer_library_version());
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, nulls)));
+}

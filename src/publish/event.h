@@ -1,0 +1,81 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.h
+ *	  The event: one row of outbox.event as a plain C value.
+ *
+ * An Event points into memory that somebody else owns (the decoded tuple, a
+ * function's arguments).  It is made by the output plugin from a heap tuple,
+ * or by catch-up from a query's result, and read by route and encode.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_EVENT_H
+#define OUTBOX_EVENT_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+/* Length of a UUID as text, without the terminating zero. */
+#define UUID_TEXT_LEN 36
+
+/* Columns of outbox.event, in the order of the table. */
+typedef enum EventColumn
+{
+	EVENT_ID = 0,
+	EVENT_EVENT_ID,
+	EVENT_AGGREGATE_TYPE,
+	EVENT_AGGREGATE_ID,
+	EVENT_EVENT_TYPE,
+	EVENT_PAYLOAD,
+	EVENT_CONTENT_TYPE,
+	EVENT_HEADERS,
+	EVENT_TOPIC,
+	EVENT_PARTITION_KEY,
+	EVENT_DELIVER_AT,
+	EVENT_CREATED_AT,
+	EVENT_XID,
+	EVENT_CHUNK,
+	EVENT_NCOLUMNS
+} EventColumn;
+
+/* Bytes somewhere else.  data == NULL means SQL NULL. */
+typedef struct Slice
+{
+	const char *data;
+	int			len;
+} Slice;
+
+#define SLICE_NULL	((Slice) {NULL, 0})
+
+typedef struct Event
+{
+	int64		id;
+	pg_uuid_t	event_id;
+	Slice		aggregate_type;
+	Slice		aggregate_id;
+	Slice		event_type;
+	Slice		payload;
+	Slice		content_type;
+	Jsonb	   *headers;		/* NULL when there are none */
+	Slice		topic;
+	Slice		partition_key;
+	bool		has_deliver_at;
+	TimestampTz deliver_at;
+	TimestampTz created_at;
+	uint64		xid;
+} Event;
+
+extern bool event_tupdesc_matches(TupleDesc desc);
+extern void event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc);
+extern void event_to_text(StringInfo out, const Event *event);
+extern void event_to_frame(StringInfo out, const Event *event,
+						   TimestampTz commit_time);
+extern void uuid_to_text(const pg_uuid_t *uuid, char *text);
+
+#endif							/* OUTBOX_EVENT_H */

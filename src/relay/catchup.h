@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * catchup.h
+ *	  Publishes events that no slot will deliver.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CATCHUP_H
+#define OUTBOX_CATCHUP_H
+
+#include "relay/relay.h"
+#include "relay/watermark.h"
+
+extern void catchup_run(Relay *relay, const Watermark *watermark);
+
+#endif							/* OUTBOX_CATCHUP_H */

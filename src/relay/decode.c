@@ -1,0 +1,363 @@
+/*-------------------------------------------------------------------------
+ *
+ * decode.c
+ *	  The relay's slot, and decoding from it in this process.
+ *
+ * There is no walsender and no socket: the relay reads WAL by itself and the
+ * output plugin hands it each event by a function call.  Waiting for WAL is
+ * the caller's affair; decode_next() returns at once when there is none.
+ *
+ * This file owns MyReplicationSlot and the decoding context.  Decoding runs
+ * outside of any transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/decode.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "miscadmin.h"
+#include "replication/decode.h"
+#include "replication/logical.h"
+#include "replication/slot.h"
+#include "replication/snapbuild.h"
+#include "replication/syncrep.h"
+#include "replication/walsender_private.h"
+#include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/worker.h"
+
+/*
+ * What a decoding context may keep after a huge transaction, before it is
+ * made anew.
+ */
+#define CONTEXT_KEEP_BYTES (24 * 1024 * 1024)
+
+static LogicalDecodingContext *context = NULL;
+static const EventSink *context_sink = NULL;
+static XLogRecPtr read_limit = InvalidXLogRecPtr;
+
+/*
+ * Writes the slot's name, which depends on the database alone, to name
+ * (NAMEDATALEN bytes).
+ */
+void
+decode_slot_name(char *name)
+{
+	snprintf(name, NAMEDATALEN, "outbox_%u", MyDatabaseId);
+}
+
+/*
+ * Looks at the slot without acquiring it.
+ */
+SlotCondition
+decode_slot_condition(void)
+{
+	char		name[NAMEDATALEN];
+	ReplicationSlot *slot;
+	SlotCondition condition;
+
+	decode_slot_name(name);
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot == NULL)
+		condition = SLOT_MISSING;
+	else
+	{
+		SpinLockAcquire(&slot->mutex);
+		if (slot->data.database != MyDatabaseId ||
+			strcmp(NameStr(slot->data.plugin), WORKER_LIBRARY) != 0)
+			condition = SLOT_FOREIGN;
+		else if (compat_slot_invalidated(slot))
+			condition = SLOT_INVALIDATED;
+		else
+			condition = SLOT_USABLE;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return condition;
+}
+
+/*
+ * Drops the slot.  Raises an error when another process uses it.
+ */
+void
+decode_slot_drop(void)
+{
+	char		name[NAMEDATALEN];
+
+	decode_slot_name(name);
+	if (MyReplicationSlot)
+		ReplicationSlotRelease();
+	ReplicationSlotDrop(name, true);
+}
+
+/* Nothing goes through the writer: the sink takes the events. */
+static void
+unused_write(LogicalDecodingContext *ctx, XLogRecPtr lsn, TransactionId xid,
+			 bool last_write)
+{
+	elog(ERROR, "output plugin wrote although it has a sink");
+}
+
+/*
+ * Reads a page of WAL up to read_limit.  Returns -1 when the WAL is not there
+ * yet.
+ */
+static int
+read_page(XLogReaderState *state, XLogRecPtr page, int needed,
+		  XLogRecPtr record, char *buffer)
+{
+	TimeLineID	timeline;
+	XLogRecPtr	end = read_limit;
+	WALReadError error;
+	int			count;
+
+	if (page + needed > end)
+		return -1;
+	(void) GetFlushRecPtr(&timeline);
+	XLogReadDetermineTimeline(state, page, needed, timeline);
+	if (state->currTLI != timeline)
+		end = Min(end, state->currTLIValidUntil);
+	if (page + needed > end)
+		return -1;
+	count = (int) Min(end - page, XLOG_BLCKSZ);
+	if (!WALRead(state, buffer, page, count, state->currTLI, &error))
+		WALReadRaiseError(&error);
+	return count;
+}
+
+/*
+ * Waits for transactions that the snapshot shows as committed and that have
+ * not quite finished: their commit record is written, but they still hold
+ * their place among the running ones, perhaps because they wait for a
+ * synchronous standby.  Until they are done their rows look aborted.
+ */
+static void
+wait_for_committing(Snapshot snapshot)
+{
+	TransactionId xid = snapshot->xmin;
+
+	while (TransactionIdPrecedes(xid, snapshot->xmax))
+	{
+		if (!XidInMVCCSnapshot(xid, snapshot) && TransactionIdIsInProgress(xid))
+			XactLockTableWait(xid, NULL, NULL, XLTW_None);
+		TransactionIdAdvance(xid);
+	}
+}
+
+/*
+ * Creates the slot, which goes away with this process until decode_slot_keep()
+ * is called, and waits until decoding can start.  Leaves open a transaction
+ * whose snapshot shows exactly what committed before the slot's first
+ * position: with what the slot will deliver it makes all there is, without a
+ * gap or an overlap.  Returns that snapshot.
+ *
+ * Waits for all transactions that are running to end.
+ */
+Snapshot
+decode_slot_create(void)
+{
+	char		name[NAMEDATALEN];
+	LogicalDecodingContext *ctx;
+	Snapshot	snapshot;
+
+	decode_slot_name(name);
+	CheckLogicalDecodingRequirements();
+	compat_slot_create(name);
+	ctx = CreateInitDecodingContext(WORKER_LIBRARY, NIL, true,
+									InvalidXLogRecPtr,
+									XL_ROUTINE(.page_read = read_local_xlog_page,
+											   .segment_open = wal_segment_open,
+											   .segment_close = wal_segment_close),
+									unused_write, unused_write, NULL);
+	DecodingContextFindStartpoint(ctx);
+
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	snapshot = SnapBuildInitialSnapshot(ctx->snapshot_builder);
+	RestoreTransactionSnapshot(snapshot, MyProc);
+	FreeDecodingContext(ctx);
+	wait_for_committing(snapshot);
+	return snapshot;
+}
+
+/*
+ * Makes the slot outlive this process.
+ */
+void
+decode_slot_keep(void)
+{
+	ReplicationSlotPersist();
+}
+
+/* Makes a decoding context at the slot's position. */
+static void
+open_context(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	context = CreateDecodingContext(InvalidXLogRecPtr, NIL, false,
+									XL_ROUTINE(.page_read = read_page,
+											   .segment_open = wal_segment_open,
+											   .segment_close = wal_segment_close),
+									unused_write, unused_write, NULL);
+	plugin_set_sink(context, context_sink);
+	MemoryContextSwitchTo(old);
+	XLogBeginRead(context->reader, MyReplicationSlot->data.restart_lsn);
+
+	/* Catalog entries read so far may not fit the past. */
+	InvalidateSystemCaches();
+}
+
+/*
+ * Acquires the slot, unless it was just created, and starts to decode into
+ * sink, which must stay.
+ */
+void
+decode_open(const EventSink *sink)
+{
+	char		name[NAMEDATALEN];
+
+	context_sink = sink;
+	if (MyReplicationSlot == NULL)
+	{
+		CheckLogicalDecodingRequirements();
+		decode_slot_name(name);
+		compat_slot_acquire(name);
+	}
+	open_context();
+}
+
+/* What synchronous standbys have confirmed, in the sense of the server's
+ * synchronous_commit. */
+static XLogRecPtr
+synchronous_position(void)
+{
+	int			mode;
+	XLogRecPtr	position;
+
+	switch (synchronous_commit)
+	{
+		case SYNCHRONOUS_COMMIT_REMOTE_WRITE:
+			mode = SYNC_REP_WAIT_WRITE;
+			break;
+		case SYNCHRONOUS_COMMIT_REMOTE_APPLY:
+			mode = SYNC_REP_WAIT_APPLY;
+			break;
+		default:
+			mode = SYNC_REP_WAIT_FLUSH;
+	}
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	position = WalSndCtl->lsn[mode];
+	LWLockRelease(SyncRepLock);
+	return position;
+}
+
+/*
+ * How far events may be published: WAL that is safe on disk and, when the
+ * server has synchronous standbys, on those.  An event must not outlive its
+ * transaction in a crash or a failover.
+ */
+XLogRecPtr
+decode_limit(void)
+{
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+
+	if (SyncRepRequested() && SyncRepStandbyNames != NULL &&
+		SyncRepStandbyNames[0] != '\0')
+		return Min(flushed, synchronous_position());
+	return flushed;
+}
+
+/*
+ * Decodes one record that ends at or before limit.  Returns false when there
+ * is none (yet).
+ */
+bool
+decode_next(XLogRecPtr limit)
+{
+	char	   *error = NULL;
+
+	if (context->reader->EndRecPtr >= limit)
+		return false;
+	read_limit = limit;
+	if (XLogReadRecord(context->reader, &error) == NULL)
+	{
+		if (error)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read WAL at %X/%X: %s",
+							LSN_FORMAT_ARGS(context->reader->EndRecPtr), error)));
+		return false;
+	}
+	LogicalDecodingProcessRecord(context, context->reader);
+	return true;
+}
+
+/*
+ * End of the last record decoded.
+ */
+XLogRecPtr
+decode_position(void)
+{
+	return context->reader->EndRecPtr;
+}
+
+/*
+ * The slot's confirmed position.
+ */
+XLogRecPtr
+decode_confirmed(void)
+{
+	return MyReplicationSlot->data.confirmed_flush;
+}
+
+/*
+ * Tells the slot that everything up to position is done with, so that the
+ * server may remove that WAL.  Not necessarily saved to disk: see
+ * decode_save_slot().
+ */
+void
+decode_confirm(XLogRecPtr position)
+{
+	LogicalConfirmReceivedLocation(position);
+}
+
+/*
+ * Saves the slot and lets go of WAL it no longer needs.
+ */
+void
+decode_save_slot(void)
+{
+	ReplicationSlotMarkDirty();
+	ReplicationSlotSave();
+	ReplicationSlotsComputeRequiredLSN();
+}
+
+/*
+ * Gives back the memory that a huge transaction left in the decoding context,
+ * by making it anew.  Returns whether it did.  Only when everything decoded
+ * is confirmed, since decoding starts over from there.
+ */
+bool
+decode_trim(void)
+{
+	if (MemoryContextMemAllocated(context->context, true) < CONTEXT_KEEP_BYTES)
+		return false;
+	FreeDecodingContext(context);
+	open_context();
+	return true;
+}

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * encode.h
+ *	  From an event to a Kafka record: key, value and headers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_ENCODE_H
+#define OUTBOX_ENCODE_H
+
+#include "postgres.h"
+
+#include "kafka/producer.h"
+#include "publish/event.h"
+
+
+/* Reused for every event, so that the hot path allocates nothing. */
+typedef struct Encoder
+{
+	char		id[UUID_TEXT_LEN + 1];
+	MessageHeader *headers;
+	int			size;			/* of headers */
+	MemoryContext context;		/* of headers */
+} Encoder;
+
+extern void encode_init(Encoder *encoder, MemoryContext context);
+extern void encode_message(Encoder *encoder, const Event *event,
+						   TimestampTz commit_time, Message *message);
+
+#endif							/* OUTBOX_ENCODE_H */

@@ -1,0 +1,242 @@
+/*-------------------------------------------------------------------------
+ *
+ * plugin.c
+ *	  The logical decoding output plugin: from decoded changes to events.
+ *
+ * Each row inserted into outbox.event, in whichever chunk, is an event.
+ * Everything else is ignored, and so are rows that logical replication
+ * brought from another database: they are that database's to publish.
+ *
+ * The relay decodes in its own process and sets a sink, which gets the event
+ * as a C value.  Any other user of the plugin gets one write for each event:
+ * a readable line (option "format" = 'text', the default) or the frame that
+ * event.h describes (option "format" = 'binary').  Both carry no begin and
+ * commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/plugin.h"
+
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "commands/defrem.h"
+#include "replication/origin.h"
+#include "replication/output_plugin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/compat.h"
+
+#define EVENT_SCHEMA "outbox"
+#define EVENT_TABLE "event"
+
+typedef struct PluginState
+{
+	MemoryContext event_context;	/* reset after each event */
+	const EventSink *sink;		/* NULL unless a relay decodes */
+	HTAB	   *relations;		/* RelationVerdict by oid */
+} PluginState;
+
+/* Is a table a chunk of outbox.event?  Remembered until it changes. */
+typedef struct RelationVerdict
+{
+	Oid			relid;
+	bool		is_event;
+} RelationVerdict;
+
+/* Only one decoding context is active in a process at a time. */
+static HTAB *relation_verdicts = NULL;
+
+static void
+forget_verdict(Datum arg, Oid relid)
+{
+	if (relation_verdicts == NULL)
+		return;
+	if (OidIsValid(relid))
+		hash_search(relation_verdicts, &relid, HASH_REMOVE, NULL);
+	else
+	{
+		HASH_SEQ_STATUS scan;
+		RelationVerdict *verdict;
+
+		hash_seq_init(&scan, relation_verdicts);
+		while ((verdict = hash_seq_search(&scan)) != NULL)
+			hash_search(relation_verdicts, &verdict->relid, HASH_REMOVE, NULL);
+	}
+}
+
+static void
+plugin_reset(void *arg)
+{
+	relation_verdicts = NULL;
+}
+
+/* Reads the options; text output is the default. */
+static void
+plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *opt,
+			   bool is_init)
+{
+	static bool callback_registered = false;
+	PluginState *state = palloc0(sizeof(PluginState));
+	MemoryContextCallback *reset = palloc0(sizeof(MemoryContextCallback));
+	HASHCTL		ctl = {0};
+	ListCell   *lc;
+
+	opt->output_type = OUTPUT_PLUGIN_TEXTUAL_OUTPUT;
+	foreach(lc, ctx->output_plugin_options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+		char	   *value = option->arg ? defGetString(option) : "";
+
+		if (strcmp(option->defname, "format") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unknown option \"%s\" of output plugin \"outbox\"",
+							option->defname),
+					 errhint("The only option is \"format\".")));
+		if (strcmp(value, "binary") == 0)
+			opt->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
+		else if (strcmp(value, "text") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value \"%s\" for option \"format\"", value),
+					 errhint("Allowed are \"text\" and \"binary\".")));
+	}
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(RelationVerdict);
+	ctl.hcxt = ctx->context;
+	state->relations = hash_create("outbox relations", 64, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	state->event_context = AllocSetContextCreate(ctx->context, "outbox event",
+												 ALLOCSET_DEFAULT_SIZES);
+	ctx->output_plugin_private = state;
+
+	if (!callback_registered)
+	{
+		CacheRegisterRelcacheCallback(forget_verdict, (Datum) 0);
+		callback_registered = true;
+	}
+	reset->func = plugin_reset;
+	MemoryContextRegisterResetCallback(ctx->context, reset);
+	relation_verdicts = state->relations;
+}
+
+/*
+ * Gives the relay's sink all events that ctx decodes from now on.  The sink
+ * must outlive ctx.
+ */
+void
+plugin_set_sink(LogicalDecodingContext *ctx, const EventSink *sink)
+{
+	((PluginState *) ctx->output_plugin_private)->sink = sink;
+}
+
+/* Is the relation outbox.event or a chunk of it, laid out as we know it? */
+static bool
+look_at_relation(Relation relation)
+{
+	Oid			relid = RelationGetRelid(relation);
+
+	if (relation->rd_rel->relispartition)
+		relid = get_partition_parent(relid, true);
+	else if (relation->rd_rel->relkind != RELKIND_RELATION)
+		return false;
+	if (!OidIsValid(relid) ||
+		get_rel_namespace(relid) != get_namespace_oid(EVENT_SCHEMA, true) ||
+		strcmp(get_rel_name(relid), EVENT_TABLE) != 0)
+		return false;
+	return event_tupdesc_matches(RelationGetDescr(relation));
+}
+
+static bool
+is_event_relation(PluginState *state, Relation relation)
+{
+	Oid			relid = RelationGetRelid(relation);
+	RelationVerdict *verdict;
+	bool		is_event;
+
+	verdict = hash_search(state->relations, &relid, HASH_FIND, NULL);
+	if (verdict != NULL)
+		return verdict->is_event;
+
+	/* Looking may process invalidations, so enter the verdict afterwards. */
+	is_event = look_at_relation(relation);
+	verdict = hash_search(state->relations, &relid, HASH_ENTER, NULL);
+	verdict->is_event = is_event;
+	return is_event;
+}
+
+static void
+plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+}
+
+static void
+plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+			  Relation relation, ReorderBufferChange *change)
+{
+	PluginState *state = ctx->output_plugin_private;
+	MemoryContext old;
+	HeapTuple	tuple;
+	Event		event;
+
+	if (change->action != REORDER_BUFFER_CHANGE_INSERT ||
+		!is_event_relation(state, relation))
+		return;
+	tuple = compat_new_tuple(change);
+	if (tuple == NULL)
+		return;
+
+	old = MemoryContextSwitchTo(state->event_context);
+	event_from_tuple(&event, tuple, RelationGetDescr(relation));
+	if (state->sink)
+		state->sink->event(state->sink->arg, &event, txn->xact_time.commit_time);
+	else
+	{
+		OutputPluginPrepareWrite(ctx, true);
+		if (ctx->options.output_type == OUTPUT_PLUGIN_BINARY_OUTPUT)
+			event_to_frame(ctx->out, &event, txn->xact_time.commit_time);
+		else
+			event_to_text(ctx->out, &event);
+		OutputPluginWrite(ctx, true);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->event_context);
+}
+
+static void
+plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+			  XLogRecPtr commit_lsn)
+{
+	PluginState *state = ctx->output_plugin_private;
+
+	if (state->sink)
+		state->sink->commit(state->sink->arg, txn->end_lsn);
+}
+
+/* Rows that came by logical replication are not ours. */
+static bool
+plugin_filter_by_origin(LogicalDecodingContext *ctx, RepOriginId origin)
+{
+	return origin != InvalidRepOriginId;
+}
+
+/*
+ * Called by logical decoding when a slot names "outbox" as its plugin.
+ */
+void
+_PG_output_plugin_init(OutputPluginCallbacks *cb)
+{
+	cb->startup_cb = plugin_startup;
+	cb->begin_cb = plugin_begin;
+	cb->change_cb = plugin_change;
+	cb->commit_cb = plugin_commit;
+	cb->filter_by_origin_cb = plugin_filter_by_origin;
+}

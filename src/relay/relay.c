@@ -1,0 +1,516 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay.c
+ *	  The relay: the background worker that publishes one database's events.
+ *
+ * Its life:
+ *
+ *	 attach		to its entry of the registry, before it connects, so that a
+ *				command that wants the database empty can hold it off
+ *	 look		whether the extension is here; if not, it drops a slot that
+ *				an earlier one left, says so and ends
+ *	 configure	wait until the server allows what is needed and the foreign
+ *				server "kafka" exists
+ *	 catch up	only when there is no slot to go on with
+ *	 stream		WAL -> plugin -> sender -> Kafka, and back: acknowledgement
+ *				-> ledger -> slot
+ *
+ * Whatever changes its footing (settings, the extension, a broken pipeline, a
+ * command that wants the database empty) ends the process; the launcher
+ * starts the next one at once, or after a back-off if it made no progress.
+ * So there is one way to begin, and it is used all the time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/relay.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "base/compat.h"
+#include "base/worker.h"
+#include "kafka/config.h"
+#include "relay/catchup.h"
+#include "relay/decode.h"
+#include "relay/plugin.h"
+#include "relay/watermark.h"
+
+#define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
+#define SHOW_INTERVAL_MS 100
+#define SAVE_INTERVAL_MS 10000	/* of the slot */
+#define WATERMARK_INTERVAL_MS 1000
+#define IDLE_MS 1000
+#define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
+#define MEBIBYTE (1024 * 1024)
+
+static Relay *the_relay = NULL; /* for the exit callback */
+static const Watermark *skip = NULL;	/* what was published before we came */
+
+/*
+ * Publishes the status, but not too often.
+ */
+void
+relay_show(Relay *relay)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const ProducerStats *stats;
+
+	if (!TimestampDifferenceExceeds(relay->shown_at, now, SHOW_INTERVAL_MS))
+		return;
+	relay->shown_at = now;
+	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
+	if (relay->producer)
+	{
+		stats = producer_stats(relay->producer);
+		relay->status.retries = relay->retries_before + stats->retries;
+		relay->status.round_trip_us = stats->round_trip_us;
+	}
+	shmem_relay_publish(&relay->status);
+}
+
+/* Publishes the status at once. */
+static void
+show_now(Relay *relay)
+{
+	relay->shown_at = 0;
+	relay_show(relay);
+}
+
+/*
+ * Sets the state that stat_relay shows, at once.
+ */
+void
+relay_set_state(Relay *relay, RelayState state)
+{
+	if (relay->status.state == state)
+		return;
+	relay->status.state = state;
+	show_now(relay);
+}
+
+/*
+ * Sets the last error that stat_relay shows, and logs it unless it is the
+ * same as before: a cause that lasts is logged once.
+ */
+void
+relay_set_error(Relay *relay, const char *message)
+{
+	bool		repeated = strcmp(relay->status.error, message) == 0 &&
+	relay->status.state != relay->working_state;
+
+	strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
+	relay->status.error_at = GetCurrentTimestamp();
+	show_now(relay);
+	if (!repeated)
+		ereport(LOG,
+				(errmsg("outbox relay waits: %s", message),
+				 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
+}
+
+/*
+ * Ends the process on purpose; the launcher starts the next one at once,
+ * unless the database is held.
+ */
+void
+relay_restart(Relay *relay)
+{
+	shmem_relay_progress();
+	proc_exit(0);
+}
+
+static void
+make_wait_set(Relay *relay)
+{
+	relay->wait_set = compat_create_wait_event_set(3);
+	AddWaitEventToSet(relay->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+					  MyLatch, NULL);
+	AddWaitEventToSet(relay->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
+					  NULL, NULL);
+	if (relay->producer)
+		AddWaitEventToSet(relay->wait_set, WL_SOCKET_READABLE,
+						  producer_event_fd(relay->producer), NULL, NULL);
+}
+
+/*
+ * Does what must be done whenever the latch was set.  May end the process:
+ * at SIGTERM, when the database is held, and, since decoding cannot be left
+ * halfway, when the settings changed while an event waits.
+ */
+static void
+handle_latch(Relay *relay)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	worker_handle_reload();
+	if (shmem_relay_must_leave())
+		relay_restart(relay);
+	if (relay->status.state != relay->working_state &&
+		relay->configuration != shmem_relay_configuration())
+		relay_restart(relay);
+}
+
+/*
+ * Waits for the latch, the producer, or the time-out in ms.
+ */
+void
+relay_wait(Relay *relay, long timeout_ms)
+{
+	WaitEvent	event;
+
+	if (relay->wait_set == NULL)
+		make_wait_set(relay);
+	(void) WaitEventSetWait(relay->wait_set, timeout_ms, &event, 1,
+							PG_WAIT_EXTENSION);
+	handle_latch(relay);
+}
+
+/* Waits until something may have changed: settings, or a reload. */
+static void
+wait_for_change(Relay *relay, const char *reason)
+{
+	relay_set_error(relay, reason);
+	relay_set_state(relay, RELAY_WAITING_CONFIGURATION);
+	relay_wait(relay, -1);
+}
+
+/*
+ * Is our plugin allowed?  Newer minor releases have a list of the libraries
+ * that may decode; older ones have no such parameter.
+ */
+static bool
+plugin_is_allowed(void)
+{
+	const char *value = GetConfigOption("output_plugin_libraries", true, false);
+	List	   *names;
+	ListCell   *lc;
+	char	   *copy;
+
+	if (value == NULL)
+		return true;
+	copy = pstrdup(value);
+	if (SplitIdentifierString(copy, ',', &names))
+		foreach(lc, names)
+			if (strcmp(lfirst(lc), WORKER_LIBRARY) == 0 ||
+				strcmp(lfirst(lc), "*") == 0)
+			return true;
+	return false;
+}
+
+/* Waits until the server's settings let us decode. */
+static void
+wait_for_server_settings(Relay *relay)
+{
+	while (wal_level < WAL_LEVEL_LOGICAL)
+		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server");
+	while (!plugin_is_allowed())
+		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
+}
+
+static KafkaConfig *
+load_config(Relay *relay)
+{
+	KafkaConfig *config;
+	MemoryContext old;
+
+	relay->configuration = shmem_relay_configuration();
+	StartTransactionCommand();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	config = kafka_config_load(KAFKA_SERVER_NAME);
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	return config;
+}
+
+/* Waits until there is a configuration that makes a producer. */
+static void
+wait_for_kafka_settings(Relay *relay)
+{
+	for (;;)
+	{
+		relay->config = load_config(relay);
+		if (relay->config == NULL)
+		{
+			if (decode_slot_condition() == SLOT_USABLE)
+				decode_slot_drop();
+			wait_for_change(relay, "no Kafka settings; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" 'host:port')");
+		}
+		else if (sender_open(relay))
+			return;
+		else
+			wait_for_change(relay, relay->status.error);
+		if (!worker_extension_exists())
+			relay_restart(relay);
+	}
+}
+
+/* The plugin's sink: an event. */
+static void
+stream_event(void *arg, const Event *event, TimestampTz commit_time)
+{
+	if (skip && watermark_shows(skip, event->xid))
+		return;
+	sender_event(arg, event, commit_time);
+}
+
+/* The plugin's sink: the end of a transaction. */
+static void
+stream_commit(void *arg, XLogRecPtr end)
+{
+	ledger_close_commit(((Relay *) arg)->ledger, end);
+}
+
+/* Creates the slot and catches up, or goes on with the slot there is. */
+static void
+open_stream(Relay *relay)
+{
+	static EventSink sink = {stream_event, stream_commit};
+	Watermark  *watermark = watermark_load(TopMemoryContext);
+
+	sink.arg = relay;
+	switch (decode_slot_condition())
+	{
+		case SLOT_FOREIGN:
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("the replication slot of the outbox relay exists and is not ours"),
+					 errhint("Drop the slot \"%s\" if nobody needs it.",
+							 NameStr(relay->status.slot))));
+			break;
+		case SLOT_INVALIDATED:
+			ereport(LOG,
+					(errmsg("outbox relay lost its replication slot: the server removed WAL that it needed"),
+					 errdetail("It catches up from the table.")));
+			decode_slot_drop();
+			catchup_run(relay, watermark);
+			break;
+		case SLOT_MISSING:
+			catchup_run(relay, watermark);
+			break;
+		case SLOT_USABLE:
+			skip = watermark;
+			break;
+	}
+	relay->working_state = RELAY_STREAMING;
+	decode_open(&sink);
+	relay->status.confirmed = decode_confirmed();
+}
+
+/* Decodes some records; returns whether there may be more. */
+static bool
+decode_some(XLogRecPtr limit)
+{
+	for (int i = 0; i < RECORDS_PER_ROUND; i++)
+		if (!decode_next(limit))
+			return false;
+	return true;
+}
+
+/* Confirms to the slot what Kafka has acknowledged. */
+static void
+confirm(Relay *relay)
+{
+	static TimestampTz saved_at = 0;
+	static bool unsaved = false;
+	XLogRecPtr	position = ledger_is_empty(relay->ledger) ?
+	decode_position() : ledger_acknowledged(relay->ledger);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (position > relay->status.confirmed)
+	{
+		decode_confirm(position);
+		relay->status.confirmed = position;
+		unsaved = true;
+	}
+	if (unsaved && TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
+	{
+		decode_save_slot();
+		saved_at = now;
+		unsaved = false;
+	}
+}
+
+/* Proposes a watermark now and then, and stores it once it is true. */
+static void
+move_watermark(Relay *relay)
+{
+	static Watermark *proposal = NULL;
+	static TimestampTz proposed_at = 0;
+	static uint64 events_covered = 0;
+	static uint64 events_proposed = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (proposal && decode_position() >= proposal->lsn &&
+		ledger_covers(relay->ledger, proposal->lsn))
+	{
+		watermark_store(proposal);
+		events_covered = events_proposed;
+		pfree(proposal->snapshot);
+		pfree(proposal);
+		proposal = NULL;
+	}
+	if (proposal == NULL && relay->status.events != events_covered &&
+		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
+	{
+		proposal = watermark_propose(TopMemoryContext);
+		events_proposed = relay->status.events;
+		proposed_at = now;
+	}
+}
+
+/*
+ * Looks at the settings again after somebody changed some; starts over when
+ * ours are among them, after what is under way is acknowledged.
+ */
+static void
+check_configuration(Relay *relay)
+{
+	KafkaConfig *config;
+
+	if (relay->configuration == shmem_relay_configuration())
+		return;
+	config = load_config(relay);
+	if (config != NULL && kafka_config_equal(config, relay->config))
+		return;
+	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
+	if (relay->connected)
+		sender_drain(relay);
+	confirm(relay);
+	decode_save_slot();
+	relay_restart(relay);
+}
+
+/* Ends the relay when somebody asked for it and the extension has gone. */
+static void
+check_extension(Relay *relay)
+{
+	static uint64 seen = 0;
+	uint64		requests = shmem_relay_requests();
+
+	if (requests == seen)
+		return;
+	seen = requests;
+	if (!worker_extension_exists())
+		relay_restart(relay);
+}
+
+/* How long to wait for more: not long while WAL waits to become safe. */
+static long
+idle_time(XLogRecPtr limit)
+{
+	return GetXLogInsertRecPtr() > limit ? UNFLUSHED_MS : IDLE_MS;
+}
+
+/* Streams until something ends the process. */
+static void
+stream(Relay *relay)
+{
+	for (;;)
+	{
+		XLogRecPtr	limit = decode_limit();
+		bool		more = decode_some(limit);
+
+		relay->status.received = decode_position();
+		if (skip && relay->status.received > skip->lsn)
+			skip = NULL;
+		sender_poll(relay);
+		confirm(relay);
+		move_watermark(relay);
+		sender_check_connection(relay);
+		check_configuration(relay);
+		check_extension(relay);
+		if (ledger_is_empty(relay->ledger) &&
+			relay->status.confirmed == decode_position())
+			decode_trim();
+		relay_set_state(relay, relay->connected ? RELAY_STREAMING :
+						RELAY_WAITING_KAFKA);
+		relay_show(relay);
+		if (more)
+			handle_latch(relay);
+		else
+			relay_wait(relay, idle_time(limit));
+	}
+}
+
+/* Shows what was done last and closes the producer before the process ends. */
+static void
+relay_exit(int code, Datum arg)
+{
+	sender_close(the_relay);
+	the_relay->shown_at = 0;
+	relay_show(the_relay);
+}
+
+static Relay *
+relay_create(void)
+{
+	Relay	   *relay = MemoryContextAllocZero(TopMemoryContext, sizeof(Relay));
+
+	shmem_relay_load(&relay->status);
+	relay->status.state = RELAY_STARTING;
+	relay->status.started_at = GetCurrentTimestamp();
+	relay->status.in_flight = 0;
+	relay->status.has_blocked_event = false;
+	decode_slot_name(NameStr(relay->status.slot));
+	relay->working_state = RELAY_STREAMING;
+	relay->ledger = ledger_create(TopMemoryContext);
+	encode_init(&relay->encoder, TopMemoryContext);
+	relay->careful = shmem_relay_get_careful();
+	relay->retries_before = relay->status.retries;
+	show_now(relay);
+	return relay;
+}
+
+/* Ends this relay when its database does not hold the extension. */
+static void
+leave_if_absent(void)
+{
+	uint64		requests;
+
+	do
+	{
+		requests = shmem_relay_requests();
+		if (worker_extension_exists())
+			return;
+		if (decode_slot_condition() == SLOT_USABLE ||
+			decode_slot_condition() == SLOT_INVALIDATED)
+			decode_slot_drop();
+	} while (!shmem_relay_absent(requests));
+	proc_exit(0);
+}
+
+/*
+ * Entry point of a relay process; the argument is the database's oid.
+ */
+void
+outbox_relay_main(Datum arg)
+{
+	Oid			database = DatumGetObjectId(arg);
+
+	worker_setup_signals();
+	if (!shmem_relay_attach(database))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	MemoryContextSwitchTo(TopMemoryContext);
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
+	leave_if_absent();
+
+	the_relay = relay_create();
+	before_shmem_exit(relay_exit, (Datum) 0);
+	wait_for_server_settings(the_relay);
+	wait_for_kafka_settings(the_relay);
+	open_stream(the_relay);
+	stream(the_relay);
+}

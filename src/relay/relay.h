@@ -1,0 +1,68 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay.h
+ *	  What the parts of the relay process share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RELAY_H
+#define OUTBOX_RELAY_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+
+#include "base/shmem.h"
+#include "kafka/producer.h"
+#include "publish/event.h"
+#include "relay/encode.h"
+#include "relay/ledger.h"
+
+typedef struct Relay
+{
+	RelayStatus status;			/* published by relay_show() */
+	RelayState	working_state;	/* what to show when nothing is in the way */
+	bool		progressed;		/* this process has got something done */
+
+	/* Kafka; all NULL until there is a configuration */
+	KafkaConfig *config;
+	uint64		configuration;	/* shared counter when config was read */
+	Producer   *producer;
+	WaitEventSet *wait_set;		/* latch, postmaster, producer */
+
+	/* What is under way; see sender.c */
+	Ledger	   *ledger;
+	Encoder		encoder;
+	uint64		careful;		/* events left to send one at a time */
+	bool		connected;		/* a broker answered, and no error since */
+	uint64		errors_seen;	/* of the producer's */
+	uint64		retries_before; /* retries counted by former producers */
+	bool		acknowledged;	/* something was, since last looked */
+	TimestampTz waiting_since;	/* last acknowledgement, or when the first of
+								 * what is in flight was sent */
+	bool		delivery_failed;
+	DeliveryResult failure;
+	char		failure_text[PRODUCER_ERROR_LEN];
+
+	TimestampTz shown_at;		/* when status was last published */
+} Relay;
+
+/* relay.c */
+extern PGDLLEXPORT void outbox_relay_main(Datum arg);
+extern void relay_show(Relay *relay);
+extern void relay_set_state(Relay *relay, RelayState state);
+extern void relay_set_error(Relay *relay, const char *message);
+extern void relay_wait(Relay *relay, long timeout_ms);
+extern void relay_restart(Relay *relay) pg_attribute_noreturn();
+
+/* sender.c */
+extern bool sender_open(Relay *relay);
+extern void sender_close(Relay *relay);
+extern void sender_poll(Relay *relay);
+extern void sender_event(Relay *relay, const Event *event,
+						 TimestampTz commit_time);
+extern void sender_drain(Relay *relay);
+extern void sender_check_connection(Relay *relay);
+
+
+#endif							/* OUTBOX_RELAY_H */

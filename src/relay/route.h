@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * route.h
+ *	  From an event to its topic.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_ROUTE_H
+#define OUTBOX_ROUTE_H
+
+#include "publish/event.h"
+
+#define TOPIC_PREFIX "outbox.event."
+#define TOPIC_MAX_LEN 249
+
+extern bool route_topic(const Event *event, char *topic);
+
+#endif							/* OUTBOX_ROUTE_H */

@@ -1,0 +1,394 @@
+/*-------------------------------------------------------------------------
+ *
+ * sender.c
+ *	  Gets events to the broker, with patience.
+ *
+ * Normally events are pipelined: sender_event() leaves the event with the
+ * producer and returns, and the ledger learns of the acknowledgement later.
+ *
+ * When the broker refuses anything, the producer cannot go on without breaking
+ * the order of keys (see producer.h).  Then the relay starts over from what is
+ * acknowledged and sends carefully: one event at a time, each retried where it
+ * stands until it is acknowledged.  So the culprit is found, nothing overtakes
+ * it, and nothing is sent again because of it.
+ *
+ * What is not an event's fault - a broker that is away, a topic that does not
+ * exist - is waited for in the same way, for ever.
+ *
+ * sender_event() runs inside a decoding callback.  It waits there, so that a
+ * transaction of any size needs only as much memory as the producer's queue.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/relay.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "relay/route.h"
+
+#define FIRST_BACKOFF_MS 100
+#define MAX_BACKOFF_MS 5000
+#define METADATA_TIMEOUT_MS 100
+#define STALL_MS 3000			/* without an acknowledgement */
+
+/*
+ * Opens a producer for the relay's configuration.  Returns false when the
+ * library refuses the configuration; the status tells why.
+ */
+bool
+sender_open(Relay *relay)
+{
+	char		error[PRODUCER_ERROR_LEN];
+
+	relay->producer = producer_open(relay->config, error);
+	relay->connected = false;
+	relay->errors_seen = 0;
+	relay->status.in_flight = 0;
+	if (relay->producer == NULL)
+		relay_set_error(relay, error);
+	return relay->producer != NULL;
+}
+
+/*
+ * Closes the producer; what it holds is dropped.
+ */
+void
+sender_close(Relay *relay)
+{
+	if (relay->wait_set)
+		FreeWaitEventSet(relay->wait_set);
+	relay->wait_set = NULL;
+	if (relay->producer)
+	{
+		relay->retries_before += producer_stats(relay->producer)->retries;
+		producer_close(relay->producer);
+	}
+	relay->producer = NULL;
+}
+
+/* Takes one delivery report. */
+static void
+on_delivery(void *arg, const Delivery *delivery)
+{
+	Relay	   *relay = arg;
+
+	relay->status.in_flight--;
+	if (delivery->result == DELIVERY_OK)
+	{
+		ledger_acknowledge(relay->ledger, delivery->opaque);
+		relay->status.events++;
+		relay->status.bytes += delivery->bytes;
+		relay->acknowledged = true;
+		return;
+	}
+	if (!relay->delivery_failed || relay->failure == DELIVERY_PURGED)
+	{
+		relay->delivery_failed = true;
+		relay->failure = delivery->result;
+		snprintf(relay->failure_text, sizeof(relay->failure_text), "%s (%s)",
+				 delivery->error_text, delivery->error_name);
+	}
+}
+
+/*
+ * Serves delivery reports and whatever else the producer has to say.
+ */
+static void
+serve_producer(Relay *relay)
+{
+	producer_poll(relay->producer, on_delivery, relay);
+	if (!relay->acknowledged)
+		return;
+	relay->acknowledged = false;
+	relay->connected = true;
+	relay->waiting_since = GetCurrentTimestamp();
+	if (!relay->progressed)
+		shmem_relay_progress();
+	relay->progressed = true;
+}
+
+/* The pipeline is broken: start over, carefully. */
+static void
+restart_carefully(Relay *relay)
+{
+	ereport(LOG,
+			(errmsg("outbox relay starts over from what Kafka acknowledged"),
+			 errdetail("A message was not accepted: %s.",
+					   relay->delivery_failed ? relay->failure_text :
+					   producer_error(relay->producer))));
+	shmem_relay_set_careful(ledger_unconfirmed_events(relay->ledger));
+	relay_restart(relay);
+}
+
+/*
+ * Serves the producer between records.  Does not return when the pipeline is
+ * broken.
+ */
+void
+sender_poll(Relay *relay)
+{
+	serve_producer(relay);
+	if (relay->delivery_failed || producer_is_fatal(relay->producer))
+		restart_carefully(relay);
+}
+
+/*
+ * Waits until everything that was sent is acknowledged.
+ */
+void
+sender_drain(Relay *relay)
+{
+	while (sender_poll(relay), relay->status.in_flight > 0)
+	{
+		sender_check_connection(relay);
+		relay_show(relay);
+		relay_wait(relay, 1000);
+	}
+}
+
+/*
+ * Finds out whether Kafka can be reached, when there is a reason to ask, and
+ * shows it.
+ */
+void
+sender_check_connection(Relay *relay)
+{
+	const ProducerStats *stats = producer_stats(relay->producer);
+	bool		stalled = relay->status.in_flight > 0 &&
+	TimestampDifferenceExceeds(relay->waiting_since,
+							   GetCurrentTimestamp(), STALL_MS);
+
+	if (stats->nerrors != relay->errors_seen)
+	{
+		relay->errors_seen = stats->nerrors;
+		relay->connected = false;
+	}
+	if (!relay->connected && !stalled)
+		relay->connected = producer_connect(relay->producer,
+											METADATA_TIMEOUT_MS);
+	if (relay->connected && !stalled)
+	{
+		if (relay->status.state == RELAY_WAITING_KAFKA)
+			relay_set_state(relay, relay->working_state);
+		return;
+	}
+	if (relay->status.state == RELAY_WAITING_KAFKA && stats->error[0] == '\0')
+		return;
+	relay_set_error(relay, stats->error[0] ? stats->error :
+					"no broker answers");
+	relay_set_state(relay, RELAY_WAITING_KAFKA);
+}
+
+/* An event that cannot be sent now; shows why. */
+static void
+show_obstacle(Relay *relay, const Event *event, RelayState state,
+			  const char *message)
+{
+	relay->status.has_blocked_event = state == RELAY_BLOCKED;
+	relay->status.blocked_event = event->event_id;
+	relay_set_error(relay, message);
+	relay_set_state(relay, state);
+}
+
+/* The obstacle is gone. */
+static void
+clear_obstacle(Relay *relay)
+{
+	relay->status.has_blocked_event = false;
+	relay_set_state(relay, relay->working_state);
+}
+
+/* Waits for a while that doubles with each call. */
+static void
+back_off(Relay *relay, int *delay_ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													*delay_ms);
+	long		left = *delay_ms;
+
+	while (left > 0)
+	{
+		relay_wait(relay, left);
+		if (relay->producer)
+			serve_producer(relay);
+		relay_show(relay);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
+	*delay_ms = Min(*delay_ms * 2, MAX_BACKOFF_MS);
+}
+
+/*
+ * Waits until the event's topic can take messages; returns it.
+ */
+static ProducerTopic *
+wait_for_topic(Relay *relay, const Event *event)
+{
+	char		name[TOPIC_MAX_LEN + 1];
+	char		message[PRODUCER_ERROR_LEN];
+	ProducerTopic *topic;
+	int			delay = FIRST_BACKOFF_MS;
+	bool		waited = false;
+
+	for (;;)
+	{
+		TopicStatus status = TOPIC_REFUSED;
+
+		topic = NULL;
+		if (!route_topic(event, name))
+			snprintf(message, sizeof(message), "topic name is too long");
+		else if ((topic = producer_topic(relay->producer, name)) != NULL)
+			status = producer_topic_status(relay->producer, topic,
+										   METADATA_TIMEOUT_MS);
+		if (status == TOPIC_READY)
+			break;
+		if (status == TOPIC_REFUSED && topic != NULL)
+			snprintf(message, sizeof(message), "topic \"%s\" cannot be written: %s",
+					 name, producer_error(relay->producer));
+		else if (status == TOPIC_UNKNOWN)
+			snprintf(message, sizeof(message),
+					 "topic \"%s\" does not exist and Kafka does not create it", name);
+		else if (status == TOPIC_UNREACHABLE)
+			strlcpy(message, producer_stats(relay->producer)->error[0] ?
+					producer_stats(relay->producer)->error :
+					"no broker answered", sizeof(message));
+		if (delay > FIRST_BACKOFF_MS)	/* the first miss is a new topic */
+			show_obstacle(relay, event, status == TOPIC_REFUSED ?
+						  RELAY_BLOCKED : RELAY_WAITING_KAFKA, message);
+		waited = true;
+		back_off(relay, &delay);
+	}
+	relay->connected = true;
+	if (waited)
+		clear_obstacle(relay);
+	return topic;
+}
+
+/* Fills in the message for an event, topic included. */
+static void
+prepare_message(Relay *relay, const Event *event, TimestampTz commit_time,
+				Message *message)
+{
+	message->topic = wait_for_topic(relay, event);
+	encode_message(&relay->encoder, event, commit_time, message);
+}
+
+/*
+ * Leaves a message with the producer, waiting for room.  Returns SEND_QUEUED,
+ * SEND_REFUSED or SEND_FATAL.
+ */
+static SendResult
+send_message(Relay *relay, const Message *message)
+{
+	SendResult	result;
+
+	if (relay->status.in_flight == 0)
+		relay->waiting_since = GetCurrentTimestamp();
+	while ((result = producer_send(relay->producer, message)) == SEND_QUEUE_FULL)
+	{
+		serve_producer(relay);
+		if (relay->delivery_failed || producer_is_fatal(relay->producer))
+			return SEND_FATAL;
+		sender_check_connection(relay);
+		relay_show(relay);
+		relay_wait(relay, 1000);
+	}
+	if (result == SEND_QUEUED)
+		relay->status.in_flight++;
+	return result;
+}
+
+/* Makes a new producer in place of one that is beyond use. */
+static void
+reopen_producer(Relay *relay)
+{
+	int			delay = FIRST_BACKOFF_MS;
+
+	sender_close(relay);
+	while (!sender_open(relay))
+		back_off(relay, &delay);
+}
+
+/* Sends one message and waits for its delivery; true when acknowledged. */
+static bool
+try_alone(Relay *relay, const Message *message)
+{
+	SendResult	result;
+
+	relay->delivery_failed = false;
+	result = send_message(relay, message);
+	if (result == SEND_QUEUED)
+	{
+		while (serve_producer(relay), relay->status.in_flight > 0)
+		{
+			sender_check_connection(relay);
+			relay_show(relay);
+			relay_wait(relay, 1000);
+		}
+		return !relay->delivery_failed;
+	}
+	relay->delivery_failed = true;
+	relay->failure = result == SEND_REFUSED ? DELIVERY_REFUSED : DELIVERY_RETRY;
+	strlcpy(relay->failure_text, producer_error(relay->producer),
+			sizeof(relay->failure_text));
+	return false;
+}
+
+/*
+ * Sends one event and holds everything else until it is acknowledged.
+ */
+static void
+send_alone(Relay *relay, const Event *event, TimestampTz commit_time,
+		   uint64 entry)
+{
+	Message		message = {0};
+	int			delay = FIRST_BACKOFF_MS;
+	bool		waited = false;
+
+	sender_drain(relay);
+	for (;;)
+	{
+		prepare_message(relay, event, commit_time, &message);
+		message.opaque = entry;
+		if (try_alone(relay, &message))
+			break;
+		show_obstacle(relay, event, relay->failure == DELIVERY_REFUSED ?
+					  RELAY_BLOCKED : RELAY_WAITING_KAFKA, relay->failure_text);
+		waited = true;
+		if (producer_is_fatal(relay->producer))
+			reopen_producer(relay);
+		back_off(relay, &delay);
+	}
+	if (waited)
+		clear_obstacle(relay);
+}
+
+/*
+ * Sends an event of a transaction that committed at commit_time.  Returns
+ * when the producer has it, and in careful mode when the broker has.
+ */
+void
+sender_event(Relay *relay, const Event *event, TimestampTz commit_time)
+{
+	uint64		entry = ledger_add_event(relay->ledger, commit_time);
+	Message		message = {0};
+	SendResult	result;
+
+	if (relay->careful > 0)
+	{
+		send_alone(relay, event, commit_time, entry);
+		shmem_relay_set_careful(--relay->careful);
+		return;
+	}
+
+	prepare_message(relay, event, commit_time, &message);
+	message.opaque = entry;
+	result = send_message(relay, &message);
+	if (result == SEND_REFUSED)
+		send_alone(relay, event, commit_time, entry);
+	else if (result == SEND_FATAL)
+		restart_carefully(relay);
+}

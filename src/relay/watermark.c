@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * watermark.c
+ *	  Which transactions' events are on Kafka.
+ *
+ * The set of published events is described by one snapshot, never by a mark
+ * on each event.  Now and then the relay proposes a watermark: it takes a
+ * snapshot and, after it, the WAL insert position.  Every transaction that
+ * the snapshot shows has its commit record before that position.  So once
+ * everything up to there is acknowledged, the snapshot shows only published
+ * transactions, and the proposal is stored.
+ *
+ * Everything here runs transactions of its own, outside of decoding, but for
+ * watermark_shows().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/watermark.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "catalog/pg_control.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
+
+/* Rows older than this many days are not needed to tell when an event was
+ * published, only the latest is needed to go on. */
+#define HISTORY "1 day"
+
+/* One text from the first row and column of a query, NULL when none. */
+static char *
+query_text(const char *query, int nargs, Oid *types, Datum *args,
+		   int column, MemoryContext context)
+{
+	char	   *value;
+
+	if (SPI_execute_with_args(query, nargs, types, args, NULL, true, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "query failed: %s", query);
+	if (SPI_processed == 0)
+		return NULL;
+	value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+static void
+begin(void)
+{
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+}
+
+/*
+ * The latest watermark of this database, or NULL.
+ */
+Watermark *
+watermark_load(MemoryContext context)
+{
+	Oid			types[2] = {INT8OID, OIDOID};
+	Datum		args[2] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	ObjectIdGetDatum(MyDatabaseId)};
+	Watermark  *watermark = NULL;
+	char	   *snapshot;
+	char	   *lsn;
+
+	begin();
+	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
+						  " WHERE system_identifier = $1 AND database = $2"
+						  " ORDER BY lsn DESC, taken_at DESC LIMIT 1",
+						  2, types, args, 1, context);
+	if (snapshot)
+	{
+		watermark = MemoryContextAlloc(context, sizeof(Watermark));
+		watermark->snapshot = snapshot;
+		lsn = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		watermark->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
+														 CStringGetDatum(lsn)));
+	}
+	commit();
+	return watermark;
+}
+
+/*
+ * Does the watermark show the transaction?  Then its events are on Kafka.
+ */
+bool
+watermark_shows(const Watermark *watermark, uint64 xid)
+{
+	Datum		snapshot = DirectFunctionCall1(pg_snapshot_in,
+											   CStringGetDatum(watermark->snapshot));
+
+	return DatumGetBool(DirectFunctionCall2(pg_visible_in_snapshot,
+											FullTransactionIdGetDatum(FullTransactionIdFromU64(xid)),
+											snapshot));
+}
+
+/*
+ * The active snapshot of the current transaction, as text.  Needs SPI.
+ */
+char *
+watermark_current_snapshot(MemoryContext context)
+{
+	return query_text("SELECT pg_catalog.pg_current_snapshot()",
+					  0, NULL, NULL, 1, context);
+}
+
+/*
+ * The WAL position at which the next record begins, in the way in which a
+ * reader states the end of the last one: at a page's start, not behind the
+ * page's header.
+ */
+static XLogRecPtr
+insert_position(void)
+{
+	XLogRecPtr	position = GetXLogInsertRecPtr();
+
+	if (XLogSegmentOffset(position, wal_segment_size) == SizeOfXLogLongPHD)
+		return position - SizeOfXLogLongPHD;
+	if (position % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return position - SizeOfXLogShortPHD;
+	return position;
+}
+
+/*
+ * Takes a snapshot and the position that belongs to it.
+ */
+Watermark *
+watermark_propose(MemoryContext context)
+{
+	Watermark  *watermark = MemoryContextAlloc(context, sizeof(Watermark));
+
+	begin();
+	watermark->snapshot = watermark_current_snapshot(context);
+	commit();
+	watermark->lsn = insert_position();
+	return watermark;
+}
+
+/*
+ * Stores a watermark that has come true, and drops old ones.  Does not wait
+ * for the disk: the watermark before it stays true.
+ */
+void
+watermark_store(const Watermark *watermark)
+{
+	Oid			types[4] = {LSNOID, TEXTOID, INT8OID, OIDOID};
+	Datum		args[4] = {LSNGetDatum(watermark->lsn),
+		CStringGetTextDatum(watermark->snapshot),
+		Int64GetDatum((int64) GetSystemIdentifier()),
+	ObjectIdGetDatum(MyDatabaseId)};
+
+	begin();
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	if (SPI_execute_with_args("INSERT INTO outbox.watermark"
+							  " (lsn, snapshot, system_identifier, database)"
+							  " VALUES ($1, $2::pg_catalog.pg_snapshot, $3, $4)",
+							  4, types, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not store the watermark");
+	if (SPI_execute("DELETE FROM outbox.watermark"
+					" WHERE taken_at < pg_catalog.now() - interval '" HISTORY "'",
+					false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not drop old watermarks");
+	commit();
+}

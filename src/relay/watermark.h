@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * watermark.h
+ *	  Which transactions' events are on Kafka: one snapshot and its LSN.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_WATERMARK_H
+#define OUTBOX_WATERMARK_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+
+typedef struct Watermark
+{
+	XLogRecPtr	lsn;
+	char	   *snapshot;		/* a pg_snapshot, as text */
+} Watermark;
+
+extern Watermark *watermark_load(MemoryContext context);
+extern bool watermark_shows(const Watermark *watermark, uint64 xid);
+extern char *watermark_current_snapshot(MemoryContext context);
+extern Watermark *watermark_propose(MemoryContext context);
+extern void watermark_store(const Watermark *watermark);
+
+#endif							/* OUTBOX_WATERMARK_H */
