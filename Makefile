@@ -25,7 +25,7 @@ endif
 PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags rdkafka)
 SHLIB_LINK = $(shell pkg-config --libs rdkafka)
 ifdef WERROR
-PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Werror
+PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Wno-clobbered -Werror
 endif
 
 # Tests start temporary servers of their own, with what the extension needs,

@@ -97,19 +97,19 @@ COMMENT ON TABLE outbox.event_7 IS 'chunk 7 of outbox.event';
 CREATE TABLE outbox.watermark (
     lsn               pg_lsn      NOT NULL,
     snapshot          pg_snapshot NOT NULL,
-    xmax              xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
+    upper_xid         xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
     taken_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     system_identifier bigint      NOT NULL,
     database          oid         NOT NULL
 );
 CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
-CREATE INDEX watermark_xmax_idx ON outbox.watermark (xmax);
+CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (upper_xid);
 
 COMMENT ON TABLE outbox.watermark IS
     'how far the relay has come: an event whose xid is visible in the latest snapshot is on Kafka';
 COMMENT ON COLUMN outbox.watermark.lsn IS 'everything committed up to here is acknowledged by Kafka';
 COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are acknowledged';
-COMMENT ON COLUMN outbox.watermark.xmax IS 'upper end of snapshot, to find the first row that shows a transaction';
+COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 COMMENT ON COLUMN outbox.watermark.system_identifier IS 'database cluster in which xids of snapshot have a meaning';
 COMMENT ON COLUMN outbox.watermark.database IS 'database in which they have one';
@@ -198,8 +198,8 @@ FROM outbox.event e
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
-    WHERE w.xmax > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
-    ORDER BY w.xmax, w.taken_at
+    WHERE w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    ORDER BY w.upper_xid, w.taken_at
     LIMIT 1
 ) w ON true;
 COMMENT ON VIEW outbox.events IS

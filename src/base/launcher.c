@@ -146,7 +146,8 @@ start_of(Oid database)
 		if (unused == NULL && !OidIsValid(starts[i].database))
 			unused = &starts[i];
 	}
-	Assert(unused != NULL);
+	if (unused == NULL)
+		elog(ERROR, "no room for the start of a relay");
 	memset(unused, 0, sizeof(RelayStart));
 	unused->database = database;
 	return unused;

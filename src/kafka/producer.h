@@ -66,7 +66,6 @@ typedef struct Delivery
 	DeliveryResult result;
 	const char *error_name;		/* librdkafka's name of the code, "" if OK */
 	const char *error_text;
-	int64		latency_us;		/* from send to acknowledgement */
 	int			bytes;			/* key and value */
 } Delivery;
 
@@ -96,7 +95,6 @@ extern Producer *producer_open(const KafkaConfig *config, char *error);
 extern void producer_close(Producer *producer);
 extern int	producer_event_fd(const Producer *producer);
 extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg);
-extern int	producer_in_flight(const Producer *producer);
 extern bool producer_is_fatal(const Producer *producer);
 extern const char *producer_error(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);
@@ -106,6 +104,5 @@ extern TopicStatus producer_topic_status(Producer *producer,
 extern bool producer_connect(Producer *producer, int timeout_ms);
 extern SendResult producer_send(Producer *producer, const Message *message);
 extern const char *producer_library_version(void);
-extern int	producer_library_version_number(void);
 
 #endif							/* OUTBOX_KAFKA_PRODUCER_H */

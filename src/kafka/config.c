@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * config.c
+ *	  Reads Kafka settings out of the catalogs.
+ *
+ * The settings are the options of a foreign server and, over them, of a user
+ * mapping: that of the server's owner, else PUBLIC's.  options.c has checked
+ * them when they were made.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "kafka/config.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+/* The options of a user's mapping; false when there is no mapping. */
+static bool
+mapping_options(Oid user, Oid server, List **options)
+{
+	HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
+										ObjectIdGetDatum(user),
+										ObjectIdGetDatum(server));
+	Datum		datum;
+	bool		isnull;
+
+	*options = NIL;
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	datum = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
+							Anum_pg_user_mapping_umoptions, &isnull);
+	if (!isnull)
+		*options = untransformRelOptions(datum);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * Reads the settings of a foreign server of our wrapper, and its secrets.
+ * Returns NULL when there is no such server.  Needs a transaction; the result
+ * is in the current memory context.
+ */
+KafkaConfig *
+kafka_config_load(const char *server_name)
+{
+	ForeignServer *server = GetForeignServerByName(server_name, true);
+	KafkaConfig *config;
+	List	   *secrets;
+
+	if (server == NULL ||
+		strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
+			   KAFKA_WRAPPER_NAME) != 0)
+		return NULL;
+	if (!mapping_options(server->owner, server->serverid, &secrets))
+		(void) mapping_options(InvalidOid, server->serverid, &secrets);
+
+	config = palloc(sizeof(KafkaConfig));
+	config->options = list_concat(server->options, secrets);
+	return config;
+}
+
+/*
+ * Do two configurations say the same?
+ */
+bool
+kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
+{
+	return equal(a->options, b->options);
+}

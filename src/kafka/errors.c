@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.c
+ *	  Whose fault a Kafka error is: the message's, or the world's.
+ *
+ * A message is only ever given up for an error that says that the broker
+ * will never take it.  Anything that is not in the list, new codes included,
+ * counts as something that may pass.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "kafka/errors.h"
+
+/*
+ * What a delivery report's, or a metadata answer's, error means.
+ */
+DeliveryResult
+errors_classify(rd_kafka_resp_err_t error)
+{
+	switch (error)
+	{
+		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			/* The broker had it already: our retry was the duplicate. */
+		case RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER:
+			return DELIVERY_OK;
+
+		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+		case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+		case RD_KAFKA_RESP_ERR_INVALID_RECORD:
+		case RD_KAFKA_RESP_ERR_INVALID_MSG:
+		case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
+		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
+		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+			return DELIVERY_REFUSED;
+
+		case RD_KAFKA_RESP_ERR__PURGE_QUEUE:
+		case RD_KAFKA_RESP_ERR__PURGE_INFLIGHT:
+		case RD_KAFKA_RESP_ERR__FATAL:
+		case RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE:
+			return DELIVERY_PURGED;
+
+		default:
+			return DELIVERY_RETRY;
+	}
+}

@@ -1,0 +1,202 @@
+# OutboxTest.pm
+#
+# What the tests share: servers with the extension, a real Kafka, and kcat to
+# read back what arrived.
+
+package OutboxTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Basename qw(dirname);
+use File::Spec;
+use IPC::Run ();
+use JSON::PP ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
+  kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
+  relay_status wait_for_log header);
+
+my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
+
+# One Kafka serves all tests.  Every topic is one test's own.
+sub kafka_dir
+{
+	return $ENV{OUTBOX_TEST_KAFKA_DIR}
+	  || die "OUTBOX_TEST_KAFKA_DIR is not set: run make installcheck\n";
+}
+
+sub kafka_bootstrap
+{
+	my ($dir) = @_;
+	my $bootstrap = slurp_file(($dir || kafka_dir()) . '/bootstrap');
+	chomp $bootstrap;
+	return $bootstrap;
+}
+
+# dev/kafka with arguments; dies when it fails.
+sub kafka
+{
+	my @command = ("$root/dev/kafka", @_);
+	my $output = '';
+	IPC::Run::run(\@command, '<', \undef, '>', \$output, '2>&1')
+	  or die "@command failed: $output\n";
+	return $output;
+}
+
+my @own_kafkas;
+
+# A Kafka for this test alone, to be hurt; returns its directory.
+sub own_kafka
+{
+	my ($name, @options) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir("kafka_$name");
+	push @own_kafkas, $dir;
+	kafka('start', $dir, @options);
+	return $dir;
+}
+
+END
+{
+	my $status = $?;
+	kafka('kill', $_) foreach grep { -d "$_/node-1" } @own_kafkas;
+	$? = $status;
+}
+
+my $topics = 0;
+
+# A topic name that no other test uses.
+sub topic_name
+{
+	my ($suffix) = @_;
+	return join('.', 'test', $$, ++$topics, $suffix || 'topic');
+}
+
+# Creates a topic, of the shared Kafka unless a directory is given.
+sub make_topic
+{
+	my ($name, $partitions, %options) = @_;
+	my $dir = delete $options{dir} || kafka_dir();
+	kafka('topic', $dir, $name, $partitions || 1,
+		map { "$_=$options{$_}" } sort keys %options);
+	return $name;
+}
+
+# A running server with the settings of the extension, and those given.
+sub new_server
+{
+	my ($name, $settings, %options) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(%options);
+	my $known = `postgres --describe-config`;
+	$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'outbox'
+wal_level = logical
+max_prepared_transactions = 10
+max_wal_senders = 4
+log_line_prefix = '%m [%p] %b %d '
+CONF
+	$node->append_conf('postgresql.conf',
+		"output_plugin_libraries = 'pgoutput, test_decoding, outbox'\n")
+	  if $known =~ /^output_plugin_libraries\t/m;
+	$node->append_conf('postgresql.conf', $settings) if $settings;
+	$node->start;
+	return $node;
+}
+
+# The foreign server "kafka" of a database.
+sub create_server
+{
+	my ($node, $db, $bootstrap) = @_;
+	$bootstrap ||= kafka_bootstrap();
+	$node->safe_psql($db,
+		"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap')"
+	);
+	return;
+}
+
+# The extension and the server, and waits until the relay streams.
+sub create_extension
+{
+	my ($node, $db, $bootstrap) = @_;
+	$node->safe_psql($db, 'CREATE EXTENSION outbox');
+	create_server($node, $db, $bootstrap);
+	wait_for_state($node, $db, 'streaming');
+	return;
+}
+
+sub relay_status
+{
+	my ($node, $db, $column) = @_;
+	return $node->safe_psql($db, "SELECT $column FROM outbox.stat_relay");
+}
+
+# Waits until stat_relay shows the state, or one of several joined by "|".
+sub wait_for_state
+{
+	my ($node, $db, $state) = @_;
+	$node->poll_query_until($db,
+		"SELECT state ~ '^($state)\$' FROM outbox.stat_relay")
+	  or die "relay is not $state but: "
+	  . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay') . "\n";
+	return;
+}
+
+# Waits until the server's log, from an offset on, matches; returns it.
+sub wait_for_log
+{
+	my ($node, $pattern, $offset) = @_;
+	$node->wait_for_log($pattern, $offset || 0);
+	return slurp_file($node->logfile, $offset || 0);
+}
+
+# All messages of a topic so far: a list of hashes with topic, partition,
+# offset, ts, key, payload and headers (a list of name, value pairs).
+sub consume
+{
+	my ($topic, $bootstrap, @options) = @_;
+	my ($output, $errors) = ('', '');
+	IPC::Run::run(
+		[
+			'kcat', '-C', '-q', '-e', '-J', '-o', 'beginning',
+			'-b', $bootstrap || kafka_bootstrap(),
+			'-t', $topic, @options
+		],
+		'<', \undef, '>', \$output, '2>', \$errors);
+	my $json = JSON::PP->new->utf8(0)->allow_nonref;
+	return map { $json->decode($_) } split /\n/, $output;
+}
+
+# Consumes until a topic holds at least a number of messages.
+sub wait_for_events
+{
+	my ($topic, $count, $bootstrap) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my @messages;
+	do
+	{
+		@messages = consume($topic, $bootstrap);
+		return @messages if @messages >= $count;
+	} while (time < $deadline);
+	diag sprintf '%s: %d messages of %d', $topic, scalar @messages, $count;
+	return @messages;
+}
+
+# The value of a message's last header of that name.
+sub header
+{
+	my ($message, $name) = @_;
+	my @headers = @{ $message->{headers} || [] };
+	my $value;
+	while (my ($n, $v) = splice @headers, 0, 2)
+	{
+		$value = $v if $n eq $name;
+	}
+	return $value;
+}
+
+1;
