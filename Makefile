@@ -72,13 +72,22 @@ ifneq ($(ISOLATION),)
 		--temp-instance=tmp_check/isolation --outputdir=output_iso $(TEMP_SERVER) $(ISOLATION)
 endif
 
-# PROVE_TESTS chooses among the tests, PROVE_FLAGS adds flags.
+# TAP tests share one real Kafka: that of OUTBOX_TEST_KAFKA_DIR, or one that is
+# started for the run.  PROVE_TESTS chooses among the tests, PROVE_FLAGS adds
+# flags.
 PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
+PROVE = prove -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
+
 installcheck-tap:
-	rm -rf tmp_check/log tmp_check/t_*
-	TESTDIR='$(CURDIR)' PATH="$(bindir):$$PATH" PGPORT=65432 \
-	PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
-	prove -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
+	@rm -rf tmp_check/log tmp_check/t_*
+	@mkdir -p tmp_check
+	@export TESTDIR='$(CURDIR)' PATH="$(bindir):$$PATH" PGPORT=65432 \
+		PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress'; \
+	if [ -n "$$OUTBOX_TEST_KAFKA_DIR" ]; then $(PROVE); exit; fi; \
+	rm -rf tmp_check/kafka; \
+	trap 'dev/kafka kill tmp_check/kafka' EXIT; \
+	dev/kafka start tmp_check/kafka && \
+	OUTBOX_TEST_KAFKA_DIR='$(CURDIR)/tmp_check/kafka' $(PROVE)
 
 # PostgreSQL's own indenter, with the flags that PostgreSQL uses.
 INDENT = indent() { pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 \

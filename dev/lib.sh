@@ -26,7 +26,8 @@ wait_for()
 	local seconds=$1 what=$2 deadline=$((SECONDS + $1))
 	shift 2
 
-	until "$@" >/dev/null 2>&1; do
+	# In a subshell, so that a trap does not inherit the redirection.
+	until ("$@") >/dev/null 2>&1; do
 		if [ "$SECONDS" -ge "$deadline" ]; then
 			printf '%s: waited %s seconds in vain until %s\n' \
 				"$(basename "$0")" "$seconds" "$what" >&2
@@ -93,13 +94,13 @@ copy_source()
 	unprivileged make -s -C "$1" clean
 }
 
-# install_packages [PACKAGE...]: install what building and trying the extension
+# install_packages PACKAGE...: install what building and running the extension
 # needs, and the packages named, as far as it is missing; and set PG_CONFIG.  A
 # PG_CONFIG from the environment chooses another PostgreSQL than the
 # distribution's; it must be there already, with its development files.
 install_packages()
 {
-	local package missing=() wanted=(gcc libc6-dev make pkg-config librdkafka-dev kcat "$@")
+	local package missing=() wanted=(gcc libc6-dev make pkg-config librdkafka-dev "$@")
 
 	if ! command -v apt-get >/dev/null; then
 		check_by_hand
@@ -184,10 +185,12 @@ apt_quietly()
 # make and start a database cluster on their own.
 keep_server_down()
 {
-	local conf=/etc/postgresql-common/createcluster.d/outbox.conf
+	local conf=/etc/postgresql-common/createcluster.d/outbox.conf status=0
 
 	as_root mkdir -p "$(dirname "$conf")"
 	echo 'create_main_cluster = false' | as_root tee "$conf" >/dev/null
-	("$@") || { as_root rm -f "$conf"; exit 1; }
-	as_root rm -f "$conf"
+	("$@") || status=$?
+	as_root rm "$conf"
+	as_root rmdir --ignore-fail-on-non-empty "$(dirname "$conf")"
+	[ "$status" -eq 0 ] || exit "$status"
 }

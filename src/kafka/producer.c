@@ -78,6 +78,7 @@ static const char *const defaults[][2] = {
 	{"reconnect.backoff.max.ms", "1000"},
 	{"statistics.interval.ms", "5000"},
 	{"log.queue", "true"},
+	{"log.configuration.warnings", "false"},
 	{"log.connection.close", "false"},
 };
 

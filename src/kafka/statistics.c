@@ -20,14 +20,14 @@
 
 /* A member of an object by name; NULL when it is not there. */
 static JsonbValue *
-member(JsonbContainer * object, const char *name)
+member(JsonbContainer *object, const char *name)
 {
 	return getKeyJsonValueFromContainer(object, name, strlen(name), NULL);
 }
 
 /* A member that is a number; 0 when it is not there. */
 static int64
-number(JsonbContainer * object, const char *name)
+number(JsonbContainer *object, const char *name)
 {
 	JsonbValue *value = member(object, name);
 
@@ -39,7 +39,7 @@ number(JsonbContainer * object, const char *name)
 
 /* Adds one broker's numbers. */
 static void
-add_broker(JsonbContainer * broker, ProducerStats *stats, int64 *round_trips,
+add_broker(JsonbContainer *broker, ProducerStats *stats, int64 *round_trips,
 		   int *nbrokers)
 {
 	JsonbValue *state = member(broker, "state");

@@ -97,7 +97,7 @@ catchup_run(Relay *relay, const Watermark *watermark)
 	Watermark	reached;
 
 	relay->working_state = RELAY_CATCHING_UP;
-	relay_set_state(relay, RELAY_CATCHING_UP);
+	relay_work(relay);
 	decode_slot_create();
 	reached.lsn = decode_confirmed();
 

@@ -90,34 +90,37 @@ show_now(Relay *relay)
 }
 
 /*
- * Sets the state that stat_relay shows, at once.
+ * Nothing is in the way (any more): shows the working state.
  */
 void
-relay_set_state(Relay *relay, RelayState state)
+relay_work(Relay *relay)
 {
-	if (relay->status.state == state)
+	relay->logged_state = relay->working_state;
+	if (relay->status.state == relay->working_state)
 		return;
-	relay->status.state = state;
+	relay->status.state = relay->working_state;
+	relay->status.has_blocked_event = false;
 	show_now(relay);
 }
 
 /*
- * Sets the last error that stat_relay shows, and logs it unless it is the
- * same as before: a cause that lasts is logged once.
+ * Something is in the way: shows the state and why.  Logs it when it begins,
+ * not while it lasts.
  */
 void
-relay_set_error(Relay *relay, const char *message)
+relay_obstacle(Relay *relay, RelayState state, const char *message)
 {
-	bool		repeated = strcmp(relay->status.error, message) == 0 &&
-	relay->status.state != relay->working_state;
-
-	strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
+	relay->status.state = state;
+	if (message != relay->status.error)
+		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
 	show_now(relay);
-	if (!repeated)
-		ereport(LOG,
-				(errmsg("outbox relay waits: %s", message),
-				 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
+	if (relay->logged_state == state)
+		return;
+	relay->logged_state = state;
+	ereport(LOG,
+			(errmsg("outbox relay waits: %s", message),
+			 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
 }
 
 /*
@@ -147,7 +150,7 @@ make_wait_set(Relay *relay)
 /*
  * Does what must be done whenever the latch was set.  May end the process:
  * at SIGTERM, when the database is held, and, since decoding cannot be left
- * halfway, when the settings changed while an event waits.
+ * halfway, when settings or extension changed while something is in the way.
  */
 static void
 handle_latch(Relay *relay)
@@ -158,7 +161,8 @@ handle_latch(Relay *relay)
 	if (shmem_relay_must_leave())
 		relay_restart(relay);
 	if (relay->status.state != relay->working_state &&
-		relay->configuration != shmem_relay_configuration())
+		(relay->configuration != shmem_relay_configuration() ||
+		 relay->requests != shmem_relay_requests()))
 		relay_restart(relay);
 }
 
@@ -181,8 +185,7 @@ relay_wait(Relay *relay, long timeout_ms)
 static void
 wait_for_change(Relay *relay, const char *reason)
 {
-	relay_set_error(relay, reason);
-	relay_set_state(relay, RELAY_WAITING_CONFIGURATION);
+	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, reason);
 	relay_wait(relay, -1);
 }
 
@@ -251,8 +254,6 @@ wait_for_kafka_settings(Relay *relay)
 			return;
 		else
 			wait_for_change(relay, relay->status.error);
-		if (!worker_extension_exists())
-			relay_restart(relay);
 	}
 }
 
@@ -396,12 +397,11 @@ check_configuration(Relay *relay)
 static void
 check_extension(Relay *relay)
 {
-	static uint64 seen = 0;
 	uint64		requests = shmem_relay_requests();
 
-	if (requests == seen)
+	if (requests == relay->requests)
 		return;
-	seen = requests;
+	relay->requests = requests;
 	if (!worker_extension_exists())
 		relay_restart(relay);
 }
@@ -434,8 +434,6 @@ stream(Relay *relay)
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
-		relay_set_state(relay, relay->connected ? RELAY_STREAMING :
-						RELAY_WAITING_KAFKA);
 		relay_show(relay);
 		if (more)
 			handle_latch(relay);
@@ -454,7 +452,7 @@ relay_exit(int code, Datum arg)
 }
 
 static Relay *
-relay_create(void)
+relay_create(uint64 requests)
 {
 	Relay	   *relay = MemoryContextAllocZero(TopMemoryContext, sizeof(Relay));
 
@@ -464,7 +462,11 @@ relay_create(void)
 	relay->status.in_flight = 0;
 	relay->status.has_blocked_event = false;
 	decode_slot_name(NameStr(relay->status.slot));
+	relay->requests = requests;
+	relay->configuration = shmem_relay_configuration();
+	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STREAMING;
+	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
 	relay->careful = shmem_relay_get_careful();
@@ -473,8 +475,11 @@ relay_create(void)
 	return relay;
 }
 
-/* Ends this relay when its database does not hold the extension. */
-static void
+/*
+ * Ends this relay when its database does not hold the extension.  Returns the
+ * number of requests that it has answered.
+ */
+static uint64
 leave_if_absent(void)
 {
 	uint64		requests;
@@ -483,7 +488,7 @@ leave_if_absent(void)
 	{
 		requests = shmem_relay_requests();
 		if (worker_extension_exists())
-			return;
+			return requests;
 		if (decode_slot_condition() == SLOT_USABLE ||
 			decode_slot_condition() == SLOT_INVALIDATED)
 			decode_slot_drop();
@@ -498,6 +503,7 @@ void
 outbox_relay_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
+	uint64		requests;
 
 	worker_setup_signals();
 	if (!shmem_relay_attach(database))
@@ -505,9 +511,9 @@ outbox_relay_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
-	leave_if_absent();
+	requests = leave_if_absent();
 
-	the_relay = relay_create();
+	the_relay = relay_create(requests);
 	before_shmem_exit(relay_exit, (Datum) 0);
 	wait_for_server_settings(the_relay);
 	wait_for_kafka_settings(the_relay);

@@ -18,11 +18,17 @@
 #include "relay/encode.h"
 #include "relay/ledger.h"
 
+/* A wait for something to pass begins with this, and doubles. */
+#define FIRST_BACKOFF_MS 100
+
 typedef struct Relay
 {
 	RelayStatus status;			/* published by relay_show() */
 	RelayState	working_state;	/* what to show when nothing is in the way */
+	RelayState	logged_state;	/* obstacle that the log tells of */
 	bool		progressed;		/* this process has got something done */
+	uint64		requests;		/* shared counter when we looked for the
+								 * extension */
 
 	/* Kafka; all NULL until there is a configuration */
 	KafkaConfig *config;
@@ -35,6 +41,7 @@ typedef struct Relay
 	Encoder		encoder;
 	uint64		careful;		/* events left to send one at a time */
 	bool		connected;		/* a broker answered, and no error since */
+	int			reopen_delay;	/* ms, before a broken producer is replaced */
 	uint64		errors_seen;	/* of the producer's */
 	uint64		retries_before; /* retries counted by former producers */
 	bool		acknowledged;	/* something was, since last looked */
@@ -50,8 +57,8 @@ typedef struct Relay
 /* relay.c */
 extern PGDLLEXPORT void outbox_relay_main(Datum arg);
 extern void relay_show(Relay *relay);
-extern void relay_set_state(Relay *relay, RelayState state);
-extern void relay_set_error(Relay *relay, const char *message);
+extern void relay_work(Relay *relay);
+extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
 extern void relay_wait(Relay *relay, long timeout_ms);
 extern void relay_restart(Relay *relay) pg_attribute_noreturn();
 

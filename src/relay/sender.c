@@ -30,7 +30,6 @@
 
 #include "relay/route.h"
 
-#define FIRST_BACKOFF_MS 100
 #define MAX_BACKOFF_MS 5000
 #define METADATA_TIMEOUT_MS 100
 #define STALL_MS 3000			/* without an acknowledgement */
@@ -42,14 +41,10 @@
 bool
 sender_open(Relay *relay)
 {
-	char		error[PRODUCER_ERROR_LEN];
-
-	relay->producer = producer_open(relay->config, error);
+	relay->producer = producer_open(relay->config, relay->status.error);
 	relay->connected = false;
 	relay->errors_seen = 0;
 	relay->status.in_flight = 0;
-	if (relay->producer == NULL)
-		relay_set_error(relay, error);
 	return relay->producer != NULL;
 }
 
@@ -105,6 +100,7 @@ serve_producer(Relay *relay)
 		return;
 	relay->acknowledged = false;
 	relay->connected = true;
+	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->waiting_since = GetCurrentTimestamp();
 	if (!relay->progressed)
 		shmem_relay_progress();
@@ -124,6 +120,38 @@ restart_carefully(Relay *relay)
 	relay_restart(relay);
 }
 
+/* Waits for a while that doubles with each call. */
+static void
+back_off(Relay *relay, int *delay_ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													*delay_ms);
+	long		left = *delay_ms;
+
+	while (left > 0)
+	{
+		relay_wait(relay, left);
+		if (relay->producer)
+			serve_producer(relay);
+		relay_show(relay);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
+	*delay_ms = Min(*delay_ms * 2, MAX_BACKOFF_MS);
+}
+
+/*
+ * Makes a new producer in place of one that is beyond use, after a while that
+ * grows until something is acknowledged.
+ */
+static void
+reopen_producer(Relay *relay)
+{
+	sender_close(relay);
+	do
+		back_off(relay, &relay->reopen_delay);
+	while (!sender_open(relay));
+}
+
 /*
  * Serves the producer between records.  Does not return when the pipeline is
  * broken.
@@ -132,8 +160,14 @@ void
 sender_poll(Relay *relay)
 {
 	serve_producer(relay);
-	if (relay->delivery_failed || producer_is_fatal(relay->producer))
+	if (!relay->delivery_failed && !producer_is_fatal(relay->producer))
+		return;
+	if (!ledger_is_empty(relay->ledger))
 		restart_carefully(relay);
+
+	/* Nothing was under way: a new producer will do. */
+	relay_obstacle(relay, RELAY_WAITING_KAFKA, producer_error(relay->producer));
+	reopen_producer(relay);
 }
 
 /*
@@ -171,16 +205,11 @@ sender_check_connection(Relay *relay)
 		relay->connected = producer_connect(relay->producer,
 											METADATA_TIMEOUT_MS);
 	if (relay->connected && !stalled)
-	{
-		if (relay->status.state == RELAY_WAITING_KAFKA)
-			relay_set_state(relay, relay->working_state);
-		return;
-	}
-	if (relay->status.state == RELAY_WAITING_KAFKA && stats->error[0] == '\0')
-		return;
-	relay_set_error(relay, stats->error[0] ? stats->error :
-					"no broker answers");
-	relay_set_state(relay, RELAY_WAITING_KAFKA);
+		relay_work(relay);
+	else if (stats->error[0] != '\0' || stalled ||
+			 relay->status.state == relay->working_state)
+		relay_obstacle(relay, RELAY_WAITING_KAFKA, stats->error[0] ?
+					   stats->error : "no broker answers");
 }
 
 /* An event that cannot be sent now; shows why. */
@@ -190,35 +219,7 @@ show_obstacle(Relay *relay, const Event *event, RelayState state,
 {
 	relay->status.has_blocked_event = state == RELAY_BLOCKED;
 	relay->status.blocked_event = event->event_id;
-	relay_set_error(relay, message);
-	relay_set_state(relay, state);
-}
-
-/* The obstacle is gone. */
-static void
-clear_obstacle(Relay *relay)
-{
-	relay->status.has_blocked_event = false;
-	relay_set_state(relay, relay->working_state);
-}
-
-/* Waits for a while that doubles with each call. */
-static void
-back_off(Relay *relay, int *delay_ms)
-{
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													*delay_ms);
-	long		left = *delay_ms;
-
-	while (left > 0)
-	{
-		relay_wait(relay, left);
-		if (relay->producer)
-			serve_producer(relay);
-		relay_show(relay);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-	}
-	*delay_ms = Min(*delay_ms * 2, MAX_BACKOFF_MS);
+	relay_obstacle(relay, state, message);
 }
 
 /*
@@ -263,7 +264,7 @@ wait_for_topic(Relay *relay, const Event *event)
 	}
 	relay->connected = true;
 	if (waited)
-		clear_obstacle(relay);
+		relay_work(relay);
 	return topic;
 }
 
@@ -299,17 +300,6 @@ send_message(Relay *relay, const Message *message)
 	if (result == SEND_QUEUED)
 		relay->status.in_flight++;
 	return result;
-}
-
-/* Makes a new producer in place of one that is beyond use. */
-static void
-reopen_producer(Relay *relay)
-{
-	int			delay = FIRST_BACKOFF_MS;
-
-	sender_close(relay);
-	while (!sender_open(relay))
-		back_off(relay, &delay);
 }
 
 /* Sends one message and waits for its delivery; true when acknowledged. */
@@ -360,10 +350,11 @@ send_alone(Relay *relay, const Event *event, TimestampTz commit_time,
 		waited = true;
 		if (producer_is_fatal(relay->producer))
 			reopen_producer(relay);
-		back_off(relay, &delay);
+		else
+			back_off(relay, &delay);
 	}
 	if (waited)
-		clear_obstacle(relay);
+		relay_work(relay);
 }
 
 /*
