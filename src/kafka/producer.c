@@ -78,7 +78,6 @@ static const char *const defaults[][2] = {
 	{"reconnect.backoff.max.ms", "1000"},
 	{"statistics.interval.ms", "5000"},
 	{"log.queue", "true"},
-	{"log.configuration.warnings", "false"},
 	{"log.connection.close", "false"},
 };
 
@@ -285,7 +284,8 @@ take_log(Producer *producer, rd_kafka_event_t * event)
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
 		return;
-	if (level > SYSLOG_WARNING)
+	/* CONFWARN is about what we set on purpose. */
+	if (level > SYSLOG_WARNING || strcmp(facility, "CONFWARN") == 0)
 		ereport(DEBUG1, (errmsg_internal("librdkafka: %s: %s", facility, text)));
 	else if (strcmp(facility, producer->last_log) != 0)
 	{

@@ -7,6 +7,31 @@
  * function's arguments).  It is made by the output plugin from a heap tuple,
  * or by catch-up from a query's result, and read by route and encode.
  *
+ * Text is in the database's encoding, the payload is bytes.
+ *
+ * The frame, the form in which the output plugin hands an event to a client
+ * that asked for binary output, is in network byte order and without padding:
+ *
+ *		byte	version, 1
+ *		int64	id
+ *		byte[16] event_id
+ *		text	aggregate_type
+ *		text	aggregate_id
+ *		text	event_type
+ *		text	payload
+ *		text	content_type
+ *		text	headers, as JSON
+ *		text	topic
+ *		text	partition_key
+ *		int64	created_at
+ *		int64	deliver_at
+ *		int64	time of the commit
+ *		uint64	xid
+ *
+ * where "text" is an int32 length, -1 for NULL, and that many bytes.  Times
+ * are microseconds since the Unix epoch: the smallest int64 stands for NULL,
+ * the largest and the second smallest for infinity and -infinity.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_EVENT_H
@@ -73,9 +98,12 @@ typedef struct Event
 
 extern bool event_tupdesc_matches(TupleDesc desc);
 extern void event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc);
+extern void event_from_values(Event *event, const Datum *values,
+							  const bool *nulls);
 extern void event_to_text(StringInfo out, const Event *event);
 extern void event_to_frame(StringInfo out, const Event *event,
 						   TimestampTz commit_time);
 extern void uuid_to_text(const pg_uuid_t *uuid, char *text);
+extern void append_quoted(StringInfo out, Slice text);
 
 #endif							/* OUTBOX_EVENT_H */

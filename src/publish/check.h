@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * check.h
+ *	  What Kafka, or its consumers, could not take is refused when it is
+ *	  published.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CHECK_H
+#define OUTBOX_CHECK_H
+
+#include "postgres.h"
+
+#include "publish/event.h"
+
+extern void check_event(const Event *event);
+extern void check_event_size(const Event *event, int limit);
+
+#endif							/* OUTBOX_CHECK_H */

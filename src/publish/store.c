@@ -1,0 +1,337 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  outbox.event as publish() sees it: the chunk that takes new rows, the
+ *	  numbers of rows, and the way in.
+ *
+ * Rows go into the current chunk as the executor would put them there, but
+ * without parsing, planning, partition routing or SPI.  What is left out is
+ * left out because it could not fail: the caller has checked the event, and
+ * the partition constraint holds by choice of the chunk.  When the table's
+ * owner added something of their own, a trigger, a constraint or a column,
+ * the row takes the executor's longer way.
+ *
+ * Privileges on table and sequences are not checked: whoever may execute
+ * publish() may publish, and cannot do anything else by it.  All names are
+ * looked up in schema outbox, so the search_path has no say.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "publish/store.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/uuid.h"
+
+#include "publish/event.h"
+
+#define STORE_SCHEMA "outbox"
+#define CHUNK_SEQUENCE "event_chunk_seq"
+#define ID_SEQUENCE "event_id_seq"
+#define CHUNK_PREFIX "event_"
+#define NCHUNKS 8
+
+/* CHECK constraints of a chunk as the extension makes it. */
+#define OUR_CHECKS 1
+
+/*
+ * Where our relations are, InvalidOid when that is not known yet.  Forgotten
+ * when one of them changes, because it may have been dropped and made anew.
+ */
+typedef struct StoreOids
+{
+	Oid			chunk_sequence;
+	Oid			id_sequence;
+	Oid			chunks[NCHUNKS];
+}			StoreOids;
+
+static StoreOids oids;
+
+PG_FUNCTION_INFO_V1(outbox_current_chunk);
+
+/* Relcache callback: forgets where our relations are. */
+static void
+forget_oids(Datum arg, Oid relid)
+{
+	const Oid  *known = (const Oid *) &oids;
+
+	for (int i = 0; i < sizeof(oids) / sizeof(Oid); i++)
+	{
+		if (!OidIsValid(relid) || known[i] == relid)
+		{
+			memset(&oids, 0, sizeof(oids));
+			return;
+		}
+	}
+}
+
+/* Looks up a relation in our schema; InvalidOid when there is none. */
+static Oid
+find_relation(const char *name)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_oids, (Datum) 0);
+		registered = true;
+	}
+	return get_relname_relid(name, get_namespace_oid(STORE_SCHEMA, true));
+}
+
+/*
+ * Opens one of our relations and takes a lock that lasts until the end of the
+ * transaction.  *oid is its place in oids.  Raises an error when it does not
+ * exist or is something else.
+ */
+static Relation
+open_relation(Oid *oid, const char *name, char kind, LOCKMODE lockmode)
+{
+	Relation	relation = NULL;
+
+	/* What is known may be outdated until there is a lock. */
+	for (int i = 0; i < 2 && relation == NULL; i++)
+	{
+		if (!OidIsValid(*oid))
+			*oid = find_relation(name);
+		if (!OidIsValid(*oid))
+			break;
+		relation = try_relation_open(*oid, lockmode);
+		if (relation == NULL)
+			*oid = InvalidOid;
+	}
+
+	if (relation == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", STORE_SCHEMA, name),
+				 errdetail("It is part of extension outbox."),
+				 errhint("If the extension is damaged, drop and create it again.")));
+	if (relation->rd_rel->relkind != kind ||
+		(kind == RELKIND_RELATION &&
+		 !event_tupdesc_matches(RelationGetDescr(relation))))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("relation \"%s.%s\" is not what extension outbox made",
+						STORE_SCHEMA, name),
+				 errdetail("Its kind or its columns were changed."),
+				 errhint("Undo the change, or drop the extension and create it again.")));
+	return relation;
+}
+
+/*
+ * The chunk that takes new rows: the last value of a sequence.  It is read
+ * from the sequence's page, because there is no cheaper function for it.
+ * Raises an error when the extension is not there.
+ */
+int16
+store_current_chunk(void)
+{
+	Relation	sequence = open_relation(&oids.chunk_sequence, CHUNK_SEQUENCE,
+										 RELKIND_SEQUENCE, AccessShareLock);
+	Buffer		buffer = ReadBuffer(sequence, 0);
+	Page		page;
+	HeapTupleHeader tuple;
+	int64		chunk;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	tuple = (HeapTupleHeader) PageGetItem(page,
+										  PageGetItemId(page, FirstOffsetNumber));
+	chunk = ((Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff))->last_value;
+	UnlockReleaseBuffer(buffer);
+	relation_close(sequence, NoLock);
+
+	if (chunk < 0 || chunk >= NCHUNKS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no chunk " INT64_FORMAT " of %s.event",
+						chunk, STORE_SCHEMA),
+				 errdetail("Sequence \"%s.%s\" was set to a value that extension outbox does not use.",
+						   STORE_SCHEMA, CHUNK_SEQUENCE),
+				 errhint("Set it to a value from 0 to %d.", NCHUNKS - 1)));
+	return (int16) chunk;
+}
+
+/* Opens a chunk for inserting. */
+static Relation
+open_chunk(int16 chunk)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), CHUNK_PREFIX "%d", chunk);
+	return open_relation(&oids.chunks[chunk], name, RELKIND_RELATION,
+						 RowExclusiveLock);
+}
+
+/*
+ * The next number of a row.  The chunk must have been opened before: its lock
+ * keeps the sequence from being dropped.
+ */
+static int64
+next_id(void)
+{
+	if (!OidIsValid(oids.id_sequence))
+		relation_close(open_relation(&oids.id_sequence, ID_SEQUENCE,
+									 RELKIND_SEQUENCE, AccessShareLock),
+					   NoLock);
+	return nextval_internal(oids.id_sequence, false);
+}
+
+/*
+ * Does a chunk have anything that the extension did not make and an insertion
+ * has to heed?
+ */
+static bool
+has_extras(Relation chunk)
+{
+	TupleDesc	desc = RelationGetDescr(chunk);
+	TriggerDesc *triggers = chunk->trigdesc;
+
+	return desc->natts > EVENT_NCOLUMNS ||
+		(desc->constr && desc->constr->num_check > OUR_CHECKS) ||
+		(triggers && (triggers->trig_insert_before_row ||
+					  triggers->trig_insert_after_row));
+}
+
+/* Inserts the row in the slot, with triggers, constraints and all. */
+static void
+insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
+{
+	/* Here the triggers' queue finds the relation. */
+	estate->es_opened_result_relations =
+		lappend(estate->es_opened_result_relations, target);
+	AfterTriggerBeginQuery();
+	ExecSimpleRelationInsert(target, estate, slot);
+	AfterTriggerEndQuery(estate);
+}
+
+/* Inserts the row in the slot into table and indexes, and does no more. */
+static void
+insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
+{
+	table_tuple_insert(target->ri_RelationDesc, slot,
+					   GetCurrentCommandId(true), 0, NULL);
+#if PG_VERSION_NUM >= 160000
+	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL, false);
+#else
+	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* Inserts a row into the open chunk. */
+static void
+insert_row(Relation chunk, const Datum *values, const bool *nulls)
+{
+	TupleDesc	desc = RelationGetDescr(chunk);
+	EState	   *estate = CreateExecutorState();
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot;
+
+	InitResultRelInfo(target, chunk, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+
+	slot = table_slot_create(chunk, &estate->es_tupleTable);
+	memset(slot->tts_isnull, true, desc->natts * sizeof(bool));
+	memcpy(slot->tts_values, values, EVENT_NCOLUMNS * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, EVENT_NCOLUMNS * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+
+	if (has_extras(chunk))
+		insert_with_extras(target, estate, slot);
+	else
+		insert_plainly(target, estate, slot);
+
+	ExecCloseResultRelations(estate);
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	MemoryContextSwitchTo(old);
+	FreeExecutorState(estate);
+}
+
+/*
+ * Raises the error that is being handled: in the publisher's words when it is
+ * that the chunk has an event of this id already, else as it is.
+ */
+static void
+rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
+{
+	ErrorData  *error = CopyErrorData();
+	char		index[NAMEDATALEN];
+	char text[	UUID_TEXT_LEN + 1];
+
+	snprintf(index, sizeof(index), "%s_event_id_chunk_key",
+			 RelationGetRelationName(chunk));
+	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		error->schema_name && strcmp(error->schema_name, STORE_SCHEMA) == 0 &&
+		error->constraint_name && strcmp(error->constraint_name, index) == 0)
+	{
+		uuid_to_text(event_id, text);
+		error->message = pstrdup("an event with this event_id was published before");
+		error->detail = psprintf("The event_id is %s.", text);
+		error->hint = pstrdup("Every event needs an event_id of its own; leave event_id out to get a new one.");
+	}
+	FlushErrorState();
+	ReThrowError(error);
+}
+
+/*
+ * Stores an event, whose columns are in the order of EventColumn and have
+ * been checked.  Sets the columns id and chunk.  id_given says that event_id
+ * came from the publisher and may exist already.
+ */
+void
+store_insert(Datum *values, bool *nulls, bool id_given)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int16		number = store_current_chunk();
+	Relation	chunk = open_chunk(number);
+
+	values[EVENT_CHUNK] = Int16GetDatum(number);
+	values[EVENT_ID] = Int64GetDatum(next_id());
+	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = false;
+
+	if (id_given)
+	{
+		PG_TRY();
+		{
+			insert_row(chunk, values, nulls);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(context);
+			rethrow_duplicate(chunk, DatumGetUUIDP(values[EVENT_EVENT_ID]));
+		}
+		PG_END_TRY();
+	}
+	else
+		insert_row(chunk, values, nulls);
+	relation_close(chunk, NoLock);
+}
+
+/*
+ * current_chunk() RETURNS smallint
+ *
+ * The chunk of outbox.event that takes new rows.
+ */
+Datum
+outbox_current_chunk(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT16(store_current_chunk());
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *	  outbox.event as publish() sees it: the chunk that takes new rows, the
+ *	  numbers of rows, and the way in.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_STORE_H
+#define OUTBOX_STORE_H
+
+#include "postgres.h"
+
+extern int16 store_current_chunk(void);
+extern void store_insert(Datum *values, bool *nulls, bool id_given);
+
+#endif							/* OUTBOX_STORE_H */
