@@ -1,5 +1,6 @@
 -- What the output plugin makes of changes, seen through PostgreSQL's own
 -- decoding functions.
+\pset format unaligned
 CREATE EXTENSION outbox;
 CREATE TABLE other (id int PRIMARY KEY, note text);
 SELECT 'created' FROM pg_create_logical_replication_slot('regress', 'outbox');

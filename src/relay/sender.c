@@ -41,10 +41,14 @@
 bool
 sender_open(Relay *relay)
 {
-	relay->producer = producer_open(relay->config, relay->status.error);
+	char		error[PRODUCER_ERROR_LEN];
+
+	relay->producer = producer_open(relay->config, error);
 	relay->connected = false;
 	relay->errors_seen = 0;
 	relay->status.in_flight = 0;
+	if (relay->producer == NULL)
+		strlcpy(relay->status.error, error, RELAY_ERROR_LEN);
 	return relay->producer != NULL;
 }
 
