@@ -19,7 +19,8 @@ use Test::More;
 
 our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
-  relay_status wait_for_log header);
+  relay_status wait_for_log header aggregate_type consume_lines
+  wait_until_confirmed start_psql signal_kafka);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -74,6 +75,12 @@ sub topic_name
 {
 	my ($suffix) = @_;
 	return join('.', 'test', $$, ++$topics, $suffix || 'topic');
+}
+
+# An aggregate type that no other test uses; its topic is outbox.event.<it>.
+sub aggregate_type
+{
+	return 'Test-' . topic_name(@_);
 }
 
 # Creates a topic, of the shared Kafka unless a directory is given.
@@ -184,6 +191,60 @@ sub wait_for_events
 	} while (time < $deadline);
 	diag sprintf '%s: %d messages of %d', $topic, scalar @messages, $count;
 	return @messages;
+}
+
+# All messages of a topic so far, each formatted as "kcat -f" does, one line
+# each.  Quick enough for hundreds of thousands.
+sub consume_lines
+{
+	my ($topic, $format, $bootstrap, @options) = @_;
+	my ($output, $errors) = ('', '');
+	IPC::Run::run(
+		[
+			'kcat', '-C', '-q', '-e', '-o', 'beginning', '-f', "$format\\n",
+			'-b', $bootstrap || kafka_bootstrap(),
+			'-t', $topic, @options
+		],
+		'<', \undef, '>', \$output, '2>', \$errors);
+	return split /\n/, $output;
+}
+
+# Waits until everything that is committed now is acknowledged by Kafka.
+sub wait_until_confirmed
+{
+	my ($node, $db) = @_;
+	my $lsn = $node->safe_psql($db, 'SELECT pg_current_wal_flush_lsn()');
+	$node->poll_query_until($db,
+		"SELECT confirmed_lsn >= '$lsn' FROM outbox.stat_relay")
+	  or die "relay did not confirm $lsn but: "
+	  . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay') . "\n";
+	return;
+}
+
+# Starts a psql with a script beside the test; finish() the result.
+sub start_psql
+{
+	my ($node, $db, $script, @options) = @_;
+	my ($output, $errors) = ('', '');
+	return IPC::Run::start(
+		[
+			$node->installed_command('psql'), '-XAtq', '-d',
+			$node->connstr($db), @options
+		],
+		'<', \$script, '>', \$output, '2>', \$errors);
+}
+
+# Sends a signal to the nodes of a Kafka, such as STOP to freeze it.
+sub signal_kafka
+{
+	my ($signal, $dir) = @_;
+	foreach my $file (glob "$dir/node-*/pid")
+	{
+		my $pid = slurp_file($file);
+		chomp $pid;
+		kill $signal, $pid or die "cannot signal Kafka $pid: $!\n";
+	}
+	return;
 }
 
 # The value of a message's last header of that name.
