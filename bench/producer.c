@@ -136,7 +136,7 @@ make_id(char *id)
 }
 
 static void
-send(rd_kafka_t *kafka, rd_kafka_topic_t *topic, const Event *event)
+produce(rd_kafka_t *kafka, rd_kafka_topic_t *topic, const Event *event)
 {
 	char		id[36];
 	rd_kafka_headers_t *headers = rd_kafka_headers_new(3);
@@ -191,7 +191,7 @@ main(int argc, char **argv)
 	cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
 	main_cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
 	for (long i = 0; i < count; i++)
-		send(kafka, topic, &events[i % nevents]);
+		produce(kafka, topic, &events[i % nevents]);
 	while (acknowledged < count)
 		rd_kafka_poll(kafka, 1000);
 	printf("%.3f %.3f %.3f\n", seconds(CLOCK_MONOTONIC) - start,
