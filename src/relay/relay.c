@@ -434,11 +434,16 @@ stream(Relay *relay)
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
-		relay_show(relay);
 		if (more)
+		{
+			relay_show(relay);
 			handle_latch(relay);
+		}
 		else
+		{
+			show_now(relay);
 			relay_wait(relay, idle_time(limit));
+		}
 	}
 }
 
