@@ -16,11 +16,13 @@ use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes ();
 
 our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
-  wait_until_confirmed start_psql signal_kafka);
+  wait_until_confirmed start_psql signal_kafka
+  relay_pid seconds_of set_bootstrap closed_port);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -258,6 +260,38 @@ sub header
 		$value = $v if $n eq $name;
 	}
 	return $value;
+}
+
+# Process id of a database's relay; 0 when it has none.
+sub relay_pid
+{
+	my ($node, $db) = @_;
+	return $node->safe_psql($db,
+		'SELECT coalesce(pid, 0) FROM outbox.stat_relay');
+}
+
+# Runs code; returns the seconds that it took.
+sub seconds_of
+{
+	my ($code) = @_;
+	my $start = Time::HiRes::time();
+	$code->();
+	return Time::HiRes::time() - $start;
+}
+
+# Sends the relay of a database to other brokers.
+sub set_bootstrap
+{
+	my ($node, $db, $bootstrap) = @_;
+	$node->safe_psql($db,
+		"ALTER SERVER kafka OPTIONS (SET \"bootstrap.servers\" '$bootstrap')");
+	return;
+}
+
+# A broker that is away: an address at which nobody listens.
+sub closed_port
+{
+	return '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
 }
 
 1;

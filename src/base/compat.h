@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
@@ -61,9 +62,21 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_owns_database(dboid) \
 	object_ownercheck(DatabaseRelationId, dboid, GetUserId())
+#define compat_owns_extension(extoid) \
+	object_ownercheck(ExtensionRelationId, extoid, GetUserId())
 #else
 #define compat_owns_database(dboid) \
 	pg_database_ownercheck(dboid, GetUserId())
+#define compat_owns_extension(extoid) \
+	pg_extension_ownercheck(extoid, GetUserId())
+#endif
+
+/* Is the database what an interrupted DROP DATABASE left? */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define compat_database_invalid(form) \
+	((form)->datconnlimit == DATCONNLIMIT_INVALID_DB)
+#else
+#define compat_database_invalid(form) false
 #endif
 
 #endif							/* OUTBOX_COMPAT_H */

@@ -11,8 +11,9 @@
  *	 All of it takes effect when the transaction commits.
  *
  * - Utility commands: some commands on a database need it to be empty of
- *	 sessions and of active slots.  Its relay leaves before such a command
- *	 and comes back after it, whether it succeeded or not.
+ *	 sessions and of active slots, and DROP EXTENSION needs locks that a relay
+ *	 may hold for as long as Kafka is away.  The relay leaves before such a
+ *	 command and comes back when its transaction ends, one way or the other.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,13 +29,16 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
+#include "nodes/value.h"
 #include "tcop/utility.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
 #include "base/shmem.h"
+#include "base/worker.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
@@ -42,36 +46,80 @@ static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 /* What this transaction changed; acted upon when it commits. */
 static bool extension_changed = false;
 static bool configuration_changed = false;
+static List *changed_databases = NIL;
 
-static void
-forget_changes(void)
+/* Databases that are held until this transaction ends. */
+static List *held_databases = NIL;
+
+/* The lists live as long as the transaction. */
+static List *
+remember_database(List *list, Oid database)
 {
-	extension_changed = false;
-	configuration_changed = false;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	list = list_append_unique_oid(list, database);
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/*
+ * Makes launcher and relays look at what this transaction changed.
+ */
+static void
+announce_changes(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, changed_databases)
+		(void) shmem_request_relay(lfirst_oid(lc));
+	if (extension_changed && !shmem_request_relay(MyDatabaseId))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room for a relay in this database"),
+				 errhint("Raise outbox.max_databases and restart the server.")));
+	if (configuration_changed)
+		shmem_configuration_changed(MyDatabaseId);
+}
+
+/*
+ * COMMIT PREPARED may have done what only the transaction that prepared it
+ * knew, and may have published.
+ */
+static void
+announce_prepared_changes(void)
+{
+	shmem_wake_relay(MyDatabaseId);
+	if (!shmem_prepared_changes())
+		return;
+	(void) shmem_request_relay(MyDatabaseId);
+	shmem_configuration_changed(MyDatabaseId);
 }
 
 static void
 changes_xact_callback(XactEvent event, void *arg)
 {
+	ListCell   *lc;
+
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (extension_changed && !shmem_request_relay(MyDatabaseId))
-				ereport(WARNING,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("no room for a relay in this database"),
-						 errhint("Raise outbox.max_databases and restart the server.")));
-			if (configuration_changed)
-				shmem_configuration_changed(MyDatabaseId);
-			forget_changes();
+			announce_changes();
+			break;
+		case XACT_EVENT_PREPARE:
+			if (extension_changed || configuration_changed)
+				shmem_set_prepared_changes();
 			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			forget_changes();
 			break;
 		default:
-			break;
+			return;
 	}
+	foreach(lc, held_databases)
+		shmem_release_database(lfirst_oid(lc));
+	held_databases = NIL;
+	changed_databases = NIL;
+	extension_changed = false;
+	configuration_changed = false;
 }
 
 static void
@@ -89,6 +137,8 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 	else if (classId == ForeignServerRelationId ||
 			 classId == UserMappingRelationId)
 		configuration_changed = true;
+	else if (classId == DatabaseRelationId && access != OAT_DROP)
+		changed_databases = remember_database(changed_databases, objectId);
 }
 
 /*
@@ -131,21 +181,48 @@ owned_database(const char *name)
 		database : InvalidOid;
 }
 
+/* Does a DROP command name the extension, or the schema that holds it? */
+static bool
+drops_extension(DropStmt * stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->removeType != OBJECT_EXTENSION &&
+		stmt->removeType != OBJECT_SCHEMA)
+		return false;
+	foreach(lc, stmt->objects)
+		if (strcmp(strVal(lfirst(lc)), EXTENSION_NAME) == 0)
+		return true;
+	return false;
+}
+
+/* This database, when the caller owns the extension in it. */
+static Oid
+owned_extension_database(void)
+{
+	Oid			extension = get_extension_oid(EXTENSION_NAME, true);
+
+	return OidIsValid(extension) && compat_owns_extension(extension) ?
+		MyDatabaseId : InvalidOid;
+}
+
 /*
- * The database that a command needs to be empty, or InvalidOid.  A caller
- * who lacks the rights disturbs nobody: the command itself will refuse him.
+ * The database whose relay a command needs to be away, or InvalidOid.  A
+ * caller who lacks the rights disturbs nobody: the command itself will refuse
+ * him.
  */
 static Oid
-database_to_empty(Node *stmt)
+database_to_hold(Node *stmt, bool toplevel)
 {
 	ListCell   *lc;
 
 	switch (nodeTag(stmt))
 	{
 		case T_DropdbStmt:
-			return owned_database(((DropdbStmt *) stmt)->dbname);
+			return toplevel ? owned_database(((DropdbStmt *) stmt)->dbname) :
+				InvalidOid;
 		case T_CreatedbStmt:
-			return template_of((CreatedbStmt *) stmt);
+			return toplevel ? template_of((CreatedbStmt *) stmt) : InvalidOid;
 		case T_RenameStmt:
 			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
 				return owned_database(((RenameStmt *) stmt)->subname);
@@ -155,6 +232,16 @@ database_to_empty(Node *stmt)
 				if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
 				return owned_database(((AlterDatabaseStmt *) stmt)->dbname);
 			break;
+		case T_DropStmt:
+			if (drops_extension((DropStmt *) stmt))
+				return owned_extension_database();
+			break;
+		case T_AlterExtensionStmt:
+			if (strcmp(((AlterExtensionStmt *) stmt)->extname, EXTENSION_NAME) == 0)
+				return owned_extension_database();
+			break;
+		case T_DropOwnedStmt:
+			return owned_extension_database();
 		default:
 			break;
 	}
@@ -162,23 +249,18 @@ database_to_empty(Node *stmt)
 }
 
 /*
- * The database that may hold the extension from now on: a copy, or one that
- * takes connections again.  Its relay finds out.
+ * Makes the relay leave a database until this transaction ends.
  */
-static Oid
-database_to_look_at(Node *stmt)
-{
-	if (IsA(stmt, CreatedbStmt))
-		return get_database_oid(((CreatedbStmt *) stmt)->dbname, true);
-	if (IsA(stmt, AlterDatabaseStmt))
-		return get_database_oid(((AlterDatabaseStmt *) stmt)->dbname, true);
-	return InvalidOid;
-}
-
 static void
-release_on_exit(int code, Datum database)
+hold_database(Oid database)
 {
-	shmem_release_database(DatumGetObjectId(database));
+	if (list_member_oid(held_databases, database))
+		return;
+	held_databases = remember_database(held_databases, database);
+	if (shmem_hold_database(database))
+		shmem_wait_for_leave(database);
+	else
+		held_databases = list_delete_oid(held_databases, database);
 }
 
 static void
@@ -200,35 +282,20 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
-	Oid			held = InvalidOid;
 
-	if (context == PROCESS_UTILITY_TOPLEVEL && IsTransactionState())
-		held = database_to_empty(stmt);
-
-	if (OidIsValid(held) && shmem_hold_database(held))
+	if (IsTransactionState())
 	{
-		PG_ENSURE_ERROR_CLEANUP(release_on_exit, ObjectIdGetDatum(held));
-		call_next_hook(pstmt, query, read_only_tree, context, params, env,
-					   dest, qc);
-		PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, ObjectIdGetDatum(held));
-		shmem_release_database(held);
-		if (IsA(stmt, DropdbStmt))
-			shmem_forget_database(held);
-	}
-	else
-		call_next_hook(pstmt, query, read_only_tree, context, params, env,
-					   dest, qc);
-
-	if (IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt))
-	{
-		Oid			database = database_to_look_at(stmt);
+		Oid			database = database_to_hold(stmt, context == PROCESS_UTILITY_TOPLEVEL);
 
 		if (OidIsValid(database))
-			shmem_request_relay(database);
+			hold_database(database);
 	}
-	else if (IsA(stmt, TransactionStmt) &&
-			 ((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
-		shmem_wake_relay(MyDatabaseId);
+	call_next_hook(pstmt, query, read_only_tree, context, params, env, dest,
+				   qc);
+
+	if (IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
+		announce_prepared_changes();
 }
 
 /*

@@ -5,14 +5,16 @@
  *	  that holds the extension its relay.
  *
  * It connects to no database.  When it starts it puts every database that
- * takes connections into the registry; afterwards CREATE EXTENSION and CREATE
- * DATABASE add theirs (see hooks.c).  A database in the registry goes through
- * these states:
+ * takes connections into the registry, as fast as there is room; afterwards
+ * CREATE EXTENSION and CREATE DATABASE add theirs (see hooks.c).  A database
+ * in the registry goes through these states:
  *
  *	 due		no relay; it is started now, or after a back-off that
  *				doubles from 1 s to 1 min with each start without progress
  *	 starting	a relay was registered and has not attached yet
- *	 running	a relay is attached
+ *	 running	a relay is attached; it is looking until it has found the
+ *				extension, and few may look at the same time, since most
+ *				databases of a server need no relay
  *	 held		a utility command wants the database to be empty
  *	 absent		a relay looked and found no extension: it is forgotten until
  *				somebody asks again
@@ -40,23 +42,32 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/worker.h"
 
 #define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
+#define MAX_LOOKING 4
+#define LOOKING_RETRY_MS 50
 
 /* What the launcher remembers about a start, by database. */
 typedef struct RelayStart
 {
 	Oid			database;
 	BackgroundWorkerHandle *handle; /* NULL unless starting */
+	TimestampTz started_at;		/* the last start; 0 when there was none */
 	TimestampTz not_before;		/* end of the back-off; 0 when none was set */
+	bool		lasted;			/* the last relay ran for longer than any
+								 * back-off */
 	bool		no_slot_reported;
+	bool		listed;			/* the registry has the database */
 } RelayStart;
 
 static RelayStart *starts;
+static List *unasked = NIL;		/* databases still to go into the registry */
+static bool full_reported = false;
 
 /*
  * Registers the launcher.  Call from _PG_init in the postmaster.
@@ -78,15 +89,28 @@ launcher_register(void)
 }
 
 /*
- * Puts every database that can publish into the registry.
+ * May the database have a relay?  Template databases and those that take no
+ * connections may not.
+ */
+static bool
+can_publish(Form_pg_database form)
+{
+	return form->datallowconn && !form->datistemplate &&
+		!compat_database_invalid(form);
+}
+
+/*
+ * Makes a note of every database that can publish.
  */
 static void
-request_all_databases(void)
+list_unasked_databases(void)
 {
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 
+	list_free(unasked);
+	unasked = NIL;
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
 	rel = table_open(DatabaseRelationId, AccessShareLock);
@@ -95,17 +119,12 @@ request_all_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (form->datistemplate || !form->datallowconn)
-			continue;
-		if (!shmem_request_relay(form->oid))
+		if (can_publish(form))
 		{
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("not every database can have a relay"),
-					 errdetail("The server has more than %d databases.",
-							   outbox_max_databases),
-					 errhint("Raise outbox.max_databases and restart the server.")));
-			break;
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			unasked = lappend_oid(unasked, form->oid);
+			MemoryContextSwitchTo(old);
 		}
 	}
 	table_endscan(scan);
@@ -113,9 +132,47 @@ request_all_databases(void)
 	CommitTransactionCommand();
 }
 
-/* Does the database exist, take connections, and is it no template? */
+/*
+ * Puts databases that were not asked yet into the registry, which has so many
+ * already, while there is room.
+ */
+static void
+ask_databases(int listed)
+{
+	if (shmem_overflowed())
+		list_unasked_databases();
+	while (unasked != NIL && listed < outbox_max_databases &&
+		   shmem_request_relay(linitial_oid(unasked)))
+	{
+		unasked = list_delete_first(unasked);
+		listed++;
+	}
+}
+
+/* When only databases with a relay are in the way of others, says so once. */
+static void
+report_full(const DatabaseInfo *list, int n)
+{
+	if (unasked == NIL || full_reported)
+		return;
+	for (int i = 0; i < n; i++)
+		if (list[i].pid == 0 || list[i].looking)
+			return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("not every database can have a relay"),
+			 errdetail("%d databases have one, and %d more may need one.",
+					   n, list_length(unasked)),
+			 errhint("Raise outbox.max_databases and restart the server.")));
+	full_reported = true;
+}
+
+/*
+ * The name of a database, in name (NAMEDATALEN bytes).  Returns false when it
+ * has gone or cannot publish.
+ */
 static bool
-database_can_publish(Oid database)
+database_can_publish(Oid database, char *name)
 {
 	HeapTuple	tuple;
 	bool		result = false;
@@ -126,7 +183,8 @@ database_can_publish(Oid database)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
-		result = form->datallowconn && !form->datistemplate;
+		result = can_publish(form);
+		strlcpy(name, NameStr(form->datname), NAMEDATALEN);
 		ReleaseSysCache(tuple);
 	}
 	CommitTransactionCommand();
@@ -154,12 +212,25 @@ start_of(Oid database)
 }
 
 static void
-forget(RelayStart *start)
+forget_start(RelayStart *start)
 {
 	if (start->handle)
 		pfree(start->handle);
-	shmem_forget_database(start->database);
 	memset(start, 0, sizeof(RelayStart));
+}
+
+/* Forgets the starts of databases that the registry no longer has. */
+static void
+forget_old_starts(const DatabaseInfo *list, int n)
+{
+	for (int i = 0; i < outbox_max_databases; i++)
+		starts[i].listed = false;
+	for (int i = 0; i < outbox_max_databases; i++)
+		for (int j = 0; j < n && !starts[i].listed; j++)
+			starts[i].listed = starts[i].database == list[j].database;
+	for (int i = 0; i < outbox_max_databases; i++)
+		if (!starts[i].listed)
+			forget_start(&starts[i]);
 }
 
 /*
@@ -167,7 +238,7 @@ forget(RelayStart *start)
  * a background worker, says so once and tries again later.
  */
 static void
-start_relay(RelayStart *start, TimestampTz now)
+start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
 {
 	BackgroundWorker worker = {0};
 
@@ -186,8 +257,9 @@ start_relay(RelayStart *start, TimestampTz now)
 	start->not_before = 0;
 	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
 	{
+		start->started_at = now;
 		start->no_slot_reported = false;
-		shmem_count_start(start->database);
+		shmem_count_start(start->database, afresh);
 		return;
 	}
 
@@ -198,8 +270,8 @@ start_relay(RelayStart *start, TimestampTz now)
 	if (!start->no_slot_reported)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no free background worker slot for the outbox relay of database %u",
-						start->database),
+				 errmsg("no free background worker slot for the outbox relay of database \"%s\"",
+						name),
 				 errdetail("Its events wait; the launcher keeps trying."),
 				 errhint("Raise max_worker_processes and restart the server.")));
 	start->no_slot_reported = true;
@@ -215,15 +287,19 @@ start_has_ended(RelayStart *start)
 		GetBackgroundWorkerPid(start->handle, &pid) == BGWH_STOPPED;
 }
 
-/* When a relay that made no progress may be started again. */
+/*
+ * When a relay that made no progress may be started again.  One that lasted
+ * longer than any back-off counts as the first that failed.
+ */
 static TimestampTz
-backoff_end(const DatabaseInfo *info, TimestampTz now)
+backoff_end(const DatabaseInfo *info, bool lasted, TimestampTz now)
 {
+	int			failures = lasted ? Min(info->failures, 1) : info->failures;
 	int			seconds;
 
-	if (info->failures == 0)
+	if (failures == 0)
 		return now;
-	seconds = Min(MAX_BACKOFF_S, 1 << Min(info->failures - 1, 6));
+	seconds = Min(MAX_BACKOFF_S, 1 << Min(failures - 1, 6));
 	return TimestampTzPlusMilliseconds(now, seconds * 1000L);
 }
 
@@ -232,10 +308,11 @@ backoff_end(const DatabaseInfo *info, TimestampTz now)
  * DT_NOEND when something will wake us.
  */
 static TimestampTz
-tend_database(const DatabaseInfo *info)
+tend_database(const DatabaseInfo *info, int *looking)
 {
 	RelayStart *start = start_of(info->database);
 	TimestampTz now = GetCurrentTimestamp();
+	char		name[NAMEDATALEN];
 
 	if (info->pid != 0)
 	{
@@ -249,28 +326,41 @@ tend_database(const DatabaseInfo *info)
 		pfree(start->handle);
 		start->handle = NULL;
 		start->not_before = 0;
-	}
-	if (info->absent)
-	{
-		forget(start);
-		return DT_NOEND;
+		start->lasted = TimestampDifferenceExceeds(start->started_at, now,
+												   MAX_BACKOFF_S * 1000);
 	}
 	if (info->held)
 		return DT_NOEND;
+	if (info->absent)
+	{
+		shmem_forget_database(info);
+		return DT_NOEND;
+	}
 
 	if (start->not_before == 0 ||
 		(info->failures == 0 && !start->no_slot_reported))
-		start->not_before = backoff_end(info, now);
+		start->not_before = backoff_end(info, start->lasted, now);
 	if (start->not_before > now)
 		return start->not_before;
+	if (*looking >= MAX_LOOKING)
+		return TimestampTzPlusMilliseconds(now, LOOKING_RETRY_MS);
 
-	if (!database_can_publish(info->database))
+	if (!database_can_publish(info->database, name))
 	{
-		forget(start);
+		shmem_forget_database(info);
 		return DT_NOEND;
 	}
-	start_relay(start, now);
+	(*looking)++;
+	start_relay(start, name, start->lasted, now);
 	return start->not_before > now ? start->not_before : DT_NOEND;
+}
+
+/* Is a relay of the database on its way, or has it not looked around yet? */
+static bool
+is_looking(const DatabaseInfo *info)
+{
+	return info->pid != 0 ? info->looking :
+		!start_has_ended(start_of(info->database));
 }
 
 /*
@@ -281,9 +371,16 @@ tend_all_databases(DatabaseInfo *list)
 {
 	TimestampTz next = DT_NOEND;
 	int			n = shmem_list_databases(list, outbox_max_databases);
+	int			looking = 0;
 
+	forget_old_starts(list, n);
+	ask_databases(n);
+	report_full(list, n);
 	for (int i = 0; i < n; i++)
-		next = Min(next, tend_database(&list[i]));
+		if (is_looking(&list[i]))
+			looking++;
+	for (int i = 0; i < n; i++)
+		next = Min(next, tend_database(&list[i], &looking));
 	if (next == DT_NOEND)
 		return -1;
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;
@@ -306,7 +403,7 @@ outbox_launcher_main(Datum arg)
 	list = MemoryContextAllocZero(TopMemoryContext,
 								  sizeof(DatabaseInfo) * outbox_max_databases);
 	MemoryContextSwitchTo(TopMemoryContext);
-	request_all_databases();
+	list_unasked_databases();
 
 	for (;;)
 	{

@@ -42,8 +42,7 @@ typedef struct DatabaseEntry
 	int			failures;		/* starts since the last progress */
 	uint64		requests;		/* times that somebody asked for a relay */
 	uint64		configuration;	/* grows when Kafka settings may have changed */
-	uint64		careful;		/* events that the next relay sends one by
-								 * one; only relays touch it */
+	RelayHandover handover;		/* only relays touch it */
 	ConditionVariable left;		/* signalled when pid becomes 0 */
 	slock_t		mutex;			/* protects status */
 	RelayStatus status;
@@ -53,6 +52,8 @@ typedef struct Registry
 {
 	LWLock	   *lock;
 	Latch	   *launcher_latch; /* NULL while there is no launcher */
+	bool		overflowed;		/* a request found no room */
+	bool		prepared_changes;	/* see shmem_set_prepared_changes */
 	int			size;
 	DatabaseEntry entries[FLEXIBLE_ARRAY_MEMBER];
 } Registry;
@@ -155,7 +156,7 @@ find_or_make_entry(Oid database)
 	entry->absent = false;
 	entry->holds = 0;
 	entry->failures = 0;
-	entry->careful = 0;
+	memset(&entry->handover, 0, sizeof(entry->handover));
 	SpinLockAcquire(&entry->mutex);
 	memset(&entry->status, 0, sizeof(entry->status));
 	entry->status.round_trip_us = -1;
@@ -227,7 +228,8 @@ shmem_wake_relay_at_commit(void)
 
 /*
  * Tells the launcher that a database may hold the extension.  Returns false
- * when the registry is full.
+ * when the registry is full; then the launcher looks for it when there is
+ * room again.
  */
 bool
 shmem_request_relay(Oid database)
@@ -246,8 +248,10 @@ shmem_request_relay(Oid database)
 		entry->requests++;
 		if (entry->relay_latch)
 			SetLatch(entry->relay_latch);
-		wake_launcher();
 	}
+	else
+		registry->overflowed = true;
+	wake_launcher();
 	LWLockRelease(registry->lock);
 	return entry != NULL;
 }
@@ -274,15 +278,34 @@ shmem_configuration_changed(Oid database)
 }
 
 /*
- * Makes the relay leave a database and keeps it out until the database is
- * released.  Waits until it has gone.  Returns false when the database has
- * no entry, and then there is nothing to release.
+ * A transaction was prepared that changed the extension or the Kafka settings
+ * of some database.  Nobody knows which one when it commits, so from now on
+ * each COMMIT PREPARED is looked at.
+ */
+void
+shmem_set_prepared_changes(void)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	registry->prepared_changes = true;
+	LWLockRelease(registry->lock);
+}
+
+/* Has there ever been such a transaction?  Takes no lock. */
+bool
+shmem_prepared_changes(void)
+{
+	return registry->prepared_changes;
+}
+
+/*
+ * Asks the relay to leave a database and keeps it out until the database is
+ * released.  Returns false when the database has no entry, and then there is
+ * nothing to wait for and nothing to release.
  */
 bool
 shmem_hold_database(Oid database)
 {
 	DatabaseEntry *entry;
-	TimestampTz since = GetCurrentTimestamp();
 
 	if (registry == NULL)
 		return false;
@@ -296,36 +319,35 @@ shmem_hold_database(Oid database)
 			SetLatch(entry->relay_latch);
 	}
 	LWLockRelease(registry->lock);
-	if (entry == NULL)
-		return false;
+	return entry != NULL;
+}
 
-	PG_TRY();
-	{
-		ConditionVariablePrepareToSleep(&entry->left);
-		for (;;)
-		{
-			pid_t		pid;
+/*
+ * Waits until the relay of a database, which the caller holds, has left.
+ */
+void
+shmem_wait_for_leave(Oid database)
+{
+	DatabaseEntry *entry = find_entry(database);
+	TimestampTz since = GetCurrentTimestamp();
 
-			LWLockAcquire(registry->lock, LW_SHARED);
-			pid = entry->pid;
-			LWLockRelease(registry->lock);
-			if (pid == 0)
-				break;
-			if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
-										   LEAVE_GRACE_MS))
-				kill(pid, SIGTERM);
-			ConditionVariableTimedSleep(&entry->left, LEAVE_GRACE_MS,
-										PG_WAIT_EXTENSION);
-		}
-		ConditionVariableCancelSleep();
-	}
-	PG_CATCH();
+	ConditionVariablePrepareToSleep(&entry->left);
+	for (;;)
 	{
-		shmem_release_database(database);
-		PG_RE_THROW();
+		pid_t		pid;
+
+		LWLockAcquire(registry->lock, LW_SHARED);
+		pid = entry->pid;
+		LWLockRelease(registry->lock);
+		if (pid == 0)
+			break;
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+									   LEAVE_GRACE_MS))
+			kill(pid, SIGTERM);
+		ConditionVariableTimedSleep(&entry->left, LEAVE_GRACE_MS,
+									PG_WAIT_EXTENSION);
 	}
-	PG_END_TRY();
-	return true;
+	ConditionVariableCancelSleep();
 }
 
 /*
@@ -344,22 +366,6 @@ shmem_release_database(Oid database)
 		entry->failures = 0;
 		wake_launcher();
 	}
-	LWLockRelease(registry->lock);
-}
-
-/*
- * Removes the entry of a database that has no relay: it is gone, or does not
- * hold the extension.
- */
-void
-shmem_forget_database(Oid database)
-{
-	DatabaseEntry *entry;
-
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
-	if (entry != NULL && entry->pid == 0 && entry->holds == 0)
-		entry->database = InvalidOid;
 	LWLockRelease(registry->lock);
 }
 
@@ -402,6 +408,39 @@ shmem_launcher_attach(void)
 }
 
 /*
+ * Has a request found no room since this was last asked?
+ */
+bool
+shmem_overflowed(void)
+{
+	bool		overflowed;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	overflowed = registry->overflowed;
+	registry->overflowed = false;
+	LWLockRelease(registry->lock);
+	return overflowed;
+}
+
+/*
+ * Removes the entry of a database that has no relay: it is gone, or does not
+ * hold the extension.  Leaves it alone when somebody asked for a relay since
+ * "info" was read.
+ */
+void
+shmem_forget_database(const DatabaseInfo *info)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = find_entry(info->database);
+	if (entry != NULL && entry->pid == 0 && entry->holds == 0 &&
+		entry->requests == info->requests)
+		entry->database = InvalidOid;
+	LWLockRelease(registry->lock);
+}
+
+/*
  * Copies the registry into list, of the given size; returns the number.
  */
 int
@@ -420,7 +459,12 @@ shmem_list_databases(DatabaseInfo *list, int size)
 		list[n].pid = entry->pid;
 		list[n].absent = entry->absent;
 		list[n].held = entry->holds > 0;
+		SpinLockAcquire(&entry->mutex);
+		list[n].looking = entry->pid != 0 &&
+			entry->status.state == RELAY_STOPPED;
+		SpinLockRelease(&entry->mutex);
 		list[n].failures = entry->failures;
+		list[n].requests = entry->requests;
 		n++;
 	}
 	LWLockRelease(registry->lock);
@@ -428,17 +472,18 @@ shmem_list_databases(DatabaseInfo *list, int size)
 }
 
 /*
- * Counts a start of a relay; the relay resets the count by progress.
+ * Counts a start of a relay, from zero if "afresh"; the relay resets the
+ * count by progress.
  */
 void
-shmem_count_start(Oid database)
+shmem_count_start(Oid database, bool afresh)
 {
 	DatabaseEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = find_entry(database);
 	if (entry != NULL)
-		entry->failures++;
+		entry->failures = afresh ? 1 : entry->failures + 1;
 	LWLockRelease(registry->lock);
 }
 
@@ -598,19 +643,19 @@ shmem_relay_progress(void)
 }
 
 /*
- * Number of events that must be sent one at a time, left by a relay before.
+ * What the relay before this one left.
  */
-uint64
-shmem_relay_get_careful(void)
+void
+shmem_relay_get_handover(RelayHandover *handover)
 {
-	return my_entry->careful;
+	*handover = my_entry->handover;
 }
 
 /*
- * Sets what shmem_relay_get_careful returns, to the next relay too.
+ * Leaves something to the next relay.
  */
 void
-shmem_relay_set_careful(uint64 events)
+shmem_relay_set_handover(const RelayHandover *handover)
 {
-	my_entry->careful = events;
+	my_entry->handover = *handover;
 }

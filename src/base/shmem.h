@@ -56,14 +56,30 @@ typedef struct RelayStatus
 	char		error[RELAY_ERROR_LEN];
 } RelayStatus;
 
+/*
+ * What a relay leaves to the next one of the same database, so that it sends
+ * nothing again that is acknowledged.  Lost in a crash of the server; then
+ * the watermark serves.
+ */
+typedef struct RelayHandover
+{
+	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
+	TransactionId xid;			/* of this one, */
+	uint64		events;			/* so many events are */
+	uint64		careful;		/* events to be sent one at a time */
+} RelayHandover;
+
 /* A copy of an entry, as the launcher wants it. */
 typedef struct DatabaseInfo
 {
 	Oid			database;
 	pid_t		pid;			/* of its relay; 0 when it has none */
+	bool		looking;		/* the relay does not know yet whether the
+								 * extension is there */
 	bool		absent;			/* the relay found no extension there */
 	bool		held;			/* a utility command wants nobody there */
 	int			failures;		/* starts without progress since */
+	uint64		requests;		/* times that somebody asked for a relay */
 } DatabaseInfo;
 
 extern void shmem_init(void);
@@ -75,14 +91,18 @@ extern void shmem_wake_relay(Oid database);
 extern bool shmem_request_relay(Oid database);
 extern void shmem_configuration_changed(Oid database);
 extern bool shmem_hold_database(Oid database);
+extern void shmem_wait_for_leave(Oid database);
 extern void shmem_release_database(Oid database);
-extern void shmem_forget_database(Oid database);
+extern void shmem_set_prepared_changes(void);
+extern bool shmem_prepared_changes(void);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
 /* The launcher. */
 extern void shmem_launcher_attach(void);
 extern int	shmem_list_databases(DatabaseInfo *list, int size);
-extern void shmem_count_start(Oid database);
+extern bool shmem_overflowed(void);
+extern void shmem_forget_database(const DatabaseInfo *info);
+extern void shmem_count_start(Oid database, bool afresh);
 extern void shmem_report_failure(Oid database, const char *message);
 
 /* A relay, about the entry that it is attached to. */
@@ -94,7 +114,7 @@ extern void shmem_relay_load(RelayStatus *status);
 extern bool shmem_relay_must_leave(void);
 extern uint64 shmem_relay_configuration(void);
 extern void shmem_relay_progress(void);
-extern uint64 shmem_relay_get_careful(void);
-extern void shmem_relay_set_careful(uint64 events);
+extern void shmem_relay_get_handover(RelayHandover *handover);
+extern void shmem_relay_set_handover(const RelayHandover *handover);
 
 #endif							/* OUTBOX_SHMEM_H */

@@ -148,7 +148,7 @@ matches_any(const char *name, const char *const *patterns, int npatterns)
 /*
  * Returns the rule about a property, or NULL when it may be set freely.
  */
-const PropertyRule *
+const		PropertyRule *
 property_rule(const char *name)
 {
 	for (int i = 0; i < lengthof(rules); i++)
@@ -162,7 +162,7 @@ property_rule(const char *name)
  * it?
  */
 bool
-property_rule_allows(const PropertyRule *rule, const char *value)
+property_rule_allows(const PropertyRule * rule, const char *value)
 {
 	const char *p = rule->values;
 	size_t		len = strlen(value);
@@ -326,7 +326,7 @@ property_nearest_names(const char *name)
 	while ((line = strsep(&table, "\n")) != NULL)
 	{
 		char	   *candidate = next_column(&line);
-		const PropertyRule *rule = property_rule(candidate);
+		const		PropertyRule *rule = property_rule(candidate);
 		int			d = distance(name, candidate, best);
 
 		/* some properties are listed twice: see whether we have it */

@@ -22,10 +22,10 @@ typedef struct PropertyRule
 	const char *pattern;		/* a name; "*" stands for any start or end */
 	const char *values;
 	const char *reason;			/* a sentence */
-} PropertyRule;
+}			PropertyRule;
 
 extern const PropertyRule *property_rule(const char *name);
-extern bool property_rule_allows(const PropertyRule *rule, const char *value);
+extern bool property_rule_allows(const PropertyRule * rule, const char *value);
 extern bool property_is_secret(const char *name);
 extern bool property_is_security(const char *name);
 extern bool property_names_file(const char *name);

@@ -322,6 +322,8 @@ send_time(StringInfo out, bool isnull, TimestampTz time)
 void
 event_to_frame(StringInfo out, const Event *event, TimestampTz commit_time)
 {
+	Slice		headers = SLICE_NULL;
+
 	pq_sendbyte(out, FRAME_VERSION);
 	pq_sendint64(out, event->id);
 	appendBinaryStringInfo(out, (const char *) event->event_id.data, UUID_LEN);
@@ -332,19 +334,11 @@ event_to_frame(StringInfo out, const Event *event, TimestampTz commit_time)
 	send_slice(out, event->content_type);
 	if (event->headers)
 	{
-		char	   *json = JsonbToCString(NULL, &event->headers->root,
-										  VARSIZE(event->headers));
-
-		send_slice(out, (Slice)
-/**INDENT** Error@337: Unbalanced parens */
-				   {
-			json, strlen(json)
-/**INDENT** Warning@339: Extra ) */
-		});
-		pfree(json);
+		headers.data = JsonbToCString(NULL, &event->headers->root,
+									  VARSIZE(event->headers));
+		headers.len = strlen(headers.data);
 	}
-	else
-		send_slice(out, SLICE_NULL);
+	send_slice(out, headers);
 	send_slice(out, event->topic);
 	send_slice(out, event->partition_key);
 	send_time(out, false, event->created_at);

@@ -57,16 +57,25 @@ check_writable(void)
 				 errhint("Declare functions that call publish() PARALLEL UNSAFE.")));
 }
 
-/* Raises an error for an argument that this release has no use for yet. */
+/*
+ * Raises an error when one of the arguments was given that this release has
+ * no use for yet: to ignore it would be worse.
+ */
 static void
-check_not_given(FunctionCallInfo fcinfo, int argument, const char *name)
+check_not_given(FunctionCallInfo fcinfo, int deliver_at, int idempotency_key)
 {
-	if (!PG_ARGISNULL(argument))
+	if (!PG_ARGISNULL(deliver_at))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s is not supported yet", name),
-				 errdetail("This release of outbox publishes every event at once, and as often as it is told to."),
-				 errhint("Leave %s out.", name)));
+				 errmsg("deliver_at is not supported yet"),
+				 errdetail("This release of outbox sends every event as soon as its transaction has committed."),
+				 errhint("Leave deliver_at out, and publish when the event is due.")));
+	if (!PG_ARGISNULL(idempotency_key))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("idempotency_key is not supported yet"),
+				 errdetail("This release of outbox does not recognize a repeated call by it."),
+				 errhint("Leave idempotency_key out; pass event_id for consumers to recognize a repeated event.")));
 }
 
 /*
@@ -122,8 +131,7 @@ publish(FunctionCallInfo fcinfo, int headers, Datum *values, bool *nulls)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	Event		event;
 
-	check_not_given(fcinfo, deliver_at, "deliver_at");
-	check_not_given(fcinfo, idempotency_key, "idempotency_key");
+	check_not_given(fcinfo, deliver_at, idempotency_key);
 	take_argument(fcinfo, 0, EVENT_AGGREGATE_TYPE, values, nulls);
 	take_argument(fcinfo, 1, EVENT_AGGREGATE_ID, values, nulls);
 	take_argument(fcinfo, 2, EVENT_EVENT_TYPE, values, nulls);

@@ -58,7 +58,7 @@ typedef struct StoreOids
 	Oid			chunk_sequence;
 	Oid			id_sequence;
 	Oid			chunks[NCHUNKS];
-}			StoreOids;
+} StoreOids;
 
 static StoreOids oids;
 
@@ -186,23 +186,35 @@ open_chunk(int16 chunk)
 static int64
 next_id(void)
 {
-	if (!OidIsValid(oids.id_sequence))
-		relation_close(open_relation(&oids.id_sequence, ID_SEQUENCE,
-									 RELKIND_SEQUENCE, AccessShareLock),
-					   NoLock);
-	return nextval_internal(oids.id_sequence, false);
+	Oid			sequence = oids.id_sequence;
+
+	if (!OidIsValid(sequence))
+	{
+		Relation	relation = open_relation(&oids.id_sequence, ID_SEQUENCE,
+											 RELKIND_SEQUENCE, AccessShareLock);
+
+		sequence = RelationGetRelid(relation);
+		relation_close(relation, NoLock);
+	}
+	return nextval_internal(sequence, false);
 }
 
 /*
- * Does a chunk have anything that the extension did not make and an insertion
- * has to heed?
+ * Does a chunk have anything that the extension did not make and the insertion
+ * of a row has to heed?  Triggers for each statement do not fire: there is no
+ * statement.
  */
 static bool
-has_extras(Relation chunk)
+has_extras(Relation chunk, const bool *nulls)
 {
 	TupleDesc	desc = RelationGetDescr(chunk);
 	TriggerDesc *triggers = chunk->trigdesc;
 
+	for (int i = 0; i < EVENT_NCOLUMNS; i++)
+	{
+		if (nulls[i] && TupleDescAttr(desc, i)->attnotnull)
+			return true;
+	}
 	return desc->natts > EVENT_NCOLUMNS ||
 		(desc->constr && desc->constr->num_check > OUR_CHECKS) ||
 		(triggers && (triggers->trig_insert_before_row ||
@@ -253,7 +265,7 @@ insert_row(Relation chunk, const Datum *values, const bool *nulls)
 	memcpy(slot->tts_isnull, nulls, EVENT_NCOLUMNS * sizeof(bool));
 	ExecStoreVirtualTuple(slot);
 
-	if (has_extras(chunk))
+	if (has_extras(chunk, nulls))
 		insert_with_extras(target, estate, slot);
 	else
 		insert_plainly(target, estate, slot);

@@ -70,11 +70,13 @@ send_rows(Relay *relay, Portal cursor)
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
+			Commit		commit = {0};
 			Event		event;
 
 			event_from_tuple(&event, SPI_tuptable->vals[i],
 							 SPI_tuptable->tupdesc);
-			sender_event(relay, &event, event.created_at);
+			commit.time = event.created_at; /* that of the commit is not known */
+			sender_event(relay, &event, &commit);
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(context);
 		}

@@ -44,6 +44,9 @@
  */
 #define CONTEXT_KEEP_BYTES (24 * 1024 * 1024)
 
+/* WAL between two such renewals: each reads again from the restart position. */
+#define TRIM_INTERVAL_BYTES (64 * 1024 * 1024)
+
 static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
 static XLogRecPtr read_limit = InvalidXLogRecPtr;
@@ -355,8 +358,13 @@ decode_save_slot(void)
 bool
 decode_trim(void)
 {
-	if (MemoryContextMemAllocated(context->context, true) < CONTEXT_KEEP_BYTES)
+	static XLogRecPtr trimmed_at = InvalidXLogRecPtr;
+	XLogRecPtr	position = context->reader->EndRecPtr;
+
+	if (position < trimmed_at + TRIM_INTERVAL_BYTES ||
+		MemoryContextMemAllocated(context->context, true) < CONTEXT_KEEP_BYTES)
 		return false;
+	trimmed_at = position;
 	FreeDecodingContext(context);
 	open_context();
 	return true;

@@ -3,11 +3,11 @@
  * ledger.c
  *	  Commits that await acknowledgement, oldest first.
  *
- * A ring of commits in the order of their commit records.  Each event that is
- * sent counts up its commit's outstanding events, each acknowledgement counts
- * them down, in whatever order they arrive.  The slot may be confirmed up to
- * the end of the last commit before the first that is still open or has
- * something outstanding.
+ * Events are numbered as they are sent.  A bitmap tells which of those after
+ * "base" are acknowledged, in whatever order that happens; base moves over
+ * those that are.  A ring holds the commits that base has not passed.  The
+ * slot may be confirmed up to the end of the last commit that it has passed,
+ * and a successor can go on at base exactly, in the middle of a transaction.
  *
  * Pure bookkeeping: no I/O, no globals.
  *
@@ -15,31 +15,42 @@
  */
 #include "relay/ledger.h"
 
+#include "access/transam.h"
 #include "utils/memutils.h"
 
-#define LEDGER_INITIAL_SIZE 1024	/* a power of two */
+#define INITIAL_COMMITS 1024	/* a power of two */
+#define INITIAL_EVENTS 65536	/* likewise, and a multiple of 8 */
 
 typedef struct LedgerEntry
 {
 	XLogRecPtr	end;			/* end of the commit record; invalid while the
 								 * transaction's events are still being sent */
+	TransactionId xid;
 	TimestampTz commit_time;
-	uint64		outstanding;	/* sent and not acknowledged */
 	uint64		first;			/* number of its first event */
+	uint64		after;			/* one more than that of its last */
 } LedgerEntry;
 
 struct Ledger
 {
+	/* commits */
 	LedgerEntry *ring;
-	uint64		size;			/* a power of two */
+	uint64		size;			/* of the ring, a power of two */
 	uint64		head;			/* number of the oldest entry */
 	uint64		tail;			/* number of the next entry */
-	bool		open;			/* is the newest entry's commit still open? */
-	uint64		events;			/* ever added */
+	bool		open;			/* are the newest entry's events still coming? */
 	XLogRecPtr	acknowledged;
+
+	/* events */
+	uint8	   *bits;			/* bit n % capacity: event n is acknowledged */
+	uint64		capacity;		/* of bits, a power of two */
+	uint64		base;			/* everything before is acknowledged */
+	uint64		next;			/* number of the next event */
 };
 
 #define ENTRY(ledger, n) (&(ledger)->ring[(n) & ((ledger)->size - 1)])
+#define BIT_BYTE(ledger, n) ((ledger)->bits[((n) & ((ledger)->capacity - 1)) / 8])
+#define BIT_MASK(n) (1 << ((n) % 8))
 
 /*
  * Makes an empty ledger in the given memory context.
@@ -49,15 +60,17 @@ ledger_create(MemoryContext context)
 {
 	Ledger	   *ledger = MemoryContextAllocZero(context, sizeof(Ledger));
 
-	ledger->size = LEDGER_INITIAL_SIZE;
+	ledger->size = INITIAL_COMMITS;
 	ledger->ring = MemoryContextAlloc(context,
 									  ledger->size * sizeof(LedgerEntry));
+	ledger->capacity = INITIAL_EVENTS;
+	ledger->bits = MemoryContextAllocZero(context, ledger->capacity / 8);
 	return ledger;
 }
 
 /* Doubles the ring.  Entries keep their numbers. */
 static void
-ledger_grow(Ledger *ledger)
+grow_ring(Ledger *ledger)
 {
 	uint64		size = ledger->size * 2;
 	LedgerEntry *ring = MemoryContextAllocHuge(GetMemoryChunkContext(ledger->ring),
@@ -70,41 +83,58 @@ ledger_grow(Ledger *ledger)
 	ledger->size = size;
 }
 
+/* Doubles the bitmap.  Events keep their numbers. */
+static void
+grow_bits(Ledger *ledger)
+{
+	uint64		capacity = ledger->capacity * 2;
+	uint8	   *bits = MemoryContextAllocZero(GetMemoryChunkContext(ledger->bits),
+											  capacity / 8);
+
+	for (uint64 n = ledger->base; n != ledger->next; n++)
+		if (BIT_BYTE(ledger, n) & BIT_MASK(n))
+			bits[(n & (capacity - 1)) / 8] |= BIT_MASK(n);
+	pfree(ledger->bits);
+	ledger->bits = bits;
+	ledger->capacity = capacity;
+}
+
 /*
- * Counts one event of the commit that is being decoded, and opens an entry
- * for its first.  Returns the number to acknowledge it with.
+ * Counts one event of the commit that is being decoded.  Returns the number
+ * to acknowledge it with.
  */
 uint64
-ledger_add_event(Ledger *ledger, TimestampTz commit_time)
+ledger_add_event(Ledger *ledger, const Commit *commit)
 {
 	if (!ledger->open)
 	{
 		LedgerEntry *entry;
 
 		if (ledger->tail - ledger->head == ledger->size)
-			ledger_grow(ledger);
+			grow_ring(ledger);
 		entry = ENTRY(ledger, ledger->tail);
 		entry->end = InvalidXLogRecPtr;
-		entry->commit_time = commit_time;
-		entry->outstanding = 0;
-		entry->first = ledger->events;
+		entry->xid = commit->xid;
+		entry->commit_time = commit->time;
+		entry->first = entry->after = ledger->next;
 		ledger->tail++;
 		ledger->open = true;
 	}
-	ledger->events++;
-	ENTRY(ledger, ledger->tail - 1)->outstanding++;
-	return ledger->tail - 1;
+	if (ledger->next - ledger->base == ledger->capacity)
+		grow_bits(ledger);
+	ENTRY(ledger, ledger->tail - 1)->after++;
+	return ledger->next++;
 }
 
-/* Drops finished entries at the old end. */
+/* Drops commits that are acknowledged. */
 static void
-ledger_advance(Ledger *ledger)
+drop_finished(Ledger *ledger)
 {
 	while (ledger->head != ledger->tail)
 	{
 		LedgerEntry *entry = ENTRY(ledger, ledger->head);
 
-		if (XLogRecPtrIsInvalid(entry->end) || entry->outstanding > 0)
+		if (XLogRecPtrIsInvalid(entry->end) || entry->after > ledger->base)
 			break;
 		ledger->acknowledged = entry->end;
 		ledger->head++;
@@ -122,20 +152,26 @@ ledger_close_commit(Ledger *ledger, XLogRecPtr end)
 		return;
 	ENTRY(ledger, ledger->tail - 1)->end = end;
 	ledger->open = false;
-	ledger_advance(ledger);
+	drop_finished(ledger);
 }
 
 /*
- * One event of the entry has been acknowledged.
+ * The event of that number has been acknowledged.
  */
 void
 ledger_acknowledge(Ledger *ledger, uint64 number)
 {
-	Assert(number >= ledger->head && number < ledger->tail);
-	Assert(ENTRY(ledger, number)->outstanding > 0);
-	ENTRY(ledger, number)->outstanding--;
-	if (number == ledger->head)
-		ledger_advance(ledger);
+	Assert(number >= ledger->base && number < ledger->next);
+	BIT_BYTE(ledger, number) |= BIT_MASK(number);
+	if (number != ledger->base)
+		return;
+	while (ledger->base != ledger->next &&
+		   (BIT_BYTE(ledger, ledger->base) & BIT_MASK(ledger->base)))
+	{
+		BIT_BYTE(ledger, ledger->base) &= ~BIT_MASK(ledger->base);
+		ledger->base++;
+	}
+	drop_finished(ledger);
 }
 
 /*
@@ -151,18 +187,6 @@ ledger_covers(const Ledger *ledger, XLogRecPtr position)
 		return true;
 	end = ENTRY(ledger, ledger->head)->end;
 	return !XLogRecPtrIsInvalid(end) && end > position;
-}
-
-/*
- * Number of events that would be decoded again after a restart from the
- * acknowledged position.
- */
-uint64
-ledger_unconfirmed_events(const Ledger *ledger)
-{
-	if (ledger_is_empty(ledger))
-		return 0;
-	return ledger->events - ENTRY(ledger, ledger->head)->first;
 }
 
 /*
@@ -194,4 +218,23 @@ ledger_oldest_commit(const Ledger *ledger)
 	if (ledger_is_empty(ledger))
 		return 0;
 	return ENTRY(ledger, ledger->head)->commit_time;
+}
+
+/*
+ * From where a successor goes on.
+ */
+LedgerPosition
+ledger_position(const Ledger *ledger)
+{
+	LedgerPosition position = {.acknowledged = ledger->acknowledged,
+	.outstanding = ledger->next - ledger->base};
+
+	if (!ledger_is_empty(ledger))
+	{
+		LedgerEntry *entry = ENTRY(ledger, ledger->head);
+
+		position.xid = entry->xid;
+		position.events = Min(ledger->base, entry->after) - entry->first;
+	}
+	return position;
 }

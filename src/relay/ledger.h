@@ -13,16 +13,27 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+#include "relay/plugin.h"
+
 typedef struct Ledger Ledger;
 
+/* From where a successor goes on. */
+typedef struct LedgerPosition
+{
+	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
+	TransactionId xid;			/* the next commit, invalid when there is none */
+	uint64		events;			/* of which so many are acknowledged */
+	uint64		outstanding;	/* events after those, so far */
+} LedgerPosition;
+
 extern Ledger *ledger_create(MemoryContext context);
-extern uint64 ledger_add_event(Ledger *ledger, TimestampTz commit_time);
+extern uint64 ledger_add_event(Ledger *ledger, const Commit *commit);
 extern void ledger_close_commit(Ledger *ledger, XLogRecPtr end);
-extern void ledger_acknowledge(Ledger *ledger, uint64 entry);
+extern void ledger_acknowledge(Ledger *ledger, uint64 number);
 extern bool ledger_covers(const Ledger *ledger, XLogRecPtr position);
-extern uint64 ledger_unconfirmed_events(const Ledger *ledger);
 extern bool ledger_is_empty(const Ledger *ledger);
 extern XLogRecPtr ledger_acknowledged(const Ledger *ledger);
 extern TimestampTz ledger_oldest_commit(const Ledger *ledger);
+extern LedgerPosition ledger_position(const Ledger *ledger);
 
 #endif							/* OUTBOX_LEDGER_H */

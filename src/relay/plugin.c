@@ -197,7 +197,13 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 	old = MemoryContextSwitchTo(state->event_context);
 	event_from_tuple(&event, tuple, RelationGetDescr(relation));
 	if (state->sink)
-		state->sink->event(state->sink->arg, &event, txn->xact_time.commit_time);
+	{
+		Commit		commit = {.xid = txn->xid,
+			.end = txn->end_lsn,
+		.time = txn->xact_time.commit_time};
+
+		state->sink->event(state->sink->arg, &event, &commit);
+	}
 	else
 	{
 		OutputPluginPrepareWrite(ctx, true);

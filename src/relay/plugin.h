@@ -14,6 +14,14 @@
 
 #include "publish/event.h"
 
+/* The commit that an event belongs to. */
+typedef struct Commit
+{
+	TransactionId xid;
+	XLogRecPtr	end;			/* of the commit record */
+	TimestampTz time;
+} Commit;
+
 /*
  * Takes events straight from the plugin, without a frame in between.  Both
  * functions run inside a decoding callback: no SPI, no catalog changes.  The
@@ -21,7 +29,7 @@
  */
 typedef struct EventSink
 {
-	void		(*event) (void *arg, const Event *event, TimestampTz commit_time);
+	void		(*event) (void *arg, const Event *event, const Commit *commit);
 	void		(*commit) (void *arg, XLogRecPtr end);
 	void	   *arg;
 } EventSink;

@@ -57,7 +57,11 @@
 #define MEBIBYTE (1024 * 1024)
 
 static Relay *the_relay = NULL; /* for the exit callback */
-static const Watermark *skip = NULL;	/* what was published before we came */
+
+/* What was published before we came, and need not be sent again. */
+static const Watermark *skip = NULL;
+static RelayHandover inherited;
+static uint64 inherited_left;	/* events of inherited.xid still to skip */
 
 /*
  * Publishes the status, but not too often.
@@ -257,13 +261,30 @@ wait_for_kafka_settings(Relay *relay)
 	}
 }
 
+/*
+ * Did the relay before us get an acknowledgement for this event?  Asked for
+ * each event once, in order.
+ */
+static bool
+was_acknowledged(const Commit *commit)
+{
+	if (commit->end <= inherited.acknowledged)
+		return true;
+	if (inherited_left == 0 || commit->xid != inherited.xid)
+		return false;
+	inherited_left--;
+	return true;
+}
+
 /* The plugin's sink: an event. */
 static void
-stream_event(void *arg, const Event *event, TimestampTz commit_time)
+stream_event(void *arg, const Event *event, const Commit *commit)
 {
 	if (skip && watermark_shows(skip, event->xid))
 		return;
-	sender_event(arg, event, commit_time);
+	if (was_acknowledged(commit))
+		return;
+	sender_event(arg, event, commit);
 }
 
 /* The plugin's sink: the end of a transaction. */
@@ -447,10 +468,29 @@ stream(Relay *relay)
 	}
 }
 
+/* Tells the next relay where to go on. */
+static void
+hand_over(Relay *relay)
+{
+	LedgerPosition position = ledger_position(relay->ledger);
+	RelayHandover next = inherited;
+
+	next.acknowledged = Max(inherited.acknowledged, position.acknowledged);
+	if (TransactionIdIsValid(position.xid))
+	{
+		next.xid = position.xid;
+		next.events = position.events +
+			(position.xid == inherited.xid ? inherited.events : 0);
+	}
+	next.careful = relay->careful;
+	shmem_relay_set_handover(&next);
+}
+
 /* Shows what was done last and closes the producer before the process ends. */
 static void
 relay_exit(int code, Datum arg)
 {
+	hand_over(the_relay);
 	sender_close(the_relay);
 	the_relay->shown_at = 0;
 	relay_show(the_relay);
@@ -474,7 +514,9 @@ relay_create(uint64 requests)
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
-	relay->careful = shmem_relay_get_careful();
+	shmem_relay_get_handover(&inherited);
+	inherited_left = inherited.events;
+	relay->careful = inherited.careful;
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;

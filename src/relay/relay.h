@@ -67,7 +67,7 @@ extern bool sender_open(Relay *relay);
 extern void sender_close(Relay *relay);
 extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
-						 TimestampTz commit_time);
+						 const Commit *commit);
 extern void sender_drain(Relay *relay);
 extern void sender_check_connection(Relay *relay);
 

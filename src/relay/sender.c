@@ -120,7 +120,7 @@ restart_carefully(Relay *relay)
 			 errdetail("A message was not accepted: %s.",
 					   relay->delivery_failed ? relay->failure_text :
 					   producer_error(relay->producer))));
-	shmem_relay_set_careful(ledger_unconfirmed_events(relay->ledger));
+	relay->careful = ledger_position(relay->ledger).outstanding;
 	relay_restart(relay);
 }
 
@@ -274,11 +274,11 @@ wait_for_topic(Relay *relay, const Event *event)
 
 /* Fills in the message for an event, topic included. */
 static void
-prepare_message(Relay *relay, const Event *event, TimestampTz commit_time,
+prepare_message(Relay *relay, const Event *event, const Commit *commit,
 				Message *message)
 {
 	message->topic = wait_for_topic(relay, event);
-	encode_message(&relay->encoder, event, commit_time, message);
+	encode_message(&relay->encoder, event, commit->time, message);
 }
 
 /*
@@ -335,8 +335,8 @@ try_alone(Relay *relay, const Message *message)
  * Sends one event and holds everything else until it is acknowledged.
  */
 static void
-send_alone(Relay *relay, const Event *event, TimestampTz commit_time,
-		   uint64 entry)
+send_alone(Relay *relay, const Event *event, const Commit *commit,
+		   uint64 number)
 {
 	Message		message = {0};
 	int			delay = FIRST_BACKOFF_MS;
@@ -345,8 +345,8 @@ send_alone(Relay *relay, const Event *event, TimestampTz commit_time,
 	sender_drain(relay);
 	for (;;)
 	{
-		prepare_message(relay, event, commit_time, &message);
-		message.opaque = entry;
+		prepare_message(relay, event, commit, &message);
+		message.opaque = number;
 		if (try_alone(relay, &message))
 			break;
 		show_obstacle(relay, event, relay->failure == DELIVERY_REFUSED ?
@@ -362,28 +362,28 @@ send_alone(Relay *relay, const Event *event, TimestampTz commit_time,
 }
 
 /*
- * Sends an event of a transaction that committed at commit_time.  Returns
+ * Sends an event of a transaction that has committed.  Returns
  * when the producer has it, and in careful mode when the broker has.
  */
 void
-sender_event(Relay *relay, const Event *event, TimestampTz commit_time)
+sender_event(Relay *relay, const Event *event, const Commit *commit)
 {
-	uint64		entry = ledger_add_event(relay->ledger, commit_time);
+	uint64		number = ledger_add_event(relay->ledger, commit);
 	Message		message = {0};
 	SendResult	result;
 
 	if (relay->careful > 0)
 	{
-		send_alone(relay, event, commit_time, entry);
-		shmem_relay_set_careful(--relay->careful);
+		send_alone(relay, event, commit, number);
+		relay->careful--;
 		return;
 	}
 
-	prepare_message(relay, event, commit_time, &message);
-	message.opaque = entry;
+	prepare_message(relay, event, commit, &message);
+	message.opaque = number;
 	result = send_message(relay, &message);
 	if (result == SEND_REFUSED)
-		send_alone(relay, event, commit_time, entry);
+		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
 		restart_carefully(relay);
 }

@@ -1,0 +1,184 @@
+# The launcher gives each database that holds the extension its relay, without
+# being told which databases those are.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use OutboxTest;
+
+# A database has its relay within a second, and we look ten times a second.
+my $soon = 2;
+
+my $node = new_server('launcher');
+
+sub relays
+{
+	return $node->safe_psql('postgres',
+		"SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_stat_activity WHERE backend_type = 'outbox relay'"
+	);
+}
+
+sub publish
+{
+	my ($db, $topic, $key) = @_;
+	$node->safe_psql($db,
+		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
+	);
+	return;
+}
+
+sub keys_in
+{
+	return join ' ', map { $_->{key} } @_;
+}
+
+# ---------------------------------------------------------------------------
+# Finding databases
+
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'outbox launcher'"
+	),
+	'pg_stat_activity shows the launcher');
+
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+cmp_ok(
+	seconds_of(sub { wait_for_state($node, 'postgres', '(?!stopped).*') }),
+	'<', $soon, 'CREATE EXTENSION brings a relay at once');
+create_server($node, 'postgres');
+wait_for_state($node, 'postgres', 'streaming');
+is(relays(), 'postgres', 'pg_stat_activity shows the relay, in its database');
+
+$node->safe_psql('postgres', 'CREATE DATABASE second');
+$node->safe_psql('second', 'CREATE EXTENSION outbox');
+cmp_ok(
+	seconds_of(sub { wait_for_state($node, 'second', '(?!stopped).*') }),
+	'<', $soon, 'CREATE EXTENSION in a new database brings a relay at once');
+
+my $other_kafka = own_kafka('second');
+create_server($node, 'second', kafka_bootstrap($other_kafka));
+wait_for_state($node, 'second', 'streaming');
+
+my ($topic, $other_topic) = (topic_name('first'), topic_name('second'));
+publish('postgres', $topic, 'a');
+publish('second', $other_topic, 'b');
+is(keys_in(wait_for_events($topic, 1)),
+	'a', 'the first database publishes to its Kafka');
+is( keys_in(wait_for_events($other_topic, 1, kafka_bootstrap($other_kafka))),
+	'b',
+	'the second database publishes to another');
+is(keys_in(consume($other_topic)),
+	'', 'what the second publishes is not in the Kafka of the first');
+
+$node->safe_psql('postgres', 'CREATE DATABASE plain');
+$node->restart;
+cmp_ok(
+	seconds_of(
+		sub {
+			wait_for_state($node, $_, 'streaming') foreach 'postgres', 'second';
+		}),
+	'<', $soon, 'after a restart every relay is back at once');
+publish('postgres', $topic, 'c');
+publish('second', $other_topic, 'd');
+like(keys_in(wait_for_events($topic, 2)),
+	qr/^a.* c$/, 'and the first database publishes again');
+like(
+	keys_in(wait_for_events($other_topic, 2, kafka_bootstrap($other_kafka))),
+	qr/^b.* d$/, 'so does the second');
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'outbox relay' AND datname = 'plain'"
+	),
+	'a database without the extension keeps no relay');
+is(relays(), 'postgres second', 'each database with the extension has one');
+
+# ---------------------------------------------------------------------------
+# The launcher itself
+
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'outbox launcher'"
+);
+my $pid = relay_pid($node, 'postgres');
+$node->safe_psql('plain', 'CREATE EXTENSION outbox');
+wait_for_state($node, 'plain', '(?!stopped).*');
+is(relays(), 'plain postgres second',
+	'a launcher that was terminated comes back and finds what it missed');
+is(relay_pid($node, 'postgres'),
+	$pid, 'and leaves the relays that run alone');
+
+$node->safe_psql('postgres', "ALTER DATABASE plain ALLOW_CONNECTIONS false");
+$node->restart;
+wait_for_state($node, 'postgres', 'streaming');
+is(relays() =~ /plain/ ? 1 : 0,
+	0, 'a database that takes no connections has no relay');
+$node->safe_psql('postgres', "ALTER DATABASE plain ALLOW_CONNECTIONS true");
+cmp_ok(
+	seconds_of(sub { wait_for_state($node, 'plain', '(?!stopped).*') }),
+	'<', $soon, 'it gets one when it takes connections again');
+
+# What an interrupted DROP DATABASE leaves behind.
+$node->safe_psql('postgres',
+	"UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'plain'");
+my $offset = -s $node->logfile;
+$node->restart;
+wait_for_state($node, $_, 'streaming') foreach 'postgres', 'second';
+unlike(
+	slurp_file($node->logfile, $offset),
+	qr/FATAL:.*plain/,
+	'an invalid database is left alone');
+$node->safe_psql('postgres', 'DROP DATABASE plain');
+$node->stop;
+
+# ---------------------------------------------------------------------------
+# Limits
+
+$node = new_server('few', "outbox.max_databases = 2\n");
+$node->safe_psql('postgres', "CREATE DATABASE db$_") foreach 1 .. 4;
+$node->safe_psql('db4', 'CREATE EXTENSION outbox');
+$node->restart;
+wait_for_state($node, 'db4', '(?!stopped).*');
+pass('databases without the extension take no room from those with it');
+
+$offset = -s $node->logfile;
+foreach my $i (1 .. 4)
+{
+	$node->safe_psql('postgres', 'CREATE DATABASE brief');
+	$node->safe_psql('brief', 'CREATE EXTENSION outbox');
+	wait_for_state($node, 'brief', '(?!stopped).*');
+	$node->safe_psql('postgres', 'DROP DATABASE brief');
+}
+unlike(
+	slurp_file($node->logfile, $offset),
+	qr/ERROR:|FATAL:|WARNING:/,
+	'databases that come and go use nothing up');
+
+$node->safe_psql('db3', 'CREATE EXTENSION outbox');
+wait_for_state($node, 'db3', '(?!stopped).*');
+my ($result, $stdout, $stderr) =
+  $node->psql('db2', 'CREATE EXTENSION outbox');
+like(
+	$stderr,
+	qr/WARNING:  no room for a relay in this database\nHINT:  Raise outbox\.max_databases/,
+	'CREATE EXTENSION warns when there is no room for a relay');
+like(
+	relay_status($node, 'db2', "state || ': ' || last_error"),
+	qr/^stopped: .*outbox\.max_databases/,
+	'and stat_relay says so');
+$node->safe_psql('db3', 'DROP EXTENSION outbox');
+wait_for_state($node, 'db2', '(?!stopped).*');
+pass('it gets its relay when there is room');
+
+$offset = -s $node->logfile;
+$node->safe_psql('db1', 'CREATE EXTENSION outbox');
+$node->restart;
+wait_for_log($node, qr/WARNING:  not every database can have a relay/,
+	$offset);
+is( () = slurp_file($node->logfile, $offset) =~
+	  /WARNING:  not every database can have a relay/g,
+	1, 'a server with more databases than there is room for says so once');
+$node->stop;
+
+done_testing();
