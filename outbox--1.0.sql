@@ -167,6 +167,12 @@ AS 'MODULE_PATHNAME', 'outbox_publish_bytes';
 COMMENT ON FUNCTION outbox.publish_bytes(text, text, text, bytea, text, jsonb, uuid, text, text, timestamptz, text) IS
     'publish an event of any bytes to Kafka if and when this transaction commits; returns the event''s id';
 
+CREATE FUNCTION outbox.wait_published(timeout interval DEFAULT '10 s') RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_wait_published';
+COMMENT ON FUNCTION outbox.wait_published(interval) IS
+    'waits until everything that this session committed is on Kafka; false when it takes longer';
+
 --
 -- Kafka settings.
 --

@@ -38,6 +38,7 @@
 
 #include "base/compat.h"
 #include "base/shmem.h"
+#include "publish/session.h"
 #include "base/worker.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
@@ -88,7 +89,7 @@ announce_changes(void)
 static void
 announce_prepared_changes(void)
 {
-	shmem_wake_relay(MyDatabaseId);
+	session_committed_prepared();
 	if (!shmem_prepared_changes())
 		return;
 	(void) shmem_request_relay(MyDatabaseId);

@@ -44,7 +44,9 @@ typedef struct DatabaseEntry
 	uint64		configuration;	/* grows when Kafka settings may have changed */
 	RelayHandover handover;		/* only relays touch it */
 	ConditionVariable left;		/* signalled when pid becomes 0 */
-	slock_t		mutex;			/* protects status */
+	ConditionVariable moved;	/* signalled when published moves */
+	slock_t		mutex;			/* protects what follows */
+	XLogRecPtr	published;		/* everything committed before is on Kafka */
 	RelayStatus status;
 } DatabaseEntry;
 
@@ -60,7 +62,6 @@ typedef struct Registry
 
 static Registry *registry = NULL;
 static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
-static bool wake_at_commit = false;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -99,6 +100,7 @@ registry_startup(void)
 		for (int i = 0; i < registry->size; i++)
 		{
 			ConditionVariableInit(&registry->entries[i].left);
+			ConditionVariableInit(&registry->entries[i].moved);
 			SpinLockInit(&registry->entries[i].mutex);
 		}
 	}
@@ -160,6 +162,7 @@ find_or_make_entry(Oid database)
 	SpinLockAcquire(&entry->mutex);
 	memset(&entry->status, 0, sizeof(entry->status));
 	entry->status.round_trip_us = -1;
+	entry->published = InvalidXLogRecPtr;
 	SpinLockRelease(&entry->mutex);
 	entry->database = database;
 	return entry;
@@ -185,45 +188,34 @@ shmem_wake_relay(Oid database)
 		SetLatch(latch);
 }
 
-/* At the end of a transaction that published, wake the relay. */
-static void
-wake_xact_callback(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PARALLEL_COMMIT:
-			if (wake_at_commit)
-				shmem_wake_relay(MyDatabaseId);
-			wake_at_commit = false;
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PARALLEL_ABORT:
-		case XACT_EVENT_PREPARE:
-			wake_at_commit = false;
-			break;
-		default:
-			break;
-	}
-}
-
 /*
- * Makes the commit of the current transaction wake this database's relay.
- * Cheap to call for every event.
+ * Waits until the relay of a database has published everything up to a
+ * position in the WAL.  Returns false when that takes longer than timeout_ms.
  */
-void
-shmem_wake_relay_at_commit(void)
+bool
+shmem_wait_published(Oid database, XLogRecPtr position, long timeout_ms)
 {
-	static bool registered = false;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													timeout_ms);
+	DatabaseEntry *entry = find_entry(database);
+	bool		published = false;
 
-	if (wake_at_commit || registry == NULL)
-		return;
-	if (!registered)
+	while (entry != NULL && !published)
 	{
-		RegisterXactCallback(wake_xact_callback, NULL);
-		registered = true;
+		long		left;
+
+		ConditionVariablePrepareToSleep(&entry->moved);
+		SpinLockAcquire(&entry->mutex);
+		published = entry->published >= position;
+		SpinLockRelease(&entry->mutex);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (published || left <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&entry->moved, left,
+										   PG_WAIT_EXTENSION);
 	}
-	wake_at_commit = true;
+	ConditionVariableCancelSleep();
+	return published;
 }
 
 /*
@@ -640,6 +632,18 @@ shmem_relay_progress(void)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	my_entry->failures = 0;
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * Everything committed before position is on Kafka: tells those who wait.
+ */
+void
+shmem_relay_published(XLogRecPtr position)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->published = position;
+	SpinLockRelease(&my_entry->mutex);
+	ConditionVariableBroadcast(&my_entry->moved);
 }
 
 /*

@@ -86,7 +86,6 @@ extern void shmem_init(void);
 extern bool shmem_available(void);
 
 /* Any backend. */
-extern void shmem_wake_relay_at_commit(void);
 extern void shmem_wake_relay(Oid database);
 extern bool shmem_request_relay(Oid database);
 extern void shmem_configuration_changed(Oid database);
@@ -95,6 +94,8 @@ extern void shmem_wait_for_leave(Oid database);
 extern void shmem_release_database(Oid database);
 extern void shmem_set_prepared_changes(void);
 extern bool shmem_prepared_changes(void);
+extern bool shmem_wait_published(Oid database, XLogRecPtr position,
+								 long timeout_ms);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
 /* The launcher. */
@@ -114,6 +115,7 @@ extern void shmem_relay_load(RelayStatus *status);
 extern bool shmem_relay_must_leave(void);
 extern uint64 shmem_relay_configuration(void);
 extern void shmem_relay_progress(void);
+extern void shmem_relay_published(XLogRecPtr position);
 extern void shmem_relay_get_handover(RelayHandover *handover);
 extern void shmem_relay_set_handover(const RelayHandover *handover);
 

@@ -24,7 +24,7 @@
 #include "utils/xid8.h"
 
 #include "base/guc.h"
-#include "base/shmem.h"
+#include "publish/session.h"
 #include "publish/check.h"
 #include "publish/event.h"
 #include "publish/store.h"
@@ -153,7 +153,7 @@ publish(FunctionCallInfo fcinfo, int headers, Datum *values, bool *nulls)
 	nulls[EVENT_EVENT_ID] = nulls[EVENT_CREATED_AT] = nulls[EVENT_XID] = false;
 
 	store_insert(values, nulls, !PG_ARGISNULL(event_id));
-	shmem_wake_relay_at_commit();
+	session_publishes();
 	return id;
 }
 

@@ -39,6 +39,7 @@
 #include "utils/uuid.h"
 
 #include "publish/event.h"
+#include "publish/session.h"
 
 #define STORE_SCHEMA "outbox"
 #define CHUNK_SEQUENCE "event_chunk_seq"
@@ -94,6 +95,14 @@ find_relation(const char *name)
 	return get_relname_relid(name, get_namespace_oid(STORE_SCHEMA, true));
 }
 
+/* Can a table still be a chunk of outbox.event? */
+static bool
+is_chunk(Relation relation)
+{
+	return relation->rd_rel->relispartition &&
+		event_tupdesc_matches(RelationGetDescr(relation));
+}
+
 /*
  * Opens one of our relations and takes a lock that lasts until the end of the
  * transaction.  *oid is its place in oids.  Raises an error when it does not
@@ -120,17 +129,16 @@ open_relation(Oid *oid, const char *name, char kind, LOCKMODE lockmode)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist", STORE_SCHEMA, name),
-				 errdetail("It is part of extension outbox."),
-				 errhint("If the extension is damaged, drop and create it again.")));
+				 errdetail("Extension outbox made it, and it was renamed or dropped since."),
+				 errhint("Undo that, or drop the extension and create it again.")));
 	if (relation->rd_rel->relkind != kind ||
-		(kind == RELKIND_RELATION &&
-		 !event_tupdesc_matches(RelationGetDescr(relation))))
+		(kind == RELKIND_RELATION && !is_chunk(relation)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s.%s\" is not what extension outbox made",
 						STORE_SCHEMA, name),
-				 errdetail("Its kind or its columns were changed."),
-				 errhint("Undo the change, or drop the extension and create it again.")));
+				 errdetail("It was detached, replaced, or its columns were changed."),
+				 errhint("Undo that, or drop the extension and create it again.")));
 	return relation;
 }
 
@@ -221,7 +229,10 @@ has_extras(Relation chunk, const bool *nulls)
 					  triggers->trig_insert_after_row));
 }
 
-/* Inserts the row in the slot, with triggers, constraints and all. */
+/*
+ * Inserts the row in the slot, with triggers, constraints and all.  Closes the
+ * indexes.
+ */
 static void
 insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 {
@@ -231,9 +242,13 @@ insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(target, estate, slot);
 	AfterTriggerEndQuery(estate);
+	ExecCloseResultRelations(estate);
 }
 
-/* Inserts the row in the slot into table and indexes, and does no more. */
+/*
+ * Inserts the row in the slot into table and indexes, and does no more.  Closes
+ * the indexes.
+ */
 static void
 insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 {
@@ -244,6 +259,7 @@ insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 #else
 	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL);
 #endif
+	ExecCloseIndices(target);
 }
 
 /* Inserts a row into the open chunk. */
@@ -270,8 +286,6 @@ insert_row(Relation chunk, const Datum *values, const bool *nulls)
 	else
 		insert_plainly(target, estate, slot);
 
-	ExecCloseResultRelations(estate);
-	ExecCloseIndices(target);
 	ExecResetTupleTable(estate->es_tupleTable, false);
 	MemoryContextSwitchTo(old);
 	FreeExecutorState(estate);
@@ -345,5 +359,7 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 Datum
 outbox_current_chunk(PG_FUNCTION_ARGS)
 {
+	/* It is the default of a column: somebody inserts without publish(). */
+	session_publishes();
 	PG_RETURN_INT16(store_current_chunk());
 }

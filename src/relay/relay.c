@@ -354,6 +354,7 @@ confirm(Relay *relay)
 	{
 		decode_confirm(position);
 		relay->status.confirmed = position;
+		shmem_relay_published(position);
 		unsaved = true;
 	}
 	if (unsaved && TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))

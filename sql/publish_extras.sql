@@ -1,0 +1,95 @@
+-- What the owner of outbox.event adds to it holds for published events too.
+CREATE EXTENSION outbox;
+
+-- triggers for each row, before and after
+CREATE TABLE log (n serial, entry text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO log (entry) VALUES (format('%s %s %s, %s stored', TG_WHEN, NEW.event_type, current_user,
+        (SELECT count(*) FROM outbox.event)));
+    RETURN NEW;
+END $$;
+CREATE TRIGGER before_event BEFORE INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER after_event AFTER INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION note();
+SELECT outbox.publish('Order', '1', 'A', '{}', event_id => '00000000-0000-0000-0000-000000000001');
+SELECT outbox.publish('Order', '1', 'A', '{}', event_id => '00000000-0000-0000-0000-000000000001');
+SELECT count(outbox.publish_bytes('Order', '1', 'B', NULL));
+SELECT entry FROM log ORDER BY n;
+DROP TRIGGER before_event ON outbox.event;
+DROP TRIGGER after_event ON outbox.event;
+TRUNCATE log;
+TRUNCATE outbox.event;
+
+-- a trigger can change an event, stop it, or refuse it, as for any INSERT
+CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    CASE NEW.event_type
+        WHEN 'Change' THEN NEW.aggregate_id = 'changed'; RETURN NEW;
+        WHEN 'Spoil' THEN NEW.aggregate_type = 'a b'; RETURN NEW;
+        WHEN 'Move' THEN NEW.chunk = 3; RETURN NEW;
+        WHEN 'Stop' THEN RETURN NULL;
+        WHEN 'Publish' THEN PERFORM outbox.publish('Order', '2', 'Inner', '{}'); RETURN NEW;
+        ELSE RETURN NEW;
+    END CASE;
+END $$;
+CREATE TRIGGER meddle BEFORE INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION meddle();
+SELECT count(outbox.publish('Order', '1', 'Change', '{}'));
+SELECT outbox.publish('Order', '1', 'Spoil', '{}');
+SELECT outbox.publish('Order', '1', 'Move', '{}', event_id => '00000000-0000-0000-0000-000000000002') IS NULL;
+SELECT count(outbox.publish('Order', '1', 'Stop', '{}'));
+SELECT count(outbox.publish('Order', '1', 'Publish', '{}'));
+SELECT aggregate_id, event_type, chunk FROM outbox.event ORDER BY id;
+DROP TRIGGER meddle ON outbox.event;
+TRUNCATE outbox.event;
+
+-- deferred to the commit
+CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON outbox.event DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION note();
+BEGIN;
+SELECT count(outbox.publish('Order', '1', 'First', '{}'));
+SELECT count(outbox.publish('Order', '1', 'Second', '{}'));
+SELECT entry FROM log ORDER BY n;
+COMMIT;
+SELECT entry FROM log ORDER BY n;
+DROP TRIGGER deferred ON outbox.event;
+TRUNCATE outbox.event;
+
+-- constraints; the failing row has an id and a time
+\set VERBOSITY terse
+ALTER TABLE outbox.event ADD CONSTRAINT small_payload CHECK (length(payload) < 10);
+SELECT count(outbox.publish('Order', '1', 'Small', '{}'));
+SELECT count(outbox.publish('Order', '1', 'Large', '"1234567890"'));
+ALTER TABLE outbox.event DROP CONSTRAINT small_payload;
+ALTER TABLE outbox.event ALTER aggregate_id SET NOT NULL;
+SELECT count(outbox.publish('Order', NULL, 'NoKey', '{}'));
+ALTER TABLE outbox.event ALTER aggregate_id DROP NOT NULL;
+CREATE UNIQUE INDEX once ON outbox.event (aggregate_id, event_type, chunk);
+SELECT count(outbox.publish('Order', '1', 'Small', '{}'));
+SELECT count(outbox.publish('Order', '1', 'Small', '{}', event_id => '00000000-0000-0000-0000-000000000003'));
+DROP INDEX outbox.once;
+CREATE TABLE kind (name text PRIMARY KEY);
+INSERT INTO kind VALUES ('Order');
+ALTER TABLE outbox.event ADD CONSTRAINT known_kind FOREIGN KEY (aggregate_type) REFERENCES kind;
+SELECT count(outbox.publish('Order', '1', 'Known', '{}'));
+SELECT count(outbox.publish('Other', '1', 'Unknown', '{}'));
+\set VERBOSITY default
+ALTER TABLE outbox.event DROP CONSTRAINT known_kind;
+SELECT event_type FROM outbox.event ORDER BY id;
+TRUNCATE outbox.event;
+
+-- columns
+ALTER TABLE outbox.event ADD COLUMN dropped int;
+ALTER TABLE outbox.event DROP COLUMN dropped;
+ALTER TABLE outbox.event ADD COLUMN note text,
+    ADD COLUMN kind text GENERATED ALWAYS AS (aggregate_type || '/' || event_type) STORED;
+SELECT count(outbox.publish('Order', '1', 'Wider', '{}'));
+SELECT event_type, note, kind FROM outbox.event;
+
+-- row-level security is not in the way of publish()
+ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT count(outbox.publish('Order', '1', 'Secured', '{}'));
+SELECT event_type FROM outbox.event ORDER BY id;
+
+DROP EXTENSION outbox;
+DROP TABLE log, kind;
+DROP FUNCTION note(), meddle();
