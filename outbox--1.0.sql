@@ -32,6 +32,12 @@ AS 'MODULE_PATHNAME', 'outbox_current_chunk';
 COMMENT ON FUNCTION outbox.current_chunk() IS
     'the chunk of outbox.event that takes new rows';
 
+CREATE FUNCTION outbox.home() RETURNS integer
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_home';
+COMMENT ON FUNCTION outbox.home() IS
+    'the number of this database: other numbers mark rows that were published elsewhere';
+
 CREATE FUNCTION outbox.check_event(aggregate_type text, aggregate_id text, event_type text,
     payload bytea, content_type text, headers jsonb, topic text, partition_key text) RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE
@@ -54,6 +60,7 @@ CREATE TABLE outbox.event (
     created_at      timestamptz NOT NULL DEFAULT now(),
     xid             xid8        NOT NULL DEFAULT pg_current_xact_id(),
     chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
+    home            integer     NOT NULL DEFAULT outbox.home(),
     PRIMARY KEY (id, chunk),
     UNIQUE (event_id, chunk),
     CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
@@ -76,6 +83,7 @@ COMMENT ON COLUMN outbox.event.deliver_at IS 'not to be sent before this time';
 COMMENT ON COLUMN outbox.event.created_at IS 'start of the transaction that published';
 COMMENT ON COLUMN outbox.event.xid IS 'transaction that published; tells with outbox.watermark whether the event is on Kafka';
 COMMENT ON COLUMN outbox.event.chunk IS 'partition that holds the row';
+COMMENT ON COLUMN outbox.event.home IS 'database that published; xid has a meaning there';
 
 CREATE TABLE outbox.event_0 PARTITION OF outbox.event FOR VALUES IN (0);
 CREATE TABLE outbox.event_1 PARTITION OF outbox.event FOR VALUES IN (1);
@@ -94,25 +102,50 @@ COMMENT ON TABLE outbox.event_5 IS 'chunk 5 of outbox.event';
 COMMENT ON TABLE outbox.event_6 IS 'chunk 6 of outbox.event';
 COMMENT ON TABLE outbox.event_7 IS 'chunk 7 of outbox.event';
 
-CREATE TABLE outbox.watermark (
-    lsn               pg_lsn      NOT NULL,
-    snapshot          pg_snapshot NOT NULL,
-    upper_xid         xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
-    taken_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+CREATE TABLE outbox.identity (
+    home              integer     NOT NULL PRIMARY KEY,
     system_identifier bigint      NOT NULL,
-    database          oid         NOT NULL
+    database          oid         NOT NULL,
+    database_name     name        NOT NULL,
+    adopted           boolean     NOT NULL DEFAULT false
 );
+
+COMMENT ON TABLE outbox.identity IS
+    'the database that this is, and those that it is a copy of; see outbox.resume()';
+COMMENT ON COLUMN outbox.identity.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.identity.system_identifier IS 'database cluster, as pg_control_system() shows it';
+COMMENT ON COLUMN outbox.identity.database IS 'oid of the database there';
+COMMENT ON COLUMN outbox.identity.database_name IS 'name of the database when its relay first ran';
+COMMENT ON COLUMN outbox.identity.adopted IS 'may the pending events of an original be published from here?';
+
+-- A restored dump brings the identity of the original: the relay shall notice.
+CREATE FUNCTION outbox.wake_relay() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_wake_relay';
+COMMENT ON FUNCTION outbox.wake_relay() IS
+    'makes the relay look at its settings and at outbox.identity again when the transaction commits';
+CREATE TRIGGER wake_relay AFTER INSERT OR UPDATE OR DELETE ON outbox.identity
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+CREATE TABLE outbox.watermark (
+    id        bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    home      integer     NOT NULL DEFAULT outbox.home(),
+    lsn       pg_lsn      NOT NULL,
+    snapshot  pg_snapshot NOT NULL,
+    upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
+    taken_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX watermark_id_idx ON outbox.watermark (home, id);
+CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (home, upper_xid);
 CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
-CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (upper_xid);
 
 COMMENT ON TABLE outbox.watermark IS
-    'how far the relay has come: an event whose xid is visible in the latest snapshot is on Kafka';
+    'how far the relay has come: an event whose xid is visible in the latest snapshot of its home is on Kafka';
+COMMENT ON COLUMN outbox.watermark.id IS 'order of the rows; the latest counts';
+COMMENT ON COLUMN outbox.watermark.home IS 'database whose events it is about';
 COMMENT ON COLUMN outbox.watermark.lsn IS 'everything committed up to here is acknowledged by Kafka';
 COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are acknowledged';
 COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
-COMMENT ON COLUMN outbox.watermark.system_identifier IS 'database cluster in which xids of snapshot have a meaning';
-COMMENT ON COLUMN outbox.watermark.database IS 'database in which they have one';
 
 -- What a dump of the database carries.
 SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
@@ -126,7 +159,9 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.event_6', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.event_7', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.event_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.event_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.watermark', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.watermark_id_seq', '');
 
 --
 -- Publishing.
@@ -173,6 +208,33 @@ AS 'MODULE_PATHNAME', 'outbox_wait_published';
 COMMENT ON FUNCTION outbox.wait_published(interval) IS
     'waits until everything that this session committed is on Kafka; false when it takes longer';
 
+CREATE FUNCTION outbox.resume(pending boolean) RETURNS void
+LANGUAGE plpgsql STRICT VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    LOCK TABLE outbox.identity IN EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM outbox.identity WHERE home <> outbox.home() AND NOT adopted) THEN
+        RAISE EXCEPTION 'this database is not a copy that waits to be adopted'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('Its relay is in state "%s".', (SELECT state FROM outbox.relay_status())),
+                  HINT = 'outbox.resume() is for a database that was restored from a dump or copied.';
+    END IF;
+    IF pending THEN
+        UPDATE outbox.identity SET adopted = true WHERE home <> outbox.home();
+    ELSE
+        -- a snapshot that shows every transaction that there can be
+        INSERT INTO outbox.watermark (home, lsn, snapshot)
+        SELECT home, '0/0', '9223372036854775807:9223372036854775807:'
+        FROM outbox.identity WHERE home <> outbox.home();
+        INSERT INTO outbox.watermark (lsn, snapshot)
+        VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
+        DELETE FROM outbox.identity WHERE home <> outbox.home();
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.resume(boolean) IS
+    'adopt a copied database: publish what its original had not published (true) or count it as done (false)';
+
 --
 -- Kafka settings.
 --
@@ -204,8 +266,8 @@ FROM outbox.event e
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
-    WHERE w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
-    ORDER BY w.upper_xid, w.taken_at
+    WHERE w.home = e.home AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    ORDER BY w.upper_xid, w.id
     LIMIT 1
 ) w ON true;
 COMMENT ON VIEW outbox.events IS

@@ -5,7 +5,7 @@ CREATE EXTENSION outbox;
 CREATE TABLE log (n serial, entry text);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO log (entry) VALUES (format('%s %s %s, %s stored', TG_WHEN, NEW.event_type, current_user,
+    INSERT INTO log (entry) VALUES (format('%s %s, %s stored', TG_WHEN, NEW.event_type,
         (SELECT count(*) FROM outbox.event)));
     RETURN NEW;
 END $$;

@@ -80,7 +80,7 @@ my ($message) = wait_for_events($topic, 1);
 
 is($message->{topic}, $topic, 'the topic is the prefix and the type, case kept');
 is($message->{key}, 'order-7', 'the key is aggregate_id');
-is(consume_lines($topic, '%s'),
+is( join("\n", consume_lines($topic, '%s')),
 	sql("SELECT '$json'::jsonb"),
 	'the value is the JSON byte for byte as PostgreSQL prints it');
 is_deeply(
@@ -147,13 +147,13 @@ BEGIN
 END
 \$\$
 SQL
-wait_for_events("outbox.event.$type", 1);
+wait_until_confirmed($node, 'postgres');
 my $size = sql("SELECT length(payload) FROM outbox.event WHERE aggregate_type = '$type'");
 cmp_ok($size, '>', 990000, 'publish_bytes takes a megabyte');
 is_deeply([ consume_lines("outbox.event.$type", '%S') ],
 	[$size], 'the largest event that it takes arrives whole');
 sql("SELECT outbox.publish_bytes('$type', 'b', 'Large', convert_to(encode(noise(400000), 'hex'), 'UTF8'))");
-wait_for_events("outbox.event.$type", 2);
+wait_until_confirmed($node, 'postgres');
 ok( ( grep {
 			$_ eq sql("SELECT encode(noise(400000), 'hex')")
 	  } consume_lines("outbox.event.$type", '%s', undef, '-o', '-1')),

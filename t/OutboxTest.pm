@@ -172,6 +172,7 @@ sub consume
 	IPC::Run::run(
 		[
 			'kcat', '-C', '-q', '-e', '-J', '-o', 'beginning',
+			'-X', 'fetch.wait.max.ms=10',
 			'-b', $bootstrap || kafka_bootstrap(),
 			'-t', $topic, @options
 		],
@@ -204,6 +205,7 @@ sub consume_lines
 	IPC::Run::run(
 		[
 			'kcat', '-C', '-q', '-e', '-o', 'beginning', '-f', "$format\\n",
+			'-X', 'fetch.wait.max.ms=10',
 			'-b', $bootstrap || kafka_bootstrap(),
 			'-t', $topic, @options
 		],

@@ -14,6 +14,7 @@
  *	 sessions and of active slots, and DROP EXTENSION needs locks that a relay
  *	 may hold for as long as Kafka is away.  The relay leaves before such a
  *	 command and comes back when its transaction ends, one way or the other.
+ *	 After a move to another tablespace it begins with a new slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +30,7 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "fmgr.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/value.h"
@@ -40,6 +42,9 @@
 #include "base/shmem.h"
 #include "publish/session.h"
 #include "base/worker.h"
+#include "relay/decode.h"
+
+PG_FUNCTION_INFO_V1(outbox_wake_relay);
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
@@ -182,6 +187,20 @@ owned_database(const char *name)
 		database : InvalidOid;
 }
 
+/* Is it ALTER DATABASE ... SET TABLESPACE? */
+static bool
+moves_database(Node *stmt)
+{
+	ListCell   *lc;
+
+	if (!IsA(stmt, AlterDatabaseStmt))
+		return false;
+	foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+		return true;
+	return false;
+}
+
 /* Does a DROP command name the extension, or the schema that holds it? */
 static bool
 drops_extension(DropStmt * stmt)
@@ -215,8 +234,6 @@ owned_extension_database(void)
 static Oid
 database_to_hold(Node *stmt, bool toplevel)
 {
-	ListCell   *lc;
-
 	switch (nodeTag(stmt))
 	{
 		case T_DropdbStmt:
@@ -229,9 +246,9 @@ database_to_hold(Node *stmt, bool toplevel)
 				return owned_database(((RenameStmt *) stmt)->subname);
 			break;
 		case T_AlterDatabaseStmt:
-			foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
-				if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
-				return owned_database(((AlterDatabaseStmt *) stmt)->dbname);
+			if (moves_database(stmt))
+				return toplevel ? owned_database(((AlterDatabaseStmt *) stmt)->dbname) :
+					InvalidOid;
 			break;
 		case T_DropStmt:
 			if (drops_extension((DropStmt *) stmt))
@@ -283,20 +300,33 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
+	Oid			database = InvalidOid;
 
 	if (IsTransactionState())
-	{
-		Oid			database = database_to_hold(stmt, context == PROCESS_UTILITY_TOPLEVEL);
+		database = database_to_hold(stmt, context == PROCESS_UTILITY_TOPLEVEL);
+	if (OidIsValid(database))
+		hold_database(database);
 
-		if (OidIsValid(database))
-			hold_database(database);
-	}
 	call_next_hook(pstmt, query, read_only_tree, context, params, env, dest,
 				   qc);
 
+	/* WAL from before cannot be decoded: it names files by tablespace. */
+	if (OidIsValid(database) && moves_database(stmt))
+		decode_slot_forget(database);
 	if (IsA(stmt, TransactionStmt) &&
 		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
 		announce_prepared_changes();
+}
+
+/*
+ * SQL function outbox.wake_relay() RETURNS trigger: when the
+ * transaction commits, the relay looks at settings and identity again.
+ */
+Datum
+outbox_wake_relay(PG_FUNCTION_ARGS)
+{
+	configuration_changed = true;
+	PG_RETURN_POINTER(NULL);
 }
 
 /*

@@ -374,13 +374,15 @@ tend_all_databases(DatabaseInfo *list)
 	int			looking = 0;
 
 	forget_old_starts(list, n);
-	ask_databases(n);
-	report_full(list, n);
 	for (int i = 0; i < n; i++)
 		if (is_looking(&list[i]))
 			looking++;
 	for (int i = 0; i < n; i++)
 		next = Min(next, tend_database(&list[i], &looking));
+
+	n = shmem_list_databases(list, outbox_max_databases);
+	ask_databases(n);
+	report_full(list, n);
 	if (next == DT_NOEND)
 		return -1;
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;

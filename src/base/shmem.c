@@ -65,6 +65,8 @@ static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+static emit_log_hook_type prev_emit_log_hook = NULL;
+static char last_words[RELAY_ERROR_LEN];	/* the error that ends this relay */
 
 static Size
 registry_size(void)
@@ -400,6 +402,15 @@ shmem_launcher_attach(void)
 }
 
 /*
+ * Is there no room for another database?  Takes no lock.
+ */
+bool
+shmem_full(void)
+{
+	return registry != NULL && find_entry(InvalidOid) == NULL;
+}
+
+/*
  * Has a request found no room since this was last asked?
  */
 bool
@@ -502,6 +513,17 @@ shmem_report_failure(Oid database, const char *message)
 	LWLockRelease(registry->lock);
 }
 
+/* Keeps the error that is about to end this relay. */
+static void
+keep_last_words(ErrorData * error)
+{
+	if (prev_emit_log_hook)
+		prev_emit_log_hook(error);
+	if (error->elevel >= ERROR && error->message &&
+		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
+		strlcpy(last_words, error->message, sizeof(last_words));
+}
+
 /*
  * Runs after the process has left the database's proc array entry, so that
  * whoever waits for us finds the database free.
@@ -509,12 +531,19 @@ shmem_report_failure(Oid database, const char *message)
 static void
 relay_detach(int code, Datum arg)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	my_entry->pid = 0;
 	my_entry->relay_latch = NULL;
 	SpinLockAcquire(&my_entry->mutex);
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
+	if (last_words[0] != '\0')
+	{
+		strlcpy(my_entry->status.error, last_words, RELAY_ERROR_LEN);
+		my_entry->status.error_at = now;
+	}
 	SpinLockRelease(&my_entry->mutex);
 	wake_launcher();
 	LWLockRelease(registry->lock);
@@ -522,8 +551,9 @@ relay_detach(int code, Datum arg)
 }
 
 /*
- * Makes this process the relay of a database.  Must come before it connects
- * there.  Returns false when it must not: the database is held, unknown, or
+ * Makes this process the relay of a database, whose status will show the
+ * error that ends it, if one does.  Must come before it connects there.
+ * Returns false when it must not: the database is held, unknown, or
  * has a relay.
  */
 bool
@@ -546,6 +576,8 @@ shmem_relay_attach(Oid database)
 
 	my_entry = entry;
 	on_shmem_exit(relay_detach, (Datum) 0);
+	prev_emit_log_hook = emit_log_hook;
+	emit_log_hook = keep_last_words;
 	return true;
 }
 

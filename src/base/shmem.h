@@ -30,7 +30,8 @@ typedef enum RelayState
 	RELAY_WAITING_KAFKA,
 	RELAY_CATCHING_UP,
 	RELAY_STREAMING,
-	RELAY_BLOCKED
+	RELAY_BLOCKED,
+	RELAY_COPIED
 } RelayState;
 
 /*
@@ -96,6 +97,7 @@ extern void shmem_set_prepared_changes(void);
 extern bool shmem_prepared_changes(void);
 extern bool shmem_wait_published(Oid database, XLogRecPtr position,
 								 long timeout_ms);
+extern bool shmem_full(void);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
 /* The launcher. */

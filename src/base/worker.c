@@ -10,10 +10,12 @@
 
 #include "access/xact.h"
 #include "commands/extension.h"
+#include "executor/spi.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 /*
  * Installs signal handlers and lets signals in.  SIGTERM ends the process at
@@ -53,4 +55,30 @@ worker_extension_exists(void)
 	exists = OidIsValid(get_extension_oid(EXTENSION_NAME, true));
 	CommitTransactionCommand();
 	return exists;
+}
+
+/*
+ * Begins a transaction for SPI.
+ */
+void
+worker_begin_sql(void)
+{
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Commits what worker_begin_sql() began.  Does not wait for the disk: what
+ * workers write about themselves may be lost in a crash, and is then true of
+ * an earlier time.
+ */
+void
+worker_commit_sql(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	CommitTransactionCommand();
 }

@@ -67,6 +67,8 @@ static const char *const defaults[][2] = {
 	{"enable.gapless.guarantee", "true"},
 	{"acks", "all"},
 	{"message.timeout.ms", "0"},
+	{"message.max.bytes", "1048588"},	/* as brokers: more than the largest
+										 * event that publish() takes */
 	{"partitioner", "murmur2_random"},
 	{"compression.codec", "lz4"},
 	{"linger.ms", "0.5"},
@@ -254,13 +256,17 @@ report_deliveries(Producer *producer, rd_kafka_event_t * event,
 	}
 }
 
-/* Remembers an error event; a fatal one ends the producer. */
+/*
+ * Remembers an error event; a fatal one ends the producer.  That all brokers
+ * are down says less than what was wrong with the last of them.
+ */
 static void
 take_error(Producer *producer, rd_kafka_event_t * event)
 {
 	ProducerStats *stats = &producer->stats;
+	rd_kafka_resp_err_t error = rd_kafka_event_error(event);
 
-	if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL ||
+	if (error == RD_KAFKA_RESP_ERR__FATAL ||
 		rd_kafka_event_error_is_fatal(event))
 	{
 		(void) rd_kafka_fatal_error(producer->handle, producer->error,
@@ -268,7 +274,8 @@ take_error(Producer *producer, rd_kafka_event_t * event)
 		strlcpy(stats->error, producer->error, sizeof(stats->error));
 		producer->fatal = true;
 	}
-	else
+	else if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN ||
+			 stats->error[0] == '\0')
 		snprintf(stats->error, sizeof(stats->error), "%s",
 				 rd_kafka_event_error_string(event));
 	stats->nerrors++;

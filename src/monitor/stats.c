@@ -65,6 +65,8 @@ state_name(RelayState state)
 			return "streaming";
 		case RELAY_BLOCKED:
 			return "blocked";
+		case RELAY_COPIED:
+			return "copied";
 	}
 	return "unknown";
 }
@@ -153,11 +155,12 @@ outbox_relay_status(PG_FUNCTION_ARGS)
 
 	if (shmem_read_status(MyDatabaseId, &status, &pid))
 		set_status(values, nulls, &status, pid);
-	else if (!shmem_available())
+	else if (!shmem_available() || shmem_full())
 	{
 		nulls[COL_ERROR] = false;
-		values[COL_ERROR] =
-			CStringGetTextDatum("outbox is not in shared_preload_libraries; add it and restart the server");
+		values[COL_ERROR] = CStringGetTextDatum(shmem_available() ?
+												"no room for a relay in this database; raise outbox.max_databases and restart the server" :
+												"outbox is not in shared_preload_libraries; add it and restart the server");
 	}
 	nulls[COL_STATE] = false;
 	values[COL_STATE] = CStringGetTextDatum(state_name(status.state));

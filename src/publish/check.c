@@ -71,6 +71,23 @@ shown_character(const char *p, const char *end)
 	});
 }
 
+/*
+ * Raises an error when text cannot be converted to UTF-8, in which Kafka gets
+ * it.  A database of another encoding can hold such text, and the relay would
+ * get stuck on it.
+ */
+static void
+check_encodable(const char *data, int len)
+{
+	char	   *utf8;
+
+	if (data == NULL || GetDatabaseEncoding() == PG_UTF8)
+		return;
+	utf8 = pg_server_to_any(data, len, PG_UTF8);
+	if (utf8 != data)
+		pfree(utf8);
+}
+
 /* Raises an error when a required text is NULL or empty. */
 static void
 check_required(const char *argument, Slice text, const char *meaning)
@@ -266,6 +283,7 @@ check_header_value(Slice name, const JsonbValue *value)
 		case jbvNull:
 			return 0;
 		case jbvString:
+			check_encodable(value->val.string.val, value->val.string.len);
 			return value->val.string.len;
 		case jbvBool:
 			return value->val.boolean ? strlen("true") : strlen("false");
@@ -318,6 +336,7 @@ check_headers(Jsonb *headers)
 		name.data = member.val.string.val;
 		name.len = member.val.string.len;
 		check_header_name(name);
+		check_encodable(name.data, name.len);
 		(void) JsonbIteratorNext(&it, &member, true);
 		bytes += name.len + check_header_value(name, &member);
 	}
@@ -337,6 +356,9 @@ check_event(const Event *event)
 	check_topic(event->topic);
 	check_content_type(event->content_type);
 	(void) check_headers(event->headers);
+	check_encodable(event->event_type.data, event->event_type.len);
+	check_encodable(event->aggregate_id.data, event->aggregate_id.len);
+	check_encodable(event->partition_key.data, event->partition_key.len);
 }
 
 /*
@@ -360,7 +382,7 @@ check_event_size(const Event *event, int limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("event is too large: " INT64_FORMAT " bytes", total),
-				 errdetail("Its key has %d bytes, its headers " INT64_FORMAT " and its payload %d; outbox.max_event_size allows %d.",
+				 errdetail("Bytes in key, headers and payload: %d, " INT64_FORMAT " and %d; outbox.max_event_size allows %d together.",
 						   key.len, headers, event->payload.len, limit),
 				 errhint("Store large data elsewhere and publish where it is, or raise outbox.max_event_size and with it \"max.message.bytes\" of the topic and \"message.max.bytes\" of the Kafka server.")));
 }
@@ -380,7 +402,7 @@ take_argument(FunctionCallInfo fcinfo, int argument, EventColumn column,
  *			   partition_key text) RETURNS boolean
  *
  * Returns true, or raises an error that says what is wrong with the event.
- * Key and payload, which may be large, can be any bytes and are not looked at.
+ * The payload, which may be large, can be any bytes and is not looked at.
  */
 Datum
 outbox_check_event(PG_FUNCTION_ARGS)
@@ -391,10 +413,12 @@ outbox_check_event(PG_FUNCTION_ARGS)
 
 	memset(nulls, true, sizeof(nulls));
 	take_argument(fcinfo, 0, EVENT_AGGREGATE_TYPE, values, nulls);
+	take_argument(fcinfo, 1, EVENT_AGGREGATE_ID, values, nulls);
 	take_argument(fcinfo, 2, EVENT_EVENT_TYPE, values, nulls);
 	take_argument(fcinfo, 4, EVENT_CONTENT_TYPE, values, nulls);
 	take_argument(fcinfo, 5, EVENT_HEADERS, values, nulls);
 	take_argument(fcinfo, 6, EVENT_TOPIC, values, nulls);
+	take_argument(fcinfo, 7, EVENT_PARTITION_KEY, values, nulls);
 	event_from_values(&event, values, nulls);
 	check_event(&event);
 	PG_RETURN_BOOL(true);

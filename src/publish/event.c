@@ -46,7 +46,8 @@ static const Oid column_types[EVENT_NCOLUMNS] = {
 	[EVENT_DELIVER_AT] = TIMESTAMPTZOID,
 	[EVENT_CREATED_AT] = TIMESTAMPTZOID,
 	[EVENT_XID] = XID8OID,
-	[EVENT_CHUNK] = INT2OID
+	[EVENT_CHUNK] = INT2OID,
+	[EVENT_HOME] = INT4OID
 };
 
 /*
@@ -114,6 +115,8 @@ event_from_values(Event *event, const Datum *values, const bool *nulls)
 		DatumGetTimestampTz(values[EVENT_DELIVER_AT]);
 	event->created_at = nulls[EVENT_CREATED_AT] ? 0 :
 		DatumGetTimestampTz(values[EVENT_CREATED_AT]);
+	event->home = nulls[EVENT_HOME] ? 0 :
+		DatumGetInt32(values[EVENT_HOME]);
 	event->xid = nulls[EVENT_XID] ? 0 :
 		U64FromFullTransactionId(DatumGetFullTransactionId(values[EVENT_XID]));
 }

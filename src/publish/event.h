@@ -70,6 +70,7 @@ typedef enum EventColumn
 	EVENT_CREATED_AT,
 	EVENT_XID,
 	EVENT_CHUNK,
+	EVENT_HOME,
 	EVENT_NCOLUMNS
 } EventColumn;
 
@@ -98,6 +99,7 @@ typedef struct Event
 	TimestampTz deliver_at;
 	TimestampTz created_at;
 	uint64		xid;
+	int32		home;			/* database in which xid means something */
 } Event;
 
 extern bool event_tupdesc_matches(TupleDesc desc);

@@ -38,6 +38,7 @@
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
+#include "base/home.h"
 #include "publish/event.h"
 #include "publish/session.h"
 
@@ -300,7 +301,7 @@ rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
 {
 	ErrorData  *error = CopyErrorData();
 	char		index[NAMEDATALEN];
-	char text[	UUID_TEXT_LEN + 1];
+	char		id[UUID_TEXT_LEN + 1];
 
 	snprintf(index, sizeof(index), "%s_event_id_chunk_key",
 			 RelationGetRelationName(chunk));
@@ -308,9 +309,9 @@ rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
 		error->schema_name && strcmp(error->schema_name, STORE_SCHEMA) == 0 &&
 		error->constraint_name && strcmp(error->constraint_name, index) == 0)
 	{
-		uuid_to_text(event_id, text);
+		uuid_to_text(event_id, id);
 		error->message = pstrdup("an event with this event_id was published before");
-		error->detail = psprintf("The event_id is %s.", text);
+		error->detail = psprintf("The event_id is %s.", id);
 		error->hint = pstrdup("Every event needs an event_id of its own; leave event_id out to get a new one.");
 	}
 	FlushErrorState();
@@ -319,7 +320,7 @@ rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
 
 /*
  * Stores an event, whose columns are in the order of EventColumn and have
- * been checked.  Sets the columns id and chunk.  id_given says that event_id
+ * been checked.  Sets the columns id, chunk and home.  id_given says that event_id
  * came from the publisher and may exist already.
  */
 void
@@ -331,7 +332,8 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 
 	values[EVENT_CHUNK] = Int16GetDatum(number);
 	values[EVENT_ID] = Int64GetDatum(next_id());
-	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = false;
+	values[EVENT_HOME] = Int32GetDatum(home_id());
+	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_HOME] = false;
 
 	if (id_given)
 	{

@@ -17,42 +17,36 @@
 #include "relay/catchup.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/worker.h"
 #include "relay/decode.h"
+#include "relay/identity.h"
+#include "relay/watermark.h"
 
 #define FETCH_ROWS 500
 
-/* The columns are those of EventColumn, in their order. */
+/*
+ * Events of this database, and of those that it has adopted, that the latest
+ * watermark of their home does not show.  The columns are those of
+ * EventColumn, in their order.
+ */
 #define UNPUBLISHED_EVENTS \
-	"SELECT id, event_id, aggregate_type, aggregate_id, event_type, payload," \
-	" content_type, headers, topic, partition_key, deliver_at, created_at," \
-	" xid, chunk FROM outbox.event" \
-	" WHERE $1 IS NULL" \
-	" OR NOT pg_catalog.pg_visible_in_snapshot(xid, $1::pg_catalog.pg_snapshot)" \
-	" ORDER BY id"
-
-/* Opens a cursor over what the watermark does not show. */
-static Portal
-open_cursor(const Watermark *watermark)
-{
-	Oid			type = TEXTOID;
-	Datum		snapshot = (Datum) 0;
-	char		null = 'n';
-
-	if (watermark)
-	{
-		snapshot = CStringGetTextDatum(watermark->snapshot);
-		null = ' ';
-	}
-	return SPI_cursor_open_with_args(NULL, UNPUBLISHED_EVENTS, 1, &type,
-									 &snapshot, &null, true, 0);
-}
+	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
+	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home" \
+	" FROM outbox.event e" \
+	" JOIN outbox.identity i ON i.home OPERATOR(pg_catalog.=) e.home" \
+	"   AND (i.adopted OR i.home OPERATOR(pg_catalog.=) outbox.home())" \
+	" LEFT JOIN (SELECT DISTINCT ON (home) home, snapshot" \
+	"            FROM outbox.watermark ORDER BY home, id DESC) w" \
+	"   ON w.home OPERATOR(pg_catalog.=) e.home" \
+	" WHERE w.snapshot IS NULL" \
+	" OR NOT pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)" \
+	" ORDER BY e.id"
 
 /* Sends what the cursor holds. */
 static void
@@ -89,12 +83,12 @@ send_rows(Relay *relay, Portal cursor)
 }
 
 /*
- * Creates the slot and publishes everything before it that the watermark
- * (NULL for none) does not show.  Returns when Kafka has acknowledged all of
- * it and the slot is kept.  Needs a producer.
+ * Creates the slot and publishes everything before it that no watermark
+ * shows.  Returns when Kafka has acknowledged all of it and the slot is kept.
+ * Needs a producer.
  */
 void
-catchup_run(Relay *relay, const Watermark *watermark)
+catchup_run(Relay *relay)
 {
 	Watermark	reached;
 
@@ -106,7 +100,8 @@ catchup_run(Relay *relay, const Watermark *watermark)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	reached.snapshot = watermark_current_snapshot(TopMemoryContext);
-	send_rows(relay, open_cursor(watermark));
+	send_rows(relay, SPI_cursor_open_with_args(NULL, UNPUBLISHED_EVENTS, 0, NULL,
+											   NULL, NULL, true, 0));
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
@@ -114,6 +109,9 @@ catchup_run(Relay *relay, const Watermark *watermark)
 	sender_drain(relay);
 	ledger_close_commit(relay->ledger, reached.lsn);
 	watermark_store(&reached);
+	worker_begin_sql();
+	identity_settle();
+	worker_commit_sql();
 	pfree(reached.snapshot);
 	decode_slot_keep();
 }

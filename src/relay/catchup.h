@@ -9,8 +9,7 @@
 #define OUTBOX_CATCHUP_H
 
 #include "relay/relay.h"
-#include "relay/watermark.h"
 
-extern void catchup_run(Relay *relay, const Watermark *watermark);
+extern void catchup_run(Relay *relay);
 
 #endif							/* OUTBOX_CATCHUP_H */

@@ -51,6 +51,13 @@ static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
 static XLogRecPtr read_limit = InvalidXLogRecPtr;
 
+/* The name of a database's slot. */
+static void
+slot_name_of(Oid database, char *name)
+{
+	snprintf(name, NAMEDATALEN, "outbox_%u", database);
+}
+
 /*
  * Writes the slot's name, which depends on the database alone, to name
  * (NAMEDATALEN bytes).
@@ -58,20 +65,18 @@ static XLogRecPtr read_limit = InvalidXLogRecPtr;
 void
 decode_slot_name(char *name)
 {
-	snprintf(name, NAMEDATALEN, "outbox_%u", MyDatabaseId);
+	slot_name_of(MyDatabaseId, name);
 }
 
-/*
- * Looks at the slot without acquiring it.
- */
-SlotCondition
-decode_slot_condition(void)
+/* Looks at the slot of a database without acquiring it. */
+static SlotCondition
+slot_condition_of(Oid database)
 {
 	char		name[NAMEDATALEN];
 	ReplicationSlot *slot;
 	SlotCondition condition;
 
-	decode_slot_name(name);
+	slot_name_of(database, name);
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	slot = SearchNamedReplicationSlot(name, false);
 	if (slot == NULL)
@@ -79,7 +84,7 @@ decode_slot_condition(void)
 	else
 	{
 		SpinLockAcquire(&slot->mutex);
-		if (slot->data.database != MyDatabaseId ||
+		if (slot->data.database != database ||
 			strcmp(NameStr(slot->data.plugin), WORKER_LIBRARY) != 0)
 			condition = SLOT_FOREIGN;
 		else if (compat_slot_invalidated(slot))
@@ -90,6 +95,30 @@ decode_slot_condition(void)
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 	return condition;
+}
+
+/*
+ * Looks at the slot without acquiring it.
+ */
+SlotCondition
+decode_slot_condition(void)
+{
+	return slot_condition_of(MyDatabaseId);
+}
+
+/*
+ * Drops the slot of a database that has no relay at the moment, if it has a
+ * slot.  The next relay catches up from the table.
+ */
+void
+decode_slot_forget(Oid database)
+{
+	char		name[NAMEDATALEN];
+	SlotCondition condition = slot_condition_of(database);
+
+	slot_name_of(database, name);
+	if (condition == SLOT_USABLE || condition == SLOT_INVALIDATED)
+		ReplicationSlotDrop(name, true);
 }
 
 /*

@@ -27,6 +27,7 @@ typedef enum SlotCondition
 extern void decode_slot_name(char *name);
 extern SlotCondition decode_slot_condition(void);
 extern void decode_slot_drop(void);
+extern void decode_slot_forget(Oid database);
 
 extern Snapshot decode_slot_create(void);
 extern void decode_slot_keep(void);

@@ -41,10 +41,12 @@
 #include "utils/varlena.h"
 
 #include "base/compat.h"
+#include "base/home.h"
 #include "base/worker.h"
 #include "kafka/config.h"
 #include "relay/catchup.h"
 #include "relay/decode.h"
+#include "relay/identity.h"
 #include "relay/plugin.h"
 #include "relay/watermark.h"
 
@@ -226,6 +228,26 @@ wait_for_server_settings(Relay *relay)
 		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
 }
 
+/*
+ * A copy of another database waits until outbox.resume() decides.  It needs
+ * no slot, since it catches up from the table then; nor does one that was
+ * just adopted.
+ */
+static void
+wait_for_identity(Relay *relay)
+{
+	Identity	identity = identity_check();
+
+	if (identity != IDENTITY_SETTLED && decode_slot_condition() == SLOT_USABLE)
+		decode_slot_drop();
+	while (identity == IDENTITY_COPIED)
+	{
+		relay_obstacle(relay, RELAY_COPIED,
+					   "this database is a copy and publishes nothing; call outbox.resume(true) to publish what the original had not, outbox.resume(false) to count it as done");
+		relay_wait(relay, -1);
+	}
+}
+
 static KafkaConfig *
 load_config(Relay *relay)
 {
@@ -280,6 +302,9 @@ was_acknowledged(const Commit *commit)
 static void
 stream_event(void *arg, const Event *event, const Commit *commit)
 {
+	/* A row that was published elsewhere came with a dump. */
+	if (event->home != home_id())
+		return;
 	if (skip && watermark_shows(skip, event->xid))
 		return;
 	if (was_acknowledged(commit))
@@ -316,10 +341,10 @@ open_stream(Relay *relay)
 					(errmsg("outbox relay lost its replication slot: the server removed WAL that it needed"),
 					 errdetail("It catches up from the table.")));
 			decode_slot_drop();
-			catchup_run(relay, watermark);
+			catchup_run(relay);
 			break;
 		case SLOT_MISSING:
-			catchup_run(relay, watermark);
+			catchup_run(relay);
 			break;
 		case SLOT_USABLE:
 			skip = watermark;
@@ -404,6 +429,8 @@ check_configuration(Relay *relay)
 
 	if (relay->configuration == shmem_relay_configuration())
 		return;
+	if (identity_check() != IDENTITY_SETTLED)
+		relay_restart(relay);
 	config = load_config(relay);
 	if (config != NULL && kafka_config_equal(config, relay->config))
 		return;
@@ -563,6 +590,7 @@ outbox_relay_main(Datum arg)
 
 	the_relay = relay_create(requests);
 	before_shmem_exit(relay_exit, (Datum) 0);
+	wait_for_identity(the_relay);
 	wait_for_server_settings(the_relay);
 	wait_for_kafka_settings(the_relay);
 	open_stream(the_relay);

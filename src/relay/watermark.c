@@ -20,20 +20,17 @@
 #include "relay/watermark.h"
 
 #include "access/transam.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "catalog/pg_control.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/pg_lsn.h"
-#include "utils/snapmgr.h"
 #include "utils/xid8.h"
+
+#include "base/worker.h"
 
 /* Rows older than this many days are not needed to tell when an event was
  * published, only the latest is needed to go on. */
@@ -55,40 +52,20 @@ query_text(const char *query, int nargs, Oid *types, Datum *args,
 	return value ? MemoryContextStrdup(context, value) : NULL;
 }
 
-static void
-begin(void)
-{
-	StartTransactionCommand();
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-commit(void)
-{
-	PopActiveSnapshot();
-	SPI_finish();
-	CommitTransactionCommand();
-}
-
 /*
  * The latest watermark of this database, or NULL.
  */
 Watermark *
 watermark_load(MemoryContext context)
 {
-	Oid			types[2] = {INT8OID, OIDOID};
-	Datum		args[2] = {Int64GetDatum((int64) GetSystemIdentifier()),
-	ObjectIdGetDatum(MyDatabaseId)};
 	Watermark  *watermark = NULL;
 	char	   *snapshot;
 	char	   *lsn;
 
-	begin();
+	worker_begin_sql();
 	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
-						  " WHERE system_identifier = $1 AND database = $2"
-						  " ORDER BY lsn DESC, taken_at DESC LIMIT 1",
-						  2, types, args, 1, context);
+						  " WHERE home = outbox.home() ORDER BY id DESC LIMIT 1",
+						  0, NULL, NULL, 1, context);
 	if (snapshot)
 	{
 		watermark = MemoryContextAlloc(context, sizeof(Watermark));
@@ -97,7 +74,7 @@ watermark_load(MemoryContext context)
 		watermark->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
 														 CStringGetDatum(lsn)));
 	}
-	commit();
+	worker_commit_sql();
 	return watermark;
 }
 
@@ -150,9 +127,9 @@ watermark_propose(MemoryContext context)
 {
 	Watermark  *watermark = MemoryContextAlloc(context, sizeof(Watermark));
 
-	begin();
+	worker_begin_sql();
 	watermark->snapshot = watermark_current_snapshot(context);
-	commit();
+	worker_commit_sql();
 	watermark->lsn = insert_position();
 	return watermark;
 }
@@ -164,23 +141,21 @@ watermark_propose(MemoryContext context)
 void
 watermark_store(const Watermark *watermark)
 {
-	Oid			types[4] = {LSNOID, TEXTOID, INT8OID, OIDOID};
-	Datum		args[4] = {LSNGetDatum(watermark->lsn),
-		CStringGetTextDatum(watermark->snapshot),
-		Int64GetDatum((int64) GetSystemIdentifier()),
-	ObjectIdGetDatum(MyDatabaseId)};
+	Oid			types[2] = {LSNOID, TEXTOID};
+	Datum		args[2];
 
-	begin();
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	worker_begin_sql();
+	args[0] = LSNGetDatum(watermark->lsn);
+	args[1] = CStringGetTextDatum(watermark->snapshot);
 	if (SPI_execute_with_args("INSERT INTO outbox.watermark"
-							  " (lsn, snapshot, system_identifier, database)"
-							  " VALUES ($1, $2::pg_catalog.pg_snapshot, $3, $4)",
-							  4, types, args, NULL, false, 0) != SPI_OK_INSERT)
+							  " (lsn, snapshot)"
+							  " VALUES ($1, $2::pg_catalog.pg_snapshot)",
+							  2, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the watermark");
 	if (SPI_execute("DELETE FROM outbox.watermark"
-					" WHERE taken_at < pg_catalog.now() - interval '" HISTORY "'",
+					" WHERE home = outbox.home()"
+					" AND taken_at < pg_catalog.now() - interval '" HISTORY "'",
 					false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not drop old watermarks");
-	commit();
+	worker_commit_sql();
 }

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * identity.h
+ *	  Is this database itself, or a copy of another one?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_IDENTITY_H
+#define OUTBOX_IDENTITY_H
+
+typedef enum Identity
+{
+	IDENTITY_SETTLED,			/* all is ours */
+	IDENTITY_COPIED,			/* a copy that nobody has decided about */
+	IDENTITY_ADOPTED			/* a copy whose pending events are ours to
+								 * publish, and are not all published yet */
+} Identity;
+
+extern Identity identity_check(void);
+extern void identity_settle(void);
+
+#endif							/* OUTBOX_IDENTITY_H */

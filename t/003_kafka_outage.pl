@@ -1,0 +1,260 @@
+# Whatever is wrong with Kafka, the relay waits, says why without filling the
+# log, confirms nothing that is not acknowledged, and goes on by itself.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use OutboxTest;
+
+my $kafka = own_kafka('outage', '--property', 'auto.create.topics.enable=false');
+my $bootstrap = kafka_bootstrap($kafka);
+my $node = new_server('outage');
+create_extension($node, 'postgres', $bootstrap);
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+sub publish
+{
+	my ($arguments) = @_;
+	return sql("SELECT outbox.publish($arguments)");
+}
+
+# A new aggregate type and its topic, created unless it is to be missing.
+sub new_type
+{
+	my ($suffix, %options) = @_;
+	my $type = aggregate_type($suffix);
+	make_topic("outbox.event.$type", 1, dir => $kafka, %options)
+	  unless $options{missing};
+	return ($type, "outbox.event.$type");
+}
+
+# Payloads of a topic, once it holds that many.
+sub arrived
+{
+	my ($topic, $count) = @_;
+	return [ map { $_->{payload} } wait_for_events($topic, $count, $bootstrap) ];
+}
+
+# Waits until an error has been met some times since the call, which is known
+# by its time; returns the pauses between those times, in ms.
+sub wait_for_errors
+{
+	my ($count) = @_;
+	return split /,/, sql("SELECT watch_errors($count)");
+}
+
+sql(<<'SQL');
+CREATE FUNCTION watch_errors(wanted integer) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	seen timestamptz := clock_timestamp();
+	latest timestamptz;
+	pauses integer[] := '{}';
+BEGIN
+	SET LOCAL statement_timeout = '180 s';
+	WHILE cardinality(pauses) < wanted LOOP
+		SELECT last_error_at INTO latest FROM outbox.stat_relay;
+		IF latest > seen THEN
+			pauses := pauses || (extract(epoch FROM latest - seen) * 1000)::integer;
+			seen := latest;
+		END IF;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN array_to_string(pauses, ',');
+END
+$$;
+SQL
+
+# What the relay and librdkafka logged about obstacles from an offset on.
+sub complaints
+{
+	my ($offset) = @_;
+	my $log = slurp_file($node->logfile, $offset);
+	my @relay = $log =~ /LOG:  outbox relay waits: (.*)/g;
+	my @library = $log =~ /LOG:  librdkafka: (.*)/g;
+	note("logged: $_") foreach @relay, @library;
+	return (scalar @relay, scalar @library);
+}
+
+my ($offset, $relay_lines, $library_lines, $type, $topic);
+
+# ---------------------------------------------------------------------------
+# A broker that accepts connections and does not answer
+
+($type, $topic) = new_type('Frozen');
+publish("'$type', 'k', 'Thing', '0'");
+wait_until_confirmed($node, 'postgres');
+
+signal_kafka('STOP', $kafka);
+my $lsn = sql("SELECT count(outbox.publish('$type', 'k', 'Thing', to_jsonb(i))) FROM generate_series(1, 100) i; SELECT pg_current_wal_insert_lsn()"
+);
+$lsn =~ s/.*\n//;
+publish("'$type', 'k', 'Thing', '101'");
+wait_for_state($node, 'postgres', 'waiting for kafka');
+is(relay_status($node, 'postgres', "confirmed_lsn < '$lsn'"),
+	't', 'what Kafka has not acknowledged is not confirmed');
+is( sql("SELECT confirmed_flush_lsn < '$lsn' FROM pg_replication_slots"),
+	't', 'nor confirmed to the slot');
+is( sql("SELECT DISTINCT status FROM outbox.events WHERE aggregate_type = '$type' AND payload <> '0'"
+	),
+	'pending',
+	'nor shown as published');
+is(relay_status($node, 'postgres', 'in_flight'),
+	101, 'but shown as in flight');
+
+signal_kafka('CONT', $kafka);
+wait_for_state($node, 'postgres', 'streaming');
+is_deeply(arrived($topic, 102), [ 0 .. 101 ],
+	'when the broker answers again everything arrives, in order and once');
+wait_until_confirmed($node, 'postgres');
+is(relay_status($node, 'postgres', "confirmed_lsn >= '$lsn'"),
+	't', 'and is confirmed');
+
+# ---------------------------------------------------------------------------
+# A broker that is down
+
+kafka('kill', $kafka);
+$offset = -s $node->logfile;
+publish("'$type', 'k', 'Thing', '102'");
+wait_for_state($node, 'postgres', 'waiting for kafka');
+like(relay_status($node, 'postgres', 'last_error'),
+	qr/\Q$bootstrap\E|brokers are down/, 'an unreachable broker is the last error');
+wait_for_errors(4);
+($relay_lines, $library_lines) = complaints($offset);
+is($relay_lines, 1, 'which is logged once, though it is tried again and again');
+cmp_ok($library_lines, '<=', 3, 'and librdkafka adds little to it');
+
+kafka('restart', $kafka);
+wait_for_state($node, 'postgres', 'streaming');
+is_deeply(arrived($topic, 103), [ 0 .. 102 ],
+	'when the broker is back the relay goes on by itself');
+like(relay_status($node, 'postgres', 'last_error'),
+	qr/\Q$bootstrap\E|brokers are down/, 'and still shows the last error');
+
+# ---------------------------------------------------------------------------
+# A host that nobody knows
+
+$offset = -s $node->logfile;
+set_bootstrap($node, 'postgres', 'no-such-host.invalid:9092');
+wait_for_log($node, qr/waits: .*no-such-host\.invalid/, $offset);
+is(relay_status($node, 'postgres', 'state'),
+	'waiting for kafka', 'the relay waits for a host that nobody knows');
+like(
+	relay_status($node, 'postgres', 'last_error'),
+	qr/no-such-host\.invalid/,
+	'and names it as the last error');
+wait_for_errors(3);
+is((complaints($offset))[0], 1, 'which is logged once');
+publish("'$type', 'k', 'Thing', '103'");
+set_bootstrap($node, 'postgres', $bootstrap);
+is_deeply(arrived($topic, 104), [ 0 .. 103 ],
+	'with the right host it goes on');
+
+# ---------------------------------------------------------------------------
+# A topic that does not exist, where Kafka does not create topics
+
+($type, $topic) = new_type('Missing', missing => 1);
+$offset = -s $node->logfile;
+publish("'$type', 'k', 'Thing', '1'");
+publish("'$type', 'k', 'Thing', '2'");
+wait_for_state($node, 'postgres', 'waiting for kafka');
+like(
+	relay_status($node, 'postgres', 'last_error'),
+	qr/topic "\Q$topic\E" does not exist/,
+	'a missing topic is the last error');
+my @pauses = wait_for_errors(4);
+cmp_ok($pauses[-1], '>', 1.5 * $pauses[-2],
+	'the relay looks for it again and again, less and less often')
+  or diag("@pauses");
+is((complaints($offset))[0], 1, 'which is logged once');
+make_topic($topic, 1, dir => $kafka);
+is_deeply(arrived($topic, 2), [ 1, 2 ], 'once it exists the events arrive');
+wait_for_state($node, 'postgres', 'streaming');
+
+# ---------------------------------------------------------------------------
+# A topic that somebody deletes
+
+($type, $topic) = new_type('Deleted');
+publish("'$type', 'k', 'Thing', '1'");
+wait_until_confirmed($node, 'postgres');
+$offset = -s $node->logfile;
+kafka('tool', $kafka, 'org.apache.kafka.tools.TopicCommand',
+	'--delete', '--topic', $topic);
+publish("'$type', 'k', 'Thing', '2'");
+publish("'$type', 'k', 'Thing', '3'");
+wait_for_state($node, 'postgres', 'waiting for kafka');
+like(relay_status($node, 'postgres', 'last_error'),
+	qr/topic/i, 'the relay waits for a topic that was deleted');
+make_topic($topic, 1, dir => $kafka);
+is_deeply(arrived($topic, 2), [ 2, 3 ],
+	'once it is there again the events arrive');
+wait_for_state($node, 'postgres', 'streaming');
+cmp_ok((complaints($offset))[0], '<=', 2, 'and the log says little about it');
+
+# ---------------------------------------------------------------------------
+# A message that the broker refuses for good
+
+($type, $topic) = new_type('Refused', 'max.message.bytes' => 1000);
+sql("SELECT count(outbox.publish('$type', 'k', 'Small', to_jsonb(i))) FROM generate_series(1, 50) i"
+);
+sql(<<SQL);
+BEGIN;
+SELECT count(outbox.publish('$type', 'k', 'Small', to_jsonb(i))) FROM generate_series(51, 100) i;
+SELECT outbox.publish_bytes('$type', 'k', 'Big',
+	(SELECT string_agg(sha512(i::text::bytea), '') FROM generate_series(1, 80) i),
+	event_id => 'b10cced0-0000-4000-8000-000000000000');
+SELECT count(outbox.publish('$type', 'k', 'Small', to_jsonb(i))) FROM generate_series(101, 150) i;
+COMMIT;
+SQL
+publish("'$type', 'k', 'Small', '151'");
+wait_for_state($node, 'postgres', 'blocked');
+is(relay_status($node, 'postgres', 'blocked_event'),
+	'b10cced0-0000-4000-8000-000000000000',
+	'stat_relay names an event that the broker refuses');
+like(relay_status($node, 'postgres', 'last_error'),
+	qr/too large/i, 'and says why');
+
+# The message's own headers tell small ones from the big one.
+sub sequence
+{
+	return
+	  map { header($_, 'type') eq 'Big' ? 'big' : $_->{payload} }
+	  consume($topic, $bootstrap);
+}
+
+# Each value when it comes first.
+sub first_occurrences
+{
+	my %seen;
+	return grep { !$seen{$_}++ } @_;
+}
+
+my @before = sequence();
+is_deeply([ first_occurrences(@before) ],
+	[ 1 .. 100 ],
+	'all events before it were delivered, in order, and none after it');
+
+$offset = -s $node->logfile;
+wait_for_errors(3);
+is((complaints($offset))[0], 0, 'while it is tried again nothing is logged');
+kafka('alter-topic', $kafka, $topic, 'max.message.bytes=100000');
+wait_for_state($node, 'postgres', 'streaming');
+wait_until_confirmed($node, 'postgres');
+my @after = sequence();
+is_deeply([ first_occurrences(@after) ],
+	[ 1 .. 100, 'big', 101 .. 151 ],
+	'with a higher limit the relay goes on by itself, in order');
+is(relay_status($node, 'postgres', 'blocked_event'),
+	'', 'and no event blocks it any more');
+note(sprintf '%d duplicates', @after - 152);
+cmp_ok(@after - 152, '<=', 100, 'no event came more than twice on average');
+
+$node->stop;
+done_testing();

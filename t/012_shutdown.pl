@@ -1,0 +1,120 @@
+# No shutdown is held up, by whatever state Kafka and the relay are in, and
+# what was committed before it arrives after it.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use OutboxTest;
+
+my $soon = 2;
+
+my $node = new_server('shutdown');
+my $topic = topic_name('shutdown');
+my $published = 0;
+
+sub publish
+{
+	my ($count) = @_;
+	my $first = $published + 1;
+	$published += $count;
+	$node->safe_psql('postgres',
+		"SELECT outbox.publish('thing', i::text, 'made', '{}', topic => '$topic') FROM generate_series($first, $published) i"
+	);
+	return;
+}
+
+# Stops the server in each way, beginning each time in the same situation.
+sub stops_soon
+{
+	my ($situation, $reach) = @_;
+	foreach my $mode ('smart', 'fast', 'immediate')
+	{
+		my $offset = -s $node->logfile;
+		$reach->();
+		cmp_ok(seconds_of(sub { $node->stop($mode) }),
+			'<', $soon, "$situation: $mode shutdown within $soon s");
+		unlike(
+			slurp_file($node->logfile, $offset),
+			qr/ERROR:|PANIC:|was terminated by signal|was not properly/,
+			"$situation: $mode shutdown is a clean one")
+		  unless $mode eq 'immediate';
+		$node->start;
+	}
+	return;
+}
+
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+publish(3);
+
+stops_soon(
+	'waiting for configuration',
+	sub {
+		wait_for_state($node, 'postgres', 'waiting for configuration');
+	});
+
+create_server($node, 'postgres', closed_port());
+stops_soon(
+	'catching up without a broker',
+	sub {
+		wait_for_state($node, 'postgres', 'waiting for kafka');
+		is( $node->safe_psql('postgres',
+				"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox relay' AND backend_xmin IS NOT NULL"
+			),
+			1,
+			'the relay is catching up');
+	});
+
+set_bootstrap($node, 'postgres', kafka_bootstrap());
+wait_for_events($topic, 3);
+wait_for_state($node, 'postgres', 'streaming');
+stops_soon(
+	'streaming',
+	sub {
+		wait_for_state($node, 'postgres', 'streaming');
+		publish(1000);
+	});
+
+set_bootstrap($node, 'postgres', closed_port());
+publish(1);
+stops_soon(
+	'no broker listens',
+	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+
+set_bootstrap($node, 'postgres', 'no-such-host.invalid:9092');
+stops_soon(
+	'unknown host name',
+	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+
+# A broker that takes connections and never says anything.
+my $kafka = own_kafka('frozen');
+set_bootstrap($node, 'postgres', kafka_bootstrap($kafka));
+wait_for_state($node, 'postgres', 'streaming');
+$published = 0;
+$topic = topic_name('frozen');
+publish(1);
+wait_until_confirmed($node, 'postgres');
+stops_soon(
+	'frozen broker',
+	sub {
+		signal_kafka('CONT', $kafka);
+		wait_for_state($node, 'postgres', 'streaming');
+		signal_kafka('STOP', $kafka);
+		publish(1000);
+		$node->poll_query_until('postgres',
+			'SELECT in_flight > 0 FROM outbox.stat_relay')
+		  or die 'nothing is in flight';
+	});
+signal_kafka('CONT', $kafka);
+
+wait_for_state($node, 'postgres', 'streaming');
+wait_until_confirmed($node, 'postgres');
+my %seen =
+  map { $_->{key} => 1 } consume($topic, kafka_bootstrap($kafka));
+is(scalar keys %seen,
+	$published, 'every event arrives that was committed before a shutdown');
+
+$node->stop;
+done_testing();
