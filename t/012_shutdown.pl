@@ -88,6 +88,34 @@ stops_soon(
 	'unknown host name',
 	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
 
+# A name server that takes its time.
+SKIP:
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir('resolver');
+	append_to_file("$dir/slow.c", <<'C');
+#include <netdb.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service,
+	const struct addrinfo *hints, struct addrinfo **result)
+{
+	sleep(30);
+	return EAI_AGAIN;
+}
+C
+	skip 'no C compiler', 5
+	  if system('cc', '-shared', '-fPIC', '-o', "$dir/slow.so",
+		"$dir/slow.c") != 0;
+
+	$node->stop;
+	local $ENV{LD_PRELOAD} = "$dir/slow.so";
+	$node->start;
+	stops_soon(
+		'slow name server',
+		sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+	delete $ENV{LD_PRELOAD};
+	$node->restart;
+}
+
 # A broker that takes connections and never says anything.
 my $kafka = own_kafka('frozen');
 set_bootstrap($node, 'postgres', kafka_bootstrap($kafka));

@@ -30,6 +30,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "kafka/destroy.h"
 #include "kafka/errors.h"
 #include "kafka/statistics.h"
 
@@ -84,7 +85,7 @@ static const char *const defaults[][2] = {
 };
 
 static bool
-set_option(rd_kafka_conf_t * conf, const char *name, const char *value,
+set_option(rd_kafka_conf_t *conf, const char *name, const char *value,
 		   char *error)
 {
 	return rd_kafka_conf_set(conf, name, value, error, PRODUCER_ERROR_LEN) ==
@@ -122,7 +123,7 @@ refused:
  * inherit our mask and must leave our signals to us.
  */
 static rd_kafka_t *
-make_handle(rd_kafka_conf_t * conf, char *error)
+make_handle(rd_kafka_conf_t *conf, char *error)
 {
 	rd_kafka_t *handle;
 	sigset_t	all;
@@ -215,7 +216,7 @@ producer_close(Producer *producer)
 	while ((topic = hash_seq_search(&scan)) != NULL)
 		rd_kafka_topic_destroy(topic->handle);
 	rd_kafka_queue_destroy(producer->queue);
-	rd_kafka_destroy(producer->handle);
+	destroy_handle(producer->handle);
 	close(producer->wake_read);
 	close(producer->wake_write);
 	MemoryContextDelete(producer->context);
@@ -232,10 +233,10 @@ producer_event_fd(const Producer *producer)
 
 /* Tells the handler what became of each message of a delivery report. */
 static void
-report_deliveries(Producer *producer, rd_kafka_event_t * event,
+report_deliveries(Producer *producer, rd_kafka_event_t *event,
 				  DeliveryHandler handler, void *arg)
 {
-	const		rd_kafka_message_t *message;
+	const rd_kafka_message_t *message;
 
 	while ((message = rd_kafka_event_message_next(event)) != NULL)
 	{
@@ -261,7 +262,7 @@ report_deliveries(Producer *producer, rd_kafka_event_t * event,
  * are down says less than what was wrong with the last of them.
  */
 static void
-take_error(Producer *producer, rd_kafka_event_t * event)
+take_error(Producer *producer, rd_kafka_event_t *event)
 {
 	ProducerStats *stats = &producer->stats;
 	rd_kafka_resp_err_t error = rd_kafka_event_error(event);
@@ -283,7 +284,7 @@ take_error(Producer *producer, rd_kafka_event_t * event)
 
 /* Logs what librdkafka logs, leaving out what it repeats. */
 static void
-take_log(Producer *producer, rd_kafka_event_t * event)
+take_log(Producer *producer, rd_kafka_event_t *event)
 {
 	const char *facility;
 	const char *text;
@@ -302,7 +303,7 @@ take_log(Producer *producer, rd_kafka_event_t * event)
 }
 
 static void
-take_event(Producer *producer, rd_kafka_event_t * event,
+take_event(Producer *producer, rd_kafka_event_t *event,
 		   DeliveryHandler handler, void *arg)
 {
 	switch (rd_kafka_event_type(event))
@@ -326,7 +327,7 @@ take_event(Producer *producer, rd_kafka_event_t * event,
 
 /* Takes an event and frees it, also when the handler throws. */
 static void
-serve_event(Producer *producer, rd_kafka_event_t * event,
+serve_event(Producer *producer, rd_kafka_event_t *event,
 			DeliveryHandler handler, void *arg)
 {
 	PG_TRY();

@@ -1,0 +1,101 @@
+# Synchronous standbys and promotion: an event never outlives its transaction.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $topic = make_topic(topic_name('replicated'));
+
+my $primary = new_server('primary', '', allows_streaming => 1);
+create_extension($primary, 'postgres');
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+
+sub keys_on_kafka
+{
+	return join ' ', map { $_->{key} } consume($topic);
+}
+
+sub publish_sql
+{
+	my ($id) = @_;
+	return
+	  "SELECT outbox.publish('Order', '$id', 'OrderCreated', '{}', topic => '$topic')";
+}
+
+# A standby refuses to publish and has no workers.
+my ($status, $out, $err) = $standby->psql('postgres', publish_sql('standby'));
+like($err, qr/recovery|read-only/, 'publish() is refused on a standby');
+like($err, qr/HINT/, 'with a hint');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'outbox%'"
+	),
+	'0',
+	'a standby runs no workers of ours');
+
+# Synchronous replication: with the standby away nothing is published.
+$primary->append_conf('postgresql.conf',
+	"synchronous_standby_names = 'standby'\n");
+$primary->reload;
+$primary->poll_query_until('postgres',
+	"SELECT sync_state = 'sync' FROM pg_stat_replication");
+$primary->safe_psql('postgres', publish_sql('both'));
+wait_for_events($topic, 1);
+is(keys_on_kafka(), 'both', 'a confirmed commit is published');
+
+$standby->stop;
+my $session = $primary->background_psql('postgres', on_error_stop => 0);
+$session->query_until(qr/waiting/, "\\echo waiting\n" . publish_sql('unconfirmed') . ";\n");
+$primary->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+  or die 'the commit does not wait for the standby';
+
+# The WAL is flushed here, and still nothing may be published.  That the relay
+# had its chance shows in a second event that comes later in the WAL.
+$primary->poll_query_until('postgres',
+	'SELECT received_lsn < pg_current_wal_flush_lsn() FROM outbox.stat_relay')
+  or die 'the relay has decoded too much';
+is(keys_on_kafka(), 'both', 'a commit that no standby has is not published');
+
+# Not after a crash and restart either, while the standby is away.
+$primary->stop('immediate');
+$primary->start;
+wait_for_state($primary, 'postgres', 'streaming');
+$primary->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'outbox relay'"
+);
+is( $primary->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM outbox.event WHERE aggregate_id = 'unconfirmed'"),
+	'1',
+	'after a crash the commit is there');
+is(keys_on_kafka(), 'both', 'and still not published');
+
+$standby->start;
+wait_for_events($topic, 2);
+is(keys_on_kafka(), 'both unconfirmed',
+	'it is published when the standby is back');
+
+# Promotion: the new primary has no slot, and goes on from the watermark.
+$primary->poll_query_until('postgres',
+	"SELECT status = 'published' FROM outbox.events WHERE aggregate_id = 'unconfirmed'"
+) or die 'the watermark does not move';
+$primary->wait_for_catchup($standby, 'replay');
+$primary->stop('immediate');
+$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+$standby->promote;
+wait_for_state($standby, 'postgres', 'streaming');
+$standby->safe_psql('postgres', publish_sql('promoted'));
+wait_for_events($topic, 3);
+is(keys_on_kafka(), 'both unconfirmed promoted',
+	'a promoted standby publishes what is new, and nothing again');
+$standby->stop;
+
+done_testing();
