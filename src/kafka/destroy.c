@@ -30,7 +30,7 @@ typedef struct Destruction
 {
 	rd_kafka_t *handle;
 	int			done;			/* end of a pipe, closed when it is done */
-} Destruction;
+}			Destruction;
 
 static void *
 destroy_main(void *arg)
@@ -45,7 +45,7 @@ destroy_main(void *arg)
 
 /* Starts the thread; false when that is not possible. */
 static bool
-start_thread(rd_kafka_t * handle, int done)
+start_thread(rd_kafka_t *handle, int done)
 {
 	Destruction *destruction = malloc(sizeof(Destruction));
 	pthread_t	thread;
@@ -69,7 +69,7 @@ start_thread(rd_kafka_t * handle, int done)
  * it.
  */
 void
-destroy_handle(rd_kafka_t * handle)
+destroy_handle(rd_kafka_t *handle)
 {
 	sigset_t	all;
 	sigset_t	before;

@@ -10,6 +10,6 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern void destroy_handle(rd_kafka_t * handle);
+extern void destroy_handle(rd_kafka_t *handle);
 
 #endif							/* OUTBOX_DESTROY_H */

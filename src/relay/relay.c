@@ -10,7 +10,7 @@
  *	 look		whether the extension is here; if not, it drops a slot that
  *				an earlier one left, says so and ends
  *	 configure	wait until the server allows what is needed and the foreign
- *				server "kafka" exists
+ *				server "kafka" exists (settings.c)
  *	 catch up	only when there is no slot to go on with
  *	 stream		WAL -> plugin -> sender -> Kafka, and back: acknowledgement
  *				-> ledger -> slot
@@ -33,21 +33,18 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 #include "base/compat.h"
 #include "base/home.h"
 #include "base/worker.h"
-#include "kafka/config.h"
 #include "relay/catchup.h"
 #include "relay/decode.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
+#include "relay/settings.h"
 #include "relay/watermark.h"
 
 #define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
@@ -185,102 +182,6 @@ relay_wait(Relay *relay, long timeout_ms)
 	(void) WaitEventSetWait(relay->wait_set, timeout_ms, &event, 1,
 							PG_WAIT_EXTENSION);
 	handle_latch(relay);
-}
-
-/* Waits until something may have changed: settings, or a reload. */
-static void
-wait_for_change(Relay *relay, const char *reason)
-{
-	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, reason);
-	relay_wait(relay, -1);
-}
-
-/*
- * Is our plugin allowed?  Newer minor releases have a list of the libraries
- * that may decode; older ones have no such parameter.
- */
-static bool
-plugin_is_allowed(void)
-{
-	const char *value = GetConfigOption("output_plugin_libraries", true, false);
-	List	   *names;
-	ListCell   *lc;
-	char	   *copy;
-
-	if (value == NULL)
-		return true;
-	copy = pstrdup(value);
-	if (SplitIdentifierString(copy, ',', &names))
-		foreach(lc, names)
-			if (strcmp(lfirst(lc), WORKER_LIBRARY) == 0 ||
-				strcmp(lfirst(lc), "*") == 0)
-			return true;
-	return false;
-}
-
-/* Waits until the server's settings let us decode. */
-static void
-wait_for_server_settings(Relay *relay)
-{
-	while (wal_level < WAL_LEVEL_LOGICAL)
-		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server");
-	while (!plugin_is_allowed())
-		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
-}
-
-/*
- * A copy of another database waits until outbox.resume() decides.  It needs
- * no slot, since it catches up from the table then; nor does one that was
- * just adopted.
- */
-static void
-wait_for_identity(Relay *relay)
-{
-	Identity	identity = identity_check();
-
-	if (identity != IDENTITY_SETTLED && decode_slot_condition() == SLOT_USABLE)
-		decode_slot_drop();
-	while (identity == IDENTITY_COPIED)
-	{
-		relay_obstacle(relay, RELAY_COPIED,
-					   "this database is a copy and publishes nothing; call outbox.resume(true) to publish what the original had not, outbox.resume(false) to count it as done");
-		relay_wait(relay, -1);
-	}
-}
-
-static KafkaConfig *
-load_config(Relay *relay)
-{
-	KafkaConfig *config;
-	MemoryContext old;
-
-	relay->configuration = shmem_relay_configuration();
-	StartTransactionCommand();
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	config = kafka_config_load(KAFKA_SERVER_NAME);
-	MemoryContextSwitchTo(old);
-	CommitTransactionCommand();
-	return config;
-}
-
-/* Waits until there is a configuration that makes a producer. */
-static void
-wait_for_kafka_settings(Relay *relay)
-{
-	for (;;)
-	{
-		relay->config = load_config(relay);
-		if (relay->config == NULL)
-		{
-			if (decode_slot_condition() == SLOT_USABLE)
-				decode_slot_drop();
-			wait_for_change(relay, "no Kafka settings; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" 'host:port')");
-		}
-		else if (sender_open(relay))
-			return;
-		else
-			wait_for_change(relay, relay->status.error);
-	}
 }
 
 /*
@@ -431,7 +332,7 @@ check_configuration(Relay *relay)
 		return;
 	if (identity_check() != IDENTITY_SETTLED)
 		relay_restart(relay);
-	config = load_config(relay);
+	config = settings_load(relay);
 	if (config != NULL && kafka_config_equal(config, relay->config))
 		return;
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
@@ -590,9 +491,7 @@ outbox_relay_main(Datum arg)
 
 	the_relay = relay_create(requests);
 	before_shmem_exit(relay_exit, (Datum) 0);
-	wait_for_identity(the_relay);
-	wait_for_server_settings(the_relay);
-	wait_for_kafka_settings(the_relay);
+	settings_wait(the_relay);
 	open_stream(the_relay);
 	stream(the_relay);
 }

@@ -1,0 +1,137 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  What must be in place before a relay can work: the database is no copy
+ *	  that nobody has decided about, the server lets us decode, and there are
+ *	  Kafka settings that make a producer.
+ *
+ * Waiting ends by a change, which makes the process start over (see
+ * relay_wait), or by a reload of the configuration files.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/settings.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/varlena.h"
+
+#include "base/worker.h"
+#include "kafka/config.h"
+#include "relay/decode.h"
+#include "relay/identity.h"
+
+/* Waits until something may have changed: settings, or a reload. */
+static void
+wait_for_change(Relay *relay, const char *reason)
+{
+	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, reason);
+	relay_wait(relay, -1);
+}
+
+/*
+ * Is our plugin allowed?  Newer minor releases have a list of the libraries
+ * that may decode; older ones have no such parameter.
+ */
+static bool
+plugin_is_allowed(void)
+{
+	const char *value = GetConfigOption("output_plugin_libraries", true, false);
+	List	   *names;
+	ListCell   *lc;
+	char	   *copy;
+
+	if (value == NULL)
+		return true;
+	copy = pstrdup(value);
+	if (SplitIdentifierString(copy, ',', &names))
+		foreach(lc, names)
+			if (strcmp(lfirst(lc), WORKER_LIBRARY) == 0 ||
+				strcmp(lfirst(lc), "*") == 0)
+			return true;
+	return false;
+}
+
+/* Waits until the server's settings let us decode. */
+static void
+wait_for_server_settings(Relay *relay)
+{
+	while (wal_level < WAL_LEVEL_LOGICAL)
+		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server");
+	while (!plugin_is_allowed())
+		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
+}
+
+/*
+ * A copy of another database waits until outbox.resume() decides.  It needs
+ * no slot, since it catches up from the table then; nor does one that was
+ * just adopted.
+ */
+static void
+wait_for_identity(Relay *relay)
+{
+	Identity	identity = identity_check();
+
+	if (identity != IDENTITY_SETTLED && decode_slot_condition() == SLOT_USABLE)
+		decode_slot_drop();
+	while (identity == IDENTITY_COPIED)
+	{
+		relay_obstacle(relay, RELAY_COPIED,
+					   "this database is a copy and publishes nothing; call outbox.resume(true) to publish what the original had not, outbox.resume(false) to count it as done");
+		relay_wait(relay, -1);
+	}
+}
+
+/*
+ * Reads the Kafka settings; NULL when there are none.
+ */
+KafkaConfig *
+settings_load(Relay *relay)
+{
+	KafkaConfig *config;
+	MemoryContext old;
+
+	relay->configuration = shmem_relay_configuration();
+	StartTransactionCommand();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	config = kafka_config_load(KAFKA_SERVER_NAME);
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	return config;
+}
+
+/* Waits until there is a configuration that makes a producer. */
+static void
+wait_for_kafka_settings(Relay *relay)
+{
+	for (;;)
+	{
+		relay->config = settings_load(relay);
+		if (relay->config == NULL)
+		{
+			if (decode_slot_condition() == SLOT_USABLE)
+				decode_slot_drop();
+			wait_for_change(relay, "no Kafka settings; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" 'host:port')");
+		}
+		else if (sender_open(relay))
+			return;
+		else
+			wait_for_change(relay, relay->status.error);
+	}
+}
+
+/*
+ * Waits until all is in place; then the relay has a producer.
+ */
+void
+settings_wait(Relay *relay)
+{
+	wait_for_identity(relay);
+	wait_for_server_settings(relay);
+	wait_for_kafka_settings(relay);
+}

@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  What must be in place before a relay can work.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SETTINGS_H
+#define OUTBOX_SETTINGS_H
+
+#include "relay/relay.h"
+
+extern void settings_wait(Relay *relay);
+extern KafkaConfig *settings_load(Relay *relay);
+
+#endif							/* OUTBOX_SETTINGS_H */
