@@ -17,6 +17,15 @@
 
 int			outbox_max_databases = 64;
 int			outbox_max_event_size = 1000000;
+int			outbox_capture = CAPTURE_AUTO;
+int			outbox_poll_interval = 1000;
+
+static const struct config_enum_entry capture_modes[] = {
+	{"auto", CAPTURE_AUTO, false},
+	{"log", CAPTURE_LOG, false},
+	{"poll", CAPTURE_POLL, false},
+	{NULL, 0, false}
+};
 
 /*
  * Defines all settings.  Called once, from _PG_init.
@@ -39,6 +48,20 @@ guc_init(void)
 							&outbox_max_event_size,
 							1000000, 1024, INT_MAX,
 							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("outbox.capture",
+							 "How relays learn of events: from the log or by polling the table.",
+							 "\"auto\" uses the log where wal_level is logical, and polls elsewhere.",
+							 &outbox_capture,
+							 CAPTURE_AUTO, capture_modes,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("outbox.poll_interval",
+							"Longest time between two looks at the table when polling.",
+							"A commit of publish() makes the relay look at once.",
+							&outbox_poll_interval,
+							1000, 10, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("outbox");
 }

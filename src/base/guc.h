@@ -10,7 +10,16 @@
 
 #include "postgres.h"
 
+typedef enum CaptureMode
+{
+	CAPTURE_AUTO,
+	CAPTURE_LOG,
+	CAPTURE_POLL
+} CaptureMode;
+
 extern int	outbox_max_databases;
+extern int	outbox_capture;
+extern int	outbox_poll_interval;
 extern int	outbox_max_event_size;
 
 extern void guc_init(void);

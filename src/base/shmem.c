@@ -32,6 +32,20 @@
 /* How long a relay may take to leave before it is told by a signal. */
 #define LEAVE_GRACE_MS 1000
 
+/*
+ * The last snapshot of a relay that polls.  When more transactions were
+ * running than it has room for, "xmin" alone counts.
+ */
+#define POLLED_XIDS 64
+
+typedef struct PolledSnapshot
+{
+	uint64		xmin;
+	uint64		xmax;
+	int			nxids;			/* running ones; -1 for too many */
+	uint64		xids[POLLED_XIDS];
+} PolledSnapshot;
+
 typedef struct DatabaseEntry
 {
 	Oid			database;		/* InvalidOid when the entry is free */
@@ -47,6 +61,7 @@ typedef struct DatabaseEntry
 	ConditionVariable moved;	/* signalled when published moves */
 	slock_t		mutex;			/* protects what follows */
 	XLogRecPtr	published;		/* everything committed before is on Kafka */
+	PolledSnapshot polled;		/* so is everything that it shows */
 	RelayStatus status;
 } DatabaseEntry;
 
@@ -165,6 +180,7 @@ find_or_make_entry(Oid database)
 	memset(&entry->status, 0, sizeof(entry->status));
 	entry->status.round_trip_us = -1;
 	entry->published = InvalidXLogRecPtr;
+	memset(&entry->polled, 0, sizeof(entry->polled));
 	SpinLockRelease(&entry->mutex);
 	entry->database = database;
 	return entry;
@@ -190,12 +206,28 @@ shmem_wake_relay(Oid database)
 		SetLatch(latch);
 }
 
+/* Does the snapshot show the transaction as committed? */
+static bool
+polled_shows(const PolledSnapshot *snapshot, uint64 xid)
+{
+	if (xid < snapshot->xmin)
+		return true;
+	if (xid >= snapshot->xmax || snapshot->nxids < 0)
+		return false;
+	for (int i = 0; i < snapshot->nxids; i++)
+		if (snapshot->xids[i] == xid)
+			return false;
+	return true;
+}
+
 /*
- * Waits until the relay of a database has published everything up to a
- * position in the WAL.  Returns false when that takes longer than timeout_ms.
+ * Waits until the relay of a database has published a transaction, whose
+ * commit record ends at a position in the WAL.  Returns false when that takes
+ * longer than timeout_ms.
  */
 bool
-shmem_wait_published(Oid database, XLogRecPtr position, long timeout_ms)
+shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
+					 long timeout_ms)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													timeout_ms);
@@ -208,7 +240,8 @@ shmem_wait_published(Oid database, XLogRecPtr position, long timeout_ms)
 
 		ConditionVariablePrepareToSleep(&entry->moved);
 		SpinLockAcquire(&entry->mutex);
-		published = entry->published >= position;
+		published = entry->published >= position ||
+			polled_shows(&entry->polled, xid);
 		SpinLockRelease(&entry->mutex);
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 		if (published || left <= 0)
@@ -521,7 +554,8 @@ keep_last_words(ErrorData * error)
 		prev_emit_log_hook(error);
 	if (error->elevel >= ERROR && error->message &&
 		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
-		strlcpy(last_words, error->message, sizeof(last_words));
+		snprintf(last_words, sizeof(last_words), error->hint ? "%s (%s)" : "%s",
+				 error->message, error->hint);
 }
 
 /*
@@ -674,6 +708,34 @@ shmem_relay_published(XLogRecPtr position)
 {
 	SpinLockAcquire(&my_entry->mutex);
 	my_entry->published = position;
+	SpinLockRelease(&my_entry->mutex);
+	ConditionVariableBroadcast(&my_entry->moved);
+}
+
+/*
+ * Everything that a snapshot shows is on Kafka: tells those who wait.  The
+ * snapshot is a pg_snapshot as text.
+ */
+void
+shmem_relay_polled(const char *snapshot)
+{
+	PolledSnapshot polled = {0};
+	char	   *rest;
+
+	polled.xmin = strtoull(snapshot, &rest, 10);
+	polled.xmax = strtoull(rest + 1, &rest, 10);
+	while (rest[0] != '\0' && rest[1] != '\0' && polled.nxids >= 0)
+	{
+		uint64		xid = strtoull(rest + 1, &rest, 10);
+
+		if (polled.nxids == POLLED_XIDS)
+			polled.nxids = -1;
+		else
+			polled.xids[polled.nxids++] = xid;
+	}
+
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->polled = polled;
 	SpinLockRelease(&my_entry->mutex);
 	ConditionVariableBroadcast(&my_entry->moved);
 }

@@ -31,7 +31,8 @@ typedef enum RelayState
 	RELAY_CATCHING_UP,
 	RELAY_STREAMING,
 	RELAY_BLOCKED,
-	RELAY_COPIED
+	RELAY_COPIED,
+	RELAY_POLLING
 } RelayState;
 
 /*
@@ -96,7 +97,7 @@ extern void shmem_release_database(Oid database);
 extern void shmem_set_prepared_changes(void);
 extern bool shmem_prepared_changes(void);
 extern bool shmem_wait_published(Oid database, XLogRecPtr position,
-								 long timeout_ms);
+								 uint64 xid, long timeout_ms);
 extern bool shmem_full(void);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
@@ -118,6 +119,7 @@ extern bool shmem_relay_must_leave(void);
 extern uint64 shmem_relay_configuration(void);
 extern void shmem_relay_progress(void);
 extern void shmem_relay_published(XLogRecPtr position);
+extern void shmem_relay_polled(const char *snapshot);
 extern void shmem_relay_get_handover(RelayHandover *handover);
 extern void shmem_relay_set_handover(const RelayHandover *handover);
 

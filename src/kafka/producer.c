@@ -292,8 +292,13 @@ take_log(Producer *producer, rd_kafka_event_t *event)
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
 		return;
-	/* CONFWARN is about what we set on purpose. */
-	if (level > SYSLOG_WARNING || strcmp(facility, "CONFWARN") == 0)
+
+	/*
+	 * CONFWARN is about what we set on purpose, and FATAL comes as an error
+	 * event too.
+	 */
+	if (level > SYSLOG_WARNING || strcmp(facility, "CONFWARN") == 0 ||
+		strcmp(facility, "FATAL") == 0)
 		ereport(DEBUG1, (errmsg_internal("librdkafka: %s: %s", facility, text)));
 	else if (strcmp(facility, producer->last_log) != 0)
 	{

@@ -67,6 +67,8 @@ state_name(RelayState state)
 			return "blocked";
 		case RELAY_COPIED:
 			return "copied";
+		case RELAY_POLLING:
+			return "polling";
 	}
 	return "unknown";
 }

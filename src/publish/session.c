@@ -10,6 +10,7 @@
 
 #include "publish/session.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
@@ -27,11 +28,18 @@ static bool publishing = false;
 /* End of the last commit of this session that published. */
 static XLogRecPtr last_commit = InvalidXLogRecPtr;
 
+/* The transaction that it ended, and before that the one that publishes. */
+static uint64 last_xid = 0;
+
 static void
 at_end_of_transaction(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (publishing)
+				last_xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+			break;
 		case XACT_EVENT_COMMIT:
 			if (publishing)
 			{
@@ -76,6 +84,8 @@ void
 session_committed_prepared(void)
 {
 	last_commit = XactLastCommitEnd;
+	/* Its id is not known here, but all that are in use are before this. */
+	last_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	shmem_wake_relay(MyDatabaseId);
 }
 
@@ -111,5 +121,6 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 				 errdetail("They are published after it commits, so the wait could not end."),
 				 errhint("Call outbox.wait_published() after COMMIT.")));
 	PG_RETURN_BOOL(XLogRecPtrIsInvalid(last_commit) ||
-				   shmem_wait_published(MyDatabaseId, last_commit, timeout));
+				   shmem_wait_published(MyDatabaseId, last_commit, last_xid,
+										timeout));
 }

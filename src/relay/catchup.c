@@ -1,14 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * catchup.c
- *	  Publishes events that no slot will deliver: those committed before the
- *	  slot existed.
+ *	  Publishes events out of the table, where no slot will deliver them.
  *
- * The slot is created first, and with it a snapshot that shows exactly what
- * committed before its first position.  What that snapshot shows and the
- * watermark does not is published out of the table, in the order of ids.
- * The slot lasts only from then on: when the relay dies before, the next one
- * begins again, and a missing slot is never a silent fresh start.
+ * A snapshot decides what is new, never an id: what it shows and the watermark
+ * does not is published, in the order of ids, and then the snapshot becomes
+ * the watermark.  An event that was numbered early and committed late is as
+ * new as any other.
+ *
+ * It is done once, when a slot is created, with the snapshot that shows
+ * exactly what committed before the slot's first position.  The slot lasts
+ * only from then on: when the relay dies before, the next one begins again,
+ * and a missing slot is never a silent fresh start.
+ *
+ * Or it is done again and again, without any slot: the polling publisher.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,8 +22,11 @@
 #include "relay/catchup.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -28,19 +36,29 @@
 #include "relay/watermark.h"
 
 #define FETCH_ROWS 500
+#define UNSAFE_WAIT_MS 10
 
-/*
- * Events of this database, and of those that it has adopted, that the latest
- * watermark of their home does not show.  The columns are those of
- * EventColumn, in their order.
- */
-#define UNPUBLISHED_EVENTS \
+/* The columns are those of EventColumn, in their order. */
+#define EVENT_COLUMNS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
 	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home" \
-	" FROM outbox.event e" \
+	" FROM outbox.event e"
+
+/*
+ * Events of this database that the watermark does not show.  The comparison
+ * of xid, which follows from the other condition, is for the index.
+ */
+#define OUR_EVENTS EVENT_COLUMNS \
+	" WHERE e.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" AND e.xid OPERATOR(pg_catalog.>=) $1::pg_catalog.xid8" \
+	" AND NOT pg_catalog.pg_visible_in_snapshot(e.xid, $2::pg_catalog.pg_snapshot)" \
+	" ORDER BY e.id"
+
+/* Events of adopted databases that their latest watermark does not show. */
+#define ADOPTED_EVENTS EVENT_COLUMNS \
 	" JOIN outbox.identity i ON i.home OPERATOR(pg_catalog.=) e.home" \
-	"   AND (i.adopted OR i.home OPERATOR(pg_catalog.=) outbox.home())" \
+	"   AND i.adopted AND i.home OPERATOR(pg_catalog.<>) outbox.home()" \
 	" LEFT JOIN (SELECT DISTINCT ON (home) home, snapshot" \
 	"            FROM outbox.watermark ORDER BY home, id DESC) w" \
 	"   ON w.home OPERATOR(pg_catalog.=) e.home" \
@@ -48,38 +66,117 @@
 	" OR NOT pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)" \
 	" ORDER BY e.id"
 
-/* Sends what the cursor holds. */
+/* A snapshot that shows nothing. */
+#define NOTHING "1:1:"
+
+/* Sends one row. */
 static void
-send_rows(Relay *relay, Portal cursor)
+send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Commit		commit = {0};
+	Event		event;
+
+	event_from_tuple(&event, tuple, desc);
+	commit.time = event.created_at; /* that of the commit is not known */
+	sender_event(relay, &event, &commit);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
+/* Sends the rows of a query; returns their number. */
+static uint64
+send_rows(Relay *relay, const char *query, int nargs, Oid *types, Datum *args)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox catch-up",
 												  ALLOCSET_DEFAULT_SIZES);
+	Portal		cursor = SPI_cursor_open_with_args(NULL, query, nargs, types,
+												   args, NULL, true, 0);
+	uint64		sent = 0;
 
-	for (;;)
+	while (SPI_cursor_fetch(cursor, true, FETCH_ROWS), SPI_processed > 0)
 	{
-		SPI_cursor_fetch(cursor, true, FETCH_ROWS);
-		if (SPI_processed == 0)
-			break;
 		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			MemoryContext old = MemoryContextSwitchTo(context);
-			Commit		commit = {0};
-			Event		event;
-
-			event_from_tuple(&event, SPI_tuptable->vals[i],
-							 SPI_tuptable->tupdesc);
-			commit.time = event.created_at; /* that of the commit is not known */
-			sender_event(relay, &event, &commit);
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(context);
-		}
+			send_row(relay, SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+					 context);
+		sent += SPI_processed;
 		SPI_freetuptable(SPI_tuptable);
 		sender_poll(relay);
 		relay_show(relay);
 		CHECK_FOR_INTERRUPTS();
 	}
+	SPI_cursor_close(cursor);
 	MemoryContextDelete(context);
+	return sent;
+}
+
+/* Sends what the current transaction's snapshot shows and no watermark does. */
+static uint64
+send_unpublished(Relay *relay)
+{
+	Watermark  *watermark = watermark_latest(CurrentMemoryContext);
+	const char *snapshot = watermark ? watermark->snapshot : NOTHING;
+	char	   *lowest = pnstrdup(snapshot, strcspn(snapshot, ":"));
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		args[2] = {CStringGetTextDatum(lowest),
+	CStringGetTextDatum(snapshot)};
+	uint64		sent;
+
+	sent = send_rows(relay, ADOPTED_EVENTS, 0, NULL, NULL);
+	sent += send_rows(relay, OUR_EVENTS, 2, types, args);
+	return sent;
+}
+
+/*
+ * Waits until everything written to WAL so far is safe: on disk, and on
+ * synchronous standbys.  What a snapshot shows need not be.
+ */
+static void
+wait_until_safe(Relay *relay)
+{
+	XLogRecPtr	position = GetXLogInsertRecPtr();
+
+	XLogFlush(position);
+	while (decode_limit() < position)
+		relay_wait(relay, UNSAFE_WAIT_MS);
+}
+
+/*
+ * In an open transaction: publishes what its snapshot shows and no watermark
+ * does, ends the transaction, and waits for Kafka.  Returns the number of
+ * events; "reached" says how far it came, its snapshot allocated in the
+ * caller's context.
+ */
+static uint64
+publish_snapshot(Relay *relay, Watermark *reached)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint64		sent;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	reached->snapshot = watermark_current_snapshot(TopMemoryContext);
+	wait_until_safe(relay);
+	sent = send_unpublished(relay);
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+
+	sender_drain(relay);
+	ledger_close_commit(relay->ledger, reached->lsn);
+	return sent;
+}
+
+/* Stores how far it came. */
+static void
+settle(const Watermark *reached)
+{
+	watermark_store(reached);
+	worker_begin_sql();
+	identity_settle();
+	worker_commit_sql();
 }
 
 /*
@@ -96,22 +193,30 @@ catchup_run(Relay *relay)
 	relay_work(relay);
 	decode_slot_create();
 	reached.lsn = decode_confirmed();
-
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	reached.snapshot = watermark_current_snapshot(TopMemoryContext);
-	send_rows(relay, SPI_cursor_open_with_args(NULL, UNPUBLISHED_EVENTS, 0, NULL,
-											   NULL, NULL, true, 0));
-	PopActiveSnapshot();
-	SPI_finish();
-	CommitTransactionCommand();
-
-	sender_drain(relay);
-	ledger_close_commit(relay->ledger, reached.lsn);
-	watermark_store(&reached);
-	worker_begin_sql();
-	identity_settle();
-	worker_commit_sql();
+	publish_snapshot(relay, &reached);
+	settle(&reached);
 	pfree(reached.snapshot);
 	decode_slot_keep();
+}
+
+/*
+ * One look at the table: publishes everything that has committed and no
+ * watermark shows.  Returns the number of events.  Needs a producer, no slot.
+ */
+uint64
+catchup_poll(Relay *relay)
+{
+	Watermark	reached;
+	uint64		sent;
+
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	reached.lsn = GetXLogInsertRecPtr();
+	sent = publish_snapshot(relay, &reached);
+	if (sent > 0)
+		settle(&reached);
+	shmem_relay_polled(reached.snapshot);
+	pfree(reached.snapshot);
+	return sent;
 }

@@ -11,5 +11,6 @@
 #include "relay/relay.h"
 
 extern void catchup_run(Relay *relay);
+extern uint64 catchup_poll(Relay *relay);
 
 #endif							/* OUTBOX_CATCHUP_H */

@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/guc.h"
 #include "base/home.h"
 #include "base/worker.h"
 #include "relay/catchup.h"
@@ -93,11 +94,14 @@ show_now(Relay *relay)
 }
 
 /*
- * Nothing is in the way (any more): shows the working state.
+ * Nothing is in the way (any more): shows the working state.  Not while an
+ * event is held that was not accepted before.
  */
 void
 relay_work(Relay *relay)
 {
+	if (relay->held)
+		return;
 	relay->logged_state = relay->working_state;
 	if (relay->status.state == relay->working_state)
 		return;
@@ -114,6 +118,8 @@ void
 relay_obstacle(Relay *relay, RelayState state, const char *message)
 {
 	relay->status.state = state;
+	if (state != RELAY_BLOCKED)
+		relay->status.has_blocked_event = false;
 	if (message != relay->status.error)
 		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
@@ -338,8 +344,11 @@ check_configuration(Relay *relay)
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
 	if (relay->connected)
 		sender_drain(relay);
-	confirm(relay);
-	decode_save_slot();
+	if (!settings_polling())
+	{
+		confirm(relay);
+		decode_save_slot();
+	}
 	relay_restart(relay);
 }
 
@@ -367,7 +376,7 @@ idle_time(XLogRecPtr limit)
 static void
 stream(Relay *relay)
 {
-	for (;;)
+	while (!settings_polling())
 	{
 		XLogRecPtr	limit = decode_limit();
 		bool		more = decode_some(limit);
@@ -395,6 +404,31 @@ stream(Relay *relay)
 			relay_wait(relay, idle_time(limit));
 		}
 	}
+	relay_restart(relay);
+}
+
+/*
+ * Looks at the table again and again, woken by those who publish, until
+ * something ends the process.
+ */
+static void
+poll_table(Relay *relay)
+{
+	relay->working_state = RELAY_POLLING;
+	while (settings_polling())
+	{
+		uint64		sent = catchup_poll(relay);
+
+		sender_check_connection(relay);
+		check_configuration(relay);
+		check_extension(relay);
+		show_now(relay);
+		if (sent == 0)
+			relay_wait(relay, outbox_poll_interval);
+		else
+			handle_latch(relay);
+	}
+	relay_restart(relay);
 }
 
 /* Tells the next relay where to go on. */
@@ -492,6 +526,8 @@ outbox_relay_main(Datum arg)
 	the_relay = relay_create(requests);
 	before_shmem_exit(relay_exit, (Datum) 0);
 	settings_wait(the_relay);
+	if (settings_polling())
+		poll_table(the_relay);
 	open_stream(the_relay);
 	stream(the_relay);
 }

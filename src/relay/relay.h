@@ -42,7 +42,10 @@ typedef struct Relay
 	uint64		careful;		/* events left to send one at a time */
 	bool		connected;		/* a broker answered, and no error since */
 	int			reopen_delay;	/* ms, before a broken producer is replaced */
+	bool		held;			/* an event was not accepted: only its
+								 * delivery clears the way */
 	uint64		errors_seen;	/* of the producer's */
+	uint64		errors_past;	/* those before all was well the last time */
 	uint64		retries_before; /* retries counted by former producers */
 	bool		acknowledged;	/* something was, since last looked */
 	TimestampTz waiting_since;	/* last acknowledgement, or when the first of

@@ -34,6 +34,15 @@
 #define METADATA_TIMEOUT_MS 100
 #define STALL_MS 3000			/* without an acknowledgement */
 
+/* Forgets what to wait for: it depends on the producer. */
+static void
+drop_wait_set(Relay *relay)
+{
+	if (relay->wait_set)
+		FreeWaitEventSet(relay->wait_set);
+	relay->wait_set = NULL;
+}
+
 /*
  * Opens a producer for the relay's configuration.  Returns false when the
  * library refuses the configuration; the status tells why.
@@ -43,9 +52,10 @@ sender_open(Relay *relay)
 {
 	char		error[PRODUCER_ERROR_LEN];
 
+	drop_wait_set(relay);
 	relay->producer = producer_open(relay->config, error);
 	relay->connected = false;
-	relay->errors_seen = 0;
+	relay->errors_seen = relay->errors_past = 0;
 	relay->status.in_flight = 0;
 	if (relay->producer == NULL)
 		strlcpy(relay->status.error, error, RELAY_ERROR_LEN);
@@ -58,9 +68,7 @@ sender_open(Relay *relay)
 void
 sender_close(Relay *relay)
 {
-	if (relay->wait_set)
-		FreeWaitEventSet(relay->wait_set);
-	relay->wait_set = NULL;
+	drop_wait_set(relay);
 	if (relay->producer)
 	{
 		relay->retries_before += producer_stats(relay->producer)->retries;
@@ -188,6 +196,17 @@ sender_drain(Relay *relay)
 	}
 }
 
+/* What is wrong with the connection, as far as the producer told us. */
+static const char *
+connection_error(const Relay *relay)
+{
+	const ProducerStats *stats = producer_stats(relay->producer);
+
+	if (stats->nerrors > relay->errors_past)
+		return stats->error;
+	return relay->connected ? "Kafka acknowledges nothing" : "no broker answers";
+}
+
 /*
  * Finds out whether Kafka can be reached, when there is a reason to ask, and
  * shows it.
@@ -209,11 +228,13 @@ sender_check_connection(Relay *relay)
 		relay->connected = producer_connect(relay->producer,
 											METADATA_TIMEOUT_MS);
 	if (relay->connected && !stalled)
+	{
+		relay->errors_past = stats->nerrors;
 		relay_work(relay);
-	else if (stats->error[0] != '\0' || stalled ||
+	}
+	else if (stats->nerrors > relay->errors_past || stalled ||
 			 relay->status.state == relay->working_state)
-		relay_obstacle(relay, RELAY_WAITING_KAFKA, stats->error[0] ?
-					   stats->error : "no broker answers");
+		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
 }
 
 /* An event that cannot be sent now; shows why. */
@@ -257,9 +278,7 @@ wait_for_topic(Relay *relay, const Event *event)
 			snprintf(message, sizeof(message),
 					 "topic \"%s\" does not exist and Kafka does not create it", name);
 		else if (status == TOPIC_UNREACHABLE)
-			strlcpy(message, producer_stats(relay->producer)->error[0] ?
-					producer_stats(relay->producer)->error :
-					"no broker answered", sizeof(message));
+			strlcpy(message, connection_error(relay), sizeof(message));
 		if (delay > FIRST_BACKOFF_MS)	/* the first miss is a new topic */
 			show_obstacle(relay, event, status == TOPIC_REFUSED ?
 						  RELAY_BLOCKED : RELAY_WAITING_KAFKA, message);
@@ -340,7 +359,6 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 {
 	Message		message = {0};
 	int			delay = FIRST_BACKOFF_MS;
-	bool		waited = false;
 
 	sender_drain(relay);
 	for (;;)
@@ -351,14 +369,17 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 			break;
 		show_obstacle(relay, event, relay->failure == DELIVERY_REFUSED ?
 					  RELAY_BLOCKED : RELAY_WAITING_KAFKA, relay->failure_text);
-		waited = true;
+		relay->held = true;
 		if (producer_is_fatal(relay->producer))
 			reopen_producer(relay);
 		else
 			back_off(relay, &delay);
 	}
-	if (waited)
+	if (relay->held)
+	{
+		relay->held = false;
 		relay_work(relay);
+	}
 }
 
 /*

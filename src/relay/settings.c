@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/varlena.h"
 
+#include "base/guc.h"
 #include "base/worker.h"
 #include "kafka/config.h"
 #include "relay/decode.h"
@@ -57,10 +58,29 @@ plugin_is_allowed(void)
 	return false;
 }
 
-/* Waits until the server's settings let us decode. */
+/*
+ * Shall the relay poll the table, rather than decode the log?
+ */
+bool
+settings_polling(void)
+{
+	return outbox_capture == CAPTURE_POLL ||
+		(outbox_capture == CAPTURE_AUTO && wal_level < WAL_LEVEL_LOGICAL);
+}
+
+/*
+ * Waits until the server's settings let us decode, unless we poll: then a slot
+ * would be in the way, of WAL and of a change of wal_level.
+ */
 static void
 wait_for_server_settings(Relay *relay)
 {
+	if (settings_polling())
+	{
+		if (decode_slot_condition() == SLOT_USABLE)
+			decode_slot_drop();
+		return;
+	}
 	while (wal_level < WAL_LEVEL_LOGICAL)
 		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server");
 	while (!plugin_is_allowed())

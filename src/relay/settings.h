@@ -10,6 +10,7 @@
 
 #include "relay/relay.h"
 
+extern bool settings_polling(void);
 extern void settings_wait(Relay *relay);
 extern KafkaConfig *settings_load(Relay *relay);
 

@@ -53,27 +53,38 @@ query_text(const char *query, int nargs, Oid *types, Datum *args,
 }
 
 /*
- * The latest watermark of this database, or NULL.
+ * The latest watermark of this database, or NULL.  Needs SPI.
+ */
+Watermark *
+watermark_latest(MemoryContext context)
+{
+	Watermark  *watermark;
+	char	   *snapshot;
+	char	   *lsn;
+
+	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
+						  " WHERE home = outbox.home() ORDER BY id DESC LIMIT 1",
+						  0, NULL, NULL, 1, context);
+	if (snapshot == NULL)
+		return NULL;
+	watermark = MemoryContextAlloc(context, sizeof(Watermark));
+	watermark->snapshot = snapshot;
+	lsn = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	watermark->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
+													 CStringGetDatum(lsn)));
+	return watermark;
+}
+
+/*
+ * The same, in a transaction of its own.
  */
 Watermark *
 watermark_load(MemoryContext context)
 {
-	Watermark  *watermark = NULL;
-	char	   *snapshot;
-	char	   *lsn;
+	Watermark  *watermark;
 
 	worker_begin_sql();
-	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
-						  " WHERE home = outbox.home() ORDER BY id DESC LIMIT 1",
-						  0, NULL, NULL, 1, context);
-	if (snapshot)
-	{
-		watermark = MemoryContextAlloc(context, sizeof(Watermark));
-		watermark->snapshot = snapshot;
-		lsn = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
-		watermark->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
-														 CStringGetDatum(lsn)));
-	}
+	watermark = watermark_latest(context);
 	worker_commit_sql();
 	return watermark;
 }

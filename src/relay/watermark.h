@@ -19,6 +19,7 @@ typedef struct Watermark
 } Watermark;
 
 extern Watermark *watermark_load(MemoryContext context);
+extern Watermark *watermark_latest(MemoryContext context);
 extern bool watermark_shows(const Watermark *watermark, uint64 xid);
 extern char *watermark_current_snapshot(MemoryContext context);
 extern Watermark *watermark_propose(MemoryContext context);

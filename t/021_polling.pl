@@ -1,0 +1,108 @@
+# The polling publisher: without logical decoding the table itself is read.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $topic = make_topic(topic_name('polled'));
+my $node = new_server('polling',
+	"wal_level = replica\noutbox.poll_interval = '1h'\n");
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+create_server($node, 'postgres');
+wait_for_state($node, 'postgres', 'polling');
+
+sub publish_sql
+{
+	my ($id) = @_;
+	return
+	  "SELECT outbox.publish('Order', '$id', 'OrderCreated', '{}', topic => '$topic');\n";
+}
+
+sub keys_on_kafka
+{
+	return join ' ', map { $_->{key} } consume($topic);
+}
+
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'),
+	'0', 'there is no slot');
+
+# The interval is an hour: only the commit can have woken the relay.
+my $started = time;
+like(
+	$node->safe_psql(
+		'postgres', publish_sql('first') . 'SELECT outbox.wait_published()'),
+	qr/^t$/m,
+	'wait_published() sees the event on Kafka');
+ok(time - $started < 10, 'a commit wakes the relay');
+is(keys_on_kafka(), 'first', 'it is there');
+is( $node->safe_psql('postgres', 'SELECT status FROM outbox.events'),
+	'published', 'and counts as published');
+
+# Numbers are given before the commit: a gap is not a loss.
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN');
+$session->query_safe(publish_sql('early'));
+$node->safe_psql('postgres',
+	publish_sql('late') . 'SELECT outbox.wait_published()');
+is(keys_on_kafka(), 'first late', 'an open transaction holds up nobody');
+$session->query_safe('COMMIT');
+is($session->query_safe('SELECT outbox.wait_published()'),
+	't', 'and is not forgotten');
+$session->quit;
+is(keys_on_kafka(), 'first late early', 'its event comes when it commits');
+
+$node->safe_psql('postgres',
+	'BEGIN; ' . publish_sql('rolled back') . 'ROLLBACK; ' . publish_sql('after') .
+	  'SELECT outbox.wait_published()');
+is( keys_on_kafka(),
+	'first late early after',
+	'what was rolled back is not published');
+
+# To the log and back, losing and repeating nothing.
+$node->append_conf('postgresql.conf', "wal_level = logical\n");
+$node->restart;
+wait_for_state($node, 'postgres', 'streaming');
+$node->safe_psql('postgres',
+	publish_sql('streamed') . 'SELECT outbox.wait_published()');
+$node->poll_query_until('postgres',
+	"SELECT status = 'published' FROM outbox.events WHERE aggregate_id = 'streamed'"
+) or die 'the watermark does not move';
+$node->append_conf('postgresql.conf', "outbox.capture = poll\n");
+$node->reload;
+wait_for_state($node, 'postgres', 'polling');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'),
+	'0', 'polling drops the slot');
+$node->append_conf('postgresql.conf', "wal_level = replica\n");
+$node->restart;
+wait_for_state($node, 'postgres', 'polling');
+$node->safe_psql('postgres',
+	publish_sql('polled') . 'SELECT outbox.wait_published()');
+is( keys_on_kafka(),
+	'first late early after streamed polled',
+	'changing the way of capture loses and repeats nothing');
+
+# What is published long since costs nothing: the index leaves it out.
+$node->safe_psql('postgres', <<SQL);
+INSERT INTO outbox.event (event_id, aggregate_type, event_type, topic)
+SELECT gen_random_uuid(), 'Order', 'OrderCreated', '$topic.many' FROM generate_series(1, 50000);
+SELECT brin_summarize_new_values('outbox.event_0_xid_idx');
+ANALYZE outbox.event;
+SQL
+$node->poll_query_until('postgres',
+	"SELECT status = 'published' FROM outbox.events ORDER BY id DESC LIMIT 1")
+  or die 'the 50,000 are not published';
+like(
+	$node->safe_psql(
+		'postgres',
+		"EXPLAIN SELECT FROM outbox.event WHERE xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))"
+	),
+	qr/event_0_xid_idx/,
+	'a look at the table uses the index');
+$node->stop;
+
+done_testing();
