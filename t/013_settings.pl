@@ -53,13 +53,14 @@ like(
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'outbox'
 wal_level = replica
+outbox.capture = log
 CONF
 $node->restart;
 wait_for_state($node, 'postgres', 'waiting for configuration');
 like(
 	relay_status($node, 'postgres', 'last_error'),
 	qr/wal_level/,
-	'below wal_level = logical the relay waits and says so');
+	'with wal_level below what outbox.capture asks for, the relay waits and says so');
 publish($node, 'postgres', $topic, 'unlogged');
 is( $node->safe_psql('postgres',
 		"SELECT count(*) FROM outbox.events WHERE status = 'pending'"),
