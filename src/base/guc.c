@@ -19,6 +19,7 @@ int			outbox_max_databases = 64;
 int			outbox_max_event_size = 1000000;
 int			outbox_capture = CAPTURE_AUTO;
 int			outbox_poll_interval = 1000;
+int			outbox_max_slot_wal = 10240;
 
 static const struct config_enum_entry capture_modes[] = {
 	{"auto", CAPTURE_AUTO, false},
@@ -62,6 +63,13 @@ guc_init(void)
 							&outbox_poll_interval,
 							1000, 10, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("outbox.max_slot_wal",
+							"WAL that a relay's slot may hold while Kafka is away.",
+							"Above it the slot is given up, and the events are taken from the table later. -1 means no limit.",
+							&outbox_max_slot_wal,
+							10240, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("outbox");
 }

@@ -272,7 +272,7 @@ start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no free background worker slot for the outbox relay of database \"%s\"",
 						name),
-				 errdetail("Its events wait; the launcher keeps trying."),
+				 errdetail("If it holds the extension, its events wait; the launcher keeps trying."),
 				 errhint("Raise max_worker_processes and restart the server.")));
 	start->no_slot_reported = true;
 }

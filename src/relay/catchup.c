@@ -190,6 +190,8 @@ catchup_run(Relay *relay)
 	Watermark	reached;
 
 	relay->working_state = RELAY_CATCHING_UP;
+	/* A slot holds WAL: none before it can be of use. */
+	sender_wait_connected(relay);
 	relay_work(relay);
 	decode_slot_create();
 	reached.lsn = decode_confirmed();

@@ -358,6 +358,20 @@ decode_confirmed(void)
 }
 
 /*
+ * Bytes of WAL that the server keeps for the slot; 0 when there is none.
+ */
+uint64
+decode_held_wal(void)
+{
+	XLogRecPtr	now = GetXLogInsertRecPtr();
+
+	if (MyReplicationSlot == NULL ||
+		XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))
+		return 0;
+	return now - MyReplicationSlot->data.restart_lsn;
+}
+
+/*
  * Tells the slot that everything up to position is done with, so that the
  * server may remove that WAL.  Not necessarily saved to disk: see
  * decode_save_slot().

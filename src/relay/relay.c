@@ -176,6 +176,23 @@ handle_latch(Relay *relay)
 }
 
 /*
+ * While something is in the way, the slot holds WAL.  When that is too much,
+ * gives it up and starts over: the events are in the table as well.
+ */
+static void
+limit_wal(Relay *relay)
+{
+	if (relay->status.state == relay->working_state || outbox_max_slot_wal < 0 ||
+		decode_held_wal() / MEBIBYTE < outbox_max_slot_wal)
+		return;
+	ereport(LOG,
+			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
+			 errdetail("Nothing is lost: it takes the events from the table when Kafka is back.")));
+	decode_slot_drop();
+	relay_restart(relay);
+}
+
+/*
  * Waits for the latch, the producer, or the time-out in ms.
  */
 void
@@ -188,6 +205,7 @@ relay_wait(Relay *relay, long timeout_ms)
 	(void) WaitEventSetWait(relay->wait_set, timeout_ms, &event, 1,
 							PG_WAIT_EXTENSION);
 	handle_latch(relay);
+	limit_wal(relay);
 }
 
 /*

@@ -72,6 +72,7 @@ extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);
 extern void sender_drain(Relay *relay);
+extern void sender_wait_connected(Relay *relay);
 extern void sender_check_connection(Relay *relay);
 
 

@@ -237,6 +237,19 @@ sender_check_connection(Relay *relay)
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
 }
 
+/*
+ * Waits until Kafka can be reached.
+ */
+void
+sender_wait_connected(Relay *relay)
+{
+	while (sender_check_connection(relay), !relay->connected)
+	{
+		relay_wait(relay, 1000);
+		serve_producer(relay);
+	}
+}
+
 /* An event that cannot be sent now; shows why. */
 static void
 show_obstacle(Relay *relay, const Event *event, RelayState state,

@@ -75,16 +75,12 @@ settings_polling(void)
 static void
 wait_for_server_settings(Relay *relay)
 {
-	if (settings_polling())
-	{
-		if (decode_slot_condition() == SLOT_USABLE)
-			decode_slot_drop();
-		return;
-	}
-	while (wal_level < WAL_LEVEL_LOGICAL)
-		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server");
-	while (!plugin_is_allowed())
+	while (!settings_polling() && wal_level < WAL_LEVEL_LOGICAL)
+		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server, or set outbox.capture = auto");
+	while (!settings_polling() && !plugin_is_allowed())
 		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
+	if (settings_polling() && decode_slot_condition() == SLOT_USABLE)
+		decode_slot_drop();
 }
 
 /*

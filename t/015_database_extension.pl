@@ -1,0 +1,183 @@
+# DROP EXTENSION, in whatever way, ends the relay and its slot; CREATE
+# EXTENSION begins anew.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use OutboxTest;
+
+my $node = new_server('extension');
+
+sub publish
+{
+	my ($topic, $key) = @_;
+	$node->safe_psql('postgres',
+		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
+	);
+	return;
+}
+
+sub keys_in
+{
+	return join ' ', map { $_->{key} } @_;
+}
+
+sub is_gone
+{
+	my ($name) = @_;
+	ok( $node->poll_query_until(
+			'postgres',
+			"SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox relay') = 0"
+		),
+		"$name: relay and slot go away");
+	return;
+}
+
+# Creates the extension and publishes one event.
+sub begin_anew
+{
+	my ($name) = @_;
+	my $topic = topic_name('anew');
+	create_extension($node, 'postgres');
+	publish($topic, 'event');
+	is(keys_in(wait_for_events($topic, 1)),
+		'event', "$name: CREATE EXTENSION publishes");
+	return $topic;
+}
+
+begin_anew('first');
+my %ways = (
+	'DROP EXTENSION CASCADE' => 'DROP EXTENSION outbox CASCADE',
+	'DROP EXTENSION' => 'DROP SERVER kafka; DROP EXTENSION outbox',
+	'DROP SCHEMA CASCADE' => 'DROP SCHEMA outbox CASCADE',
+	'DROP EXTENSION in DO' =>
+	  q{DO $$ BEGIN DROP EXTENSION outbox CASCADE; END $$},
+	'DROP and CREATE in one transaction' =>
+	  'BEGIN; DROP EXTENSION outbox CASCADE; CREATE EXTENSION outbox; DROP EXTENSION outbox; COMMIT',
+	'PREPARE TRANSACTION' =>
+	  "BEGIN; DROP EXTENSION outbox CASCADE; PREPARE TRANSACTION 'drop'");
+
+foreach my $way (sort keys %ways)
+{
+	$node->safe_psql('postgres', $ways{$way});
+	if ($way eq 'PREPARE TRANSACTION')
+	{
+		is($node->safe_psql(
+				'postgres', 'SELECT count(*) FROM pg_replication_slots'),
+			1,
+			'a prepared DROP EXTENSION leaves the slot');
+		$node->safe_psql('postgres', "COMMIT PREPARED 'drop'");
+	}
+	is_gone($way);
+	begin_anew($way);
+}
+
+# ---------------------------------------------------------------------------
+# Rolled back
+
+my $topic = topic_name('rollback');
+publish($topic, 'before');
+$node->safe_psql('postgres',
+	"BEGIN;\nDROP EXTENSION outbox CASCADE;\nROLLBACK;\n");
+wait_for_state($node, 'postgres', 'streaming');
+publish($topic, 'after');
+is(keys_in(wait_for_events($topic, 2)),
+	'before after',
+	'a DROP EXTENSION that is rolled back leaves everything as it was');
+
+my ($result, $stdout, $stderr) =
+  $node->psql('postgres', 'DROP EXTENSION outbox');
+like($stderr, qr/because other objects depend on it/,
+	'DROP EXTENSION without CASCADE fails because of the server');
+wait_for_state($node, 'postgres', 'streaming');
+publish($topic, 'then');
+is(keys_in(wait_for_events($topic, 3)),
+	'before after then', 'and leaves everything as it was');
+
+$node->safe_psql('postgres', 'CREATE ROLE nobody');
+my $pid = relay_pid($node, 'postgres');
+($result, $stdout, $stderr) = $node->psql('postgres',
+	"SET ROLE nobody;\nDROP EXTENSION outbox CASCADE;\n");
+like(
+	$stderr,
+	qr/must be owner of extension outbox/,
+	'a stranger cannot drop the extension');
+($result, $stdout, $stderr) = $node->psql('postgres',
+	"SET ROLE nobody;\nDROP SCHEMA outbox CASCADE;\n");
+like($stderr, qr/must be owner of schema outbox/, 'nor its schema');
+is(relay_pid($node, 'postgres'), $pid, 'and does not disturb the relay');
+
+# ---------------------------------------------------------------------------
+# While the relay is busy
+
+set_bootstrap($node, 'postgres', closed_port());
+publish($topic, 'never');
+wait_for_state($node, 'postgres', 'waiting for kafka');
+cmp_ok(
+	seconds_of(
+		sub {
+			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
+		}),
+	'<', 4,
+	'DROP EXTENSION does not wait for Kafka while the relay waits with an event'
+);
+is_gone('waiting for Kafka');
+
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+publish($topic, 'never');
+create_server($node, 'postgres', closed_port());
+wait_for_state($node, 'postgres', 'waiting for kafka');
+cmp_ok(
+	seconds_of(
+		sub {
+			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
+		}),
+	'<', 4,
+	'DROP EXTENSION does not wait for Kafka while the relay catches up');
+is_gone('catching up');
+
+# The relay waits until transactions that are running have ended.
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; SELECT pg_current_xact_id()');
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+publish($topic, 'soon');
+create_server($node, 'postgres');
+$node->poll_query_until('postgres',
+	'SELECT count(*) = 1 FROM pg_replication_slots')
+  or die 'no slot is being created';
+cmp_ok(
+	seconds_of(
+		sub {
+			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
+		}),
+	'<', 4,
+	'DROP EXTENSION does not wait for transactions that the relay waits for');
+is_gone('creating the slot');
+$session->quit;
+
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+wait_for_state($node, 'postgres', 'waiting for configuration');
+$node->safe_psql('postgres', 'DROP EXTENSION outbox');
+is_gone('waiting for configuration');
+
+# No trace in the log of relays that lost their tables.
+unlike(
+	slurp_file($node->logfile),
+	qr/outbox (relay|launcher) .*ERROR:/,
+	'no relay ran into an error');
+
+# Settings that arrive by COMMIT PREPARED.
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+wait_for_state($node, 'postgres', 'waiting for configuration');
+$node->safe_psql('postgres',
+	"BEGIN; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '@{[kafka_bootstrap()]}'); PREPARE TRANSACTION 'settings'"
+);
+$node->safe_psql('postgres', "COMMIT PREPARED 'settings'");
+wait_for_state($node, 'postgres', 'streaming');
+pass('COMMIT PREPARED of Kafka settings makes the relay go on');
+
+$node->stop;
+done_testing();

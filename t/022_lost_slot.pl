@@ -1,0 +1,132 @@
+# A slot that is given up, invalidated or dropped: the table has the events.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $topic = make_topic(topic_name('slotless'));
+my $node = new_server('slots', "outbox.max_slot_wal = '32MB'\n");
+create_extension($node, 'postgres');
+my $published = 0;
+
+sub publish
+{
+	my ($count) = @_;
+	$node->safe_psql('postgres',
+		"SELECT outbox.publish('Order', (i % 7)::text, 'OrderCreated', to_jsonb(i), topic => '$topic') FROM generate_series($published + 1, $published + $count) i"
+	);
+	$published += $count;
+	return;
+}
+
+# What is on Kafka: how many events, how often they come, in order by key?
+sub check
+{
+	my ($what) = @_;
+	my @messages = wait_for_events($topic, $published);
+	my (%last, $disorder);
+	foreach (@messages)
+	{
+		$disorder++ if ($last{ $_->{key} } || 0) >= $_->{payload};
+		$last{ $_->{key} } = $_->{payload};
+	}
+	is(scalar @messages, $published, "$what: each event once");
+	ok(!$disorder, "$what: in order");
+	return;
+}
+
+sub kafka_away
+{
+	$node->safe_psql('postgres',
+		q{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '127.0.0.1:1')});
+	wait_for_state($node, 'postgres', 'waiting for kafka');
+	return;
+}
+
+sub kafka_back
+{
+	my $bootstrap = kafka_bootstrap();
+	$node->safe_psql('postgres',
+		qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '$bootstrap')});
+	wait_for_state($node, 'postgres', 'streaming');
+	return;
+}
+
+# WAL that has nothing to do with us, in megabytes.
+sub write_wal
+{
+	my ($megabytes) = @_;
+	$node->safe_psql('postgres', <<SQL);
+CREATE TABLE IF NOT EXISTS filler (data text);
+ALTER TABLE filler ALTER data SET STORAGE EXTERNAL;
+INSERT INTO filler SELECT repeat('x', 1000000) FROM generate_series(1, $megabytes);
+SELECT pg_switch_wal();
+CHECKPOINT;
+SQL
+	return;
+}
+
+sub slot_is_gone
+{
+	return $node->poll_query_until('postgres',
+		'SELECT count(*) = 0 FROM pg_replication_slots');
+}
+
+sub wait_for_watermark
+{
+	$node->poll_query_until('postgres',
+		"SELECT NOT EXISTS (SELECT FROM outbox.events WHERE status = 'pending')"
+	) or die 'the watermark does not move';
+	return;
+}
+
+publish(100);
+wait_for_watermark();
+
+# Kafka is away for so long that the slot holds too much.
+kafka_away();
+publish(100);
+write_wal(60);
+ok(slot_is_gone(), 'a slot that holds more than outbox.max_slot_wal is given up');
+publish(100);
+is( $node->safe_psql('postgres',
+		"SELECT count(*) FROM outbox.events WHERE status = 'pending'"),
+	'200',
+	'the events wait in the table');
+kafka_back();
+check('slot given up');
+publish(100);
+check('and afterwards');
+wait_for_watermark();
+
+# The server invalidates the slot.
+$node->append_conf('postgresql.conf',
+	"outbox.max_slot_wal = -1\nmax_slot_wal_keep_size = '16MB'\n");
+$node->reload;
+kafka_away();
+publish(100);
+write_wal(60);
+ok(slot_is_gone(), 'a slot that the server invalidated is dropped');
+publish(100);
+kafka_back();
+check('slot invalidated');
+wait_for_watermark();
+
+# Somebody drops the slot while the server's library is not loaded.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$node->restart;
+publish(100);
+$node->safe_psql('postgres',
+	'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+publish(100);
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'outbox'\n");
+$node->restart;
+wait_for_state($node, 'postgres', 'streaming');
+check('slot dropped by hand');
+$node->stop;
+
+done_testing();
