@@ -46,6 +46,7 @@
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/worker.h"
+#include "kafka/producer.h"
 
 #define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
@@ -399,6 +400,12 @@ outbox_launcher_main(Datum arg)
 	worker_setup_signals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	shmem_launcher_attach();
+	if (producer_library_is_old())
+		ereport(LOG,
+				(errmsg("librdkafka %s is old: it gives up its producer after some disconnects",
+						producer_library_version()),
+				 errdetail("A relay survives that by starting over."),
+				 errhint("Use librdkafka 2.12 or newer.")));
 
 	starts = MemoryContextAllocZero(TopMemoryContext,
 									sizeof(RelayStart) * outbox_max_databases);

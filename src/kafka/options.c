@@ -189,6 +189,8 @@ add_near_names(const char **dump, size_t n, const char *name,
 
 		for (int slot = 0; slot < MAX_HINTS; slot++)
 		{
+			if (nearest[slot] && strcmp(nearest[slot], dump[i]) == 0)
+				break;			/* some properties are in both dumps */
 			if (distance >= distances[slot])
 				continue;
 			for (int j = MAX_HINTS - 1; j > slot; j--)

@@ -533,3 +533,13 @@ producer_library_version(void)
 {
 	return rd_kafka_version_str();
 }
+
+/*
+ * Is it older than 2.3, which keeps an idempotent producer alive after
+ * disconnects that made it give up before?
+ */
+bool
+producer_library_is_old(void)
+{
+	return rd_kafka_version() < 0x02030000;
+}

@@ -104,5 +104,6 @@ extern TopicStatus producer_topic_status(Producer *producer,
 extern bool producer_connect(Producer *producer, int timeout_ms);
 extern SendResult producer_send(Producer *producer, const Message *message);
 extern const char *producer_library_version(void);
+extern bool producer_library_is_old(void);
 
 #endif							/* OUTBOX_KAFKA_PRODUCER_H */
