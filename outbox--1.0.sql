@@ -162,6 +162,37 @@ COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are ac
 COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 
+CREATE TABLE outbox.replay_job (
+    id             bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    since          timestamptz NOT NULL,
+    until          timestamptz NOT NULL,
+    aggregate_type text,
+    published      pg_snapshot NOT NULL,
+    last_id        bigint      NOT NULL,
+    through_id     bigint      NOT NULL,
+    total          bigint      NOT NULL,
+    sent           bigint      NOT NULL DEFAULT 0,
+    requested_by   name        NOT NULL DEFAULT session_user,
+    requested_at   timestamptz NOT NULL DEFAULT now(),
+    finished_at    timestamptz
+);
+CREATE TRIGGER wake_relay AFTER INSERT ON outbox.replay_job
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+COMMENT ON TABLE outbox.replay_job IS
+    'replays that were asked for, and how far each has come; delete a row to cancel it';
+COMMENT ON COLUMN outbox.replay_job.since IS 'events created from then on';
+COMMENT ON COLUMN outbox.replay_job.until IS 'up to then';
+COMMENT ON COLUMN outbox.replay_job.aggregate_type IS 'of this type only, when not NULL';
+COMMENT ON COLUMN outbox.replay_job.published IS 'what was published when it was asked for';
+COMMENT ON COLUMN outbox.replay_job.last_id IS 'id of the last event that was sent';
+COMMENT ON COLUMN outbox.replay_job.through_id IS 'id of the last event to send';
+COMMENT ON COLUMN outbox.replay_job.total IS 'number of events to send';
+COMMENT ON COLUMN outbox.replay_job.sent IS 'number of events that Kafka has acknowledged';
+COMMENT ON COLUMN outbox.replay_job.requested_by IS 'who asked';
+COMMENT ON COLUMN outbox.replay_job.requested_at IS 'when';
+COMMENT ON COLUMN outbox.replay_job.finished_at IS 'when all of it was on Kafka';
+
 -- What a dump of the database carries.
 SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.event_0', '');
@@ -249,6 +280,45 @@ END
 $$;
 COMMENT ON FUNCTION outbox.resume(boolean) IS
     'adopt a copied database: publish what its original had not published (true) or count it as done (false)';
+
+CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT now(), aggregate_type text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mark pg_snapshot;
+    events bigint;
+BEGIN
+    IF replay.since IS NULL OR replay.until IS NULL THEN
+        RAISE EXCEPTION 'since and until must not be NULL'
+            USING ERRCODE = 'null_value_not_allowed',
+                  HINT = 'Use ''-infinity'' for everything that is still in the table.';
+    END IF;
+    IF replay.since > replay.until THEN
+        RAISE EXCEPTION 'since is later than until'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('since is %s, until is %s.', replay.since, replay.until),
+                  HINT = 'Exchange them.';
+    END IF;
+    SELECT w.snapshot INTO mark FROM outbox.watermark w
+    WHERE w.home = outbox.home() ORDER BY w.id DESC LIMIT 1;
+    IF mark IS NULL THEN
+        RETURN 0;
+    END IF;
+
+    INSERT INTO outbox.replay_job AS j (since, until, aggregate_type, published, last_id, through_id, total)
+    SELECT replay.since, replay.until, replay.aggregate_type, mark, min(e.id) - 1, max(e.id), count(*)
+    FROM outbox.event e
+    WHERE e.created_at BETWEEN replay.since AND replay.until
+      AND (replay.aggregate_type IS NULL OR e.aggregate_type = replay.aggregate_type)
+      AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
+    HAVING count(*) > 0
+    RETURNING j.total INTO events;
+    RETURN coalesce(events, 0);
+END
+$$;
+COMMENT ON FUNCTION outbox.replay(timestamptz, timestamptz, text) IS
+    'send published events again, in order, with header "replay"; returns how many, outbox.replay_job shows the progress';
 
 --
 -- Kafka settings.

@@ -109,8 +109,8 @@ is(relay_status($node, 'db', 'state'),
 	'stopped', 'meanwhile stat_relay shows that no relay runs');
 like(
 	relay_status($node, 'db', 'last_error'),
-	qr/^the replication slot of the outbox relay exists and is not ours/,
-	'and why');
+	qr/^the replication slot of the outbox relay exists and is not ours \(Drop the slot "outbox_$oid" .*\)$/,
+	'and why, and what to do');
 is(relay_pid($node, 'postgres'), $pid, 'other databases do not notice');
 
 $node->safe_psql('db', "SELECT pg_drop_replication_slot('outbox_$oid')");
@@ -126,6 +126,27 @@ $node->safe_psql('db', "SELECT pg_terminate_backend($pid, 10000)");
 cmp_ok(
 	seconds_of(sub { wait_for_state($node, 'db', 'streaming') }),
 	'<', 2, 'after progress a relay is restarted at once again');
+$node->stop;
+
+# ---------------------------------------------------------------------------
+# No free replication slot
+
+$node = new_server('slots', "max_replication_slots = 1\n");
+$topic = topic_name('slots');
+$node->safe_psql('postgres',
+	"SELECT pg_create_physical_replication_slot('other')");
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+create_server($node, 'postgres');
+publish($node, 'postgres', $topic, 'event');
+wait_for_log($node, qr/outbox relay .*ERROR:  all replication slots are in use/);
+wait_for_state($node, 'postgres', 'stopped');
+like(
+	relay_status($node, 'postgres', 'last_error'),
+	qr/^all replication slots are in use \(.*max_replication_slots\.\)/,
+	'when no replication slot is free, stat_relay says so');
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('other')");
+is(keys_in(wait_for_events($topic, 1)),
+	'event', 'when one becomes free, the events arrive');
 $node->stop;
 
 # ---------------------------------------------------------------------------

@@ -56,21 +56,11 @@ my %ways = (
 	'DROP EXTENSION in DO' =>
 	  q{DO $$ BEGIN DROP EXTENSION outbox CASCADE; END $$},
 	'DROP and CREATE in one transaction' =>
-	  'BEGIN; DROP EXTENSION outbox CASCADE; CREATE EXTENSION outbox; DROP EXTENSION outbox; COMMIT',
-	'PREPARE TRANSACTION' =>
-	  "BEGIN; DROP EXTENSION outbox CASCADE; PREPARE TRANSACTION 'drop'");
+	  'BEGIN; DROP EXTENSION outbox CASCADE; CREATE EXTENSION outbox; DROP EXTENSION outbox; COMMIT');
 
 foreach my $way (sort keys %ways)
 {
 	$node->safe_psql('postgres', $ways{$way});
-	if ($way eq 'PREPARE TRANSACTION')
-	{
-		is($node->safe_psql(
-				'postgres', 'SELECT count(*) FROM pg_replication_slots'),
-			1,
-			'a prepared DROP EXTENSION leaves the slot');
-		$node->safe_psql('postgres', "COMMIT PREPARED 'drop'");
-	}
 	is_gone($way);
 	begin_anew($way);
 }
@@ -169,15 +159,28 @@ unlike(
 	qr/outbox (relay|launcher) .*ERROR:/,
 	'no relay ran into an error');
 
-# Settings that arrive by COMMIT PREPARED.
-$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+# ---------------------------------------------------------------------------
+# In prepared transactions
+
+$node->safe_psql('postgres',
+	"BEGIN; CREATE EXTENSION outbox; PREPARE TRANSACTION 'extension'");
+$node->safe_psql('postgres', "COMMIT PREPARED 'extension'");
 wait_for_state($node, 'postgres', 'waiting for configuration');
+pass('COMMIT PREPARED of CREATE EXTENSION brings a relay');
+
 $node->safe_psql('postgres',
 	"BEGIN; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '@{[kafka_bootstrap()]}'); PREPARE TRANSACTION 'settings'"
 );
 $node->safe_psql('postgres', "COMMIT PREPARED 'settings'");
 wait_for_state($node, 'postgres', 'streaming');
-pass('COMMIT PREPARED of Kafka settings makes the relay go on');
+pass('COMMIT PREPARED of Kafka settings makes it go on');
+
+$node->safe_psql('postgres',
+	"BEGIN; DROP EXTENSION outbox CASCADE; PREPARE TRANSACTION 'drop'");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'),
+	1, 'a prepared DROP EXTENSION leaves the slot');
+$node->safe_psql('postgres', "COMMIT PREPARED 'drop'");
+is_gone('COMMIT PREPARED of DROP EXTENSION');
 
 $node->stop;
 done_testing();

@@ -115,6 +115,7 @@ event_from_values(Event *event, const Datum *values, const bool *nulls)
 		DatumGetTimestampTz(values[EVENT_DELIVER_AT]);
 	event->created_at = nulls[EVENT_CREATED_AT] ? 0 :
 		DatumGetTimestampTz(values[EVENT_CREATED_AT]);
+	event->replay = false;
 	event->home = nulls[EVENT_HOME] ? 0 :
 		DatumGetInt32(values[EVENT_HOME]);
 	event->xid = nulls[EVENT_XID] ? 0 :

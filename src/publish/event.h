@@ -100,6 +100,7 @@ typedef struct Event
 	TimestampTz created_at;
 	uint64		xid;
 	int32		home;			/* database in which xid means something */
+	bool		replay;			/* sent again on request; not a column */
 } Event;
 
 extern bool event_tupdesc_matches(TupleDesc desc);

@@ -340,12 +340,13 @@ decode_next(XLogRecPtr limit)
 }
 
 /*
- * End of the last record decoded.
+ * End of the last record decoded, or where a decoder would be now when there
+ * is none.
  */
 XLogRecPtr
 decode_position(void)
 {
-	return context->reader->EndRecPtr;
+	return context ? context->reader->EndRecPtr : GetFlushRecPtr(NULL);
 }
 
 /*

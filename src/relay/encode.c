@@ -5,7 +5,8 @@
  *
  * By default the record is what consumers of an outbox know: the key is the
  * aggregate's id, the value the payload byte for byte, header "id" the
- * event's id as text, "type" its type, "aggregate_type" its aggregate's type.
+ * event's id as text, "type" its type, "aggregate_type" its aggregate's type,
+ * and "replay", with the value "true", marks an event that is sent again.
  * Further headers follow.  Text goes out as UTF-8.
  *
  * Pure: no I/O, no globals.  What is allocated lives in the current memory
@@ -140,6 +141,13 @@ encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
 	add_header(encoder, message, "type", 4, to_utf8(event->event_type));
 	add_header(encoder, message, "aggregate_type", 14,
 			   to_utf8(event->aggregate_type));
+	if (event->replay)
+		add_header(encoder, message, "replay", 6, (Slice)
+/**INDENT** Error@146: Unbalanced parens */
+				   {
+		"true", 4
+/**INDENT** Warning@148: Extra ) */
+	});
 	if (event->headers)
 		add_json_headers(encoder, message, event->headers);
 	message->headers = encoder->headers;

@@ -45,6 +45,7 @@
 #include "relay/decode.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
+#include "relay/replay.h"
 #include "relay/settings.h"
 #include "relay/watermark.h"
 
@@ -354,6 +355,7 @@ check_configuration(Relay *relay)
 
 	if (relay->configuration == shmem_relay_configuration())
 		return;
+	replay_look();
 	if (identity_check() != IDENTITY_SETTLED)
 		relay_restart(relay);
 	config = settings_load(relay);
@@ -411,7 +413,7 @@ stream(Relay *relay)
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
-		if (more)
+		if (replay_step(relay) || more)
 		{
 			relay_show(relay);
 			handle_latch(relay);
@@ -435,16 +437,16 @@ poll_table(Relay *relay)
 	relay->working_state = RELAY_POLLING;
 	while (settings_polling())
 	{
-		uint64		sent = catchup_poll(relay);
+		bool		more = catchup_poll(relay) > 0;
 
 		sender_check_connection(relay);
 		check_configuration(relay);
 		check_extension(relay);
 		show_now(relay);
-		if (sent == 0)
-			relay_wait(relay, outbox_poll_interval);
-		else
+		if (replay_step(relay) || more)
 			handle_latch(relay);
+		else
+			relay_wait(relay, outbox_poll_interval);
 	}
 	relay_restart(relay);
 }

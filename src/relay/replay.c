@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.c
+ *	  Sends published events again, on request.
+ *
+ * outbox.replay() leaves a row in outbox.replay_job.  Between two rounds of
+ * live traffic the relay sends a batch of the oldest job's events, out of the
+ * table, in the order of ids, each with the header "replay".  When the broker
+ * has acknowledged the batch, the job's position is stored with the next one,
+ * so a relay that starts over repeats one batch at most.
+ *
+ * A batch is only sent when nothing else is in flight: live events never wait
+ * for more than one batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/replay.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+
+#include "base/worker.h"
+#include "relay/decode.h"
+
+#define BATCH_EVENTS 500
+
+/* The columns are those of EventColumn, in their order. */
+#define NEXT_EVENTS \
+	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
+	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home" \
+	" FROM outbox.event e, outbox.replay_job j" \
+	" WHERE j.id OPERATOR(pg_catalog.=) $1" \
+	" AND e.id OPERATOR(pg_catalog.>) j.last_id" \
+	" AND e.id OPERATOR(pg_catalog.<=) j.through_id" \
+	" AND e.created_at OPERATOR(pg_catalog.>=) j.since" \
+	" AND e.created_at OPERATOR(pg_catalog.<=) j.until" \
+	" AND (j.aggregate_type IS NULL" \
+	"      OR e.aggregate_type OPERATOR(pg_catalog.=) j.aggregate_type)" \
+	" AND pg_catalog.pg_visible_in_snapshot(e.xid, j.published)" \
+	" AND e.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" ORDER BY e.id LIMIT $2"
+
+/* May there be a job?  Set when somebody asks, and when a relay starts. */
+static bool may_have_jobs = true;
+
+/* The job that the last batch belongs to, and what the batch amounts to. */
+static int64 current_job = 0;
+static int64 batch_last_id = 0;
+static int64 batch_events = 0;
+
+/*
+ * Somebody may have asked for a replay.
+ */
+void
+replay_look(void)
+{
+	may_have_jobs = true;
+}
+
+static bool
+run(const char *query, int nargs, Oid *types, Datum *args, int expected)
+{
+	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) != expected)
+		elog(ERROR, "query failed: %s", query);
+	return SPI_processed > 0;
+}
+
+/* Stores how far the current job has come, now that its batch is delivered. */
+static void
+store_progress(void)
+{
+	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
+	Datum		args[3] = {Int64GetDatum(current_job),
+		Int64GetDatum(batch_last_id),
+	Int64GetDatum(batch_events)};
+
+	run("UPDATE outbox.replay_job SET last_id = $2, sent = sent + $3 WHERE id = $1",
+		3, types, args, SPI_OK_UPDATE);
+	batch_events = 0;
+}
+
+/* The oldest job that is not finished; 0 when there is none. */
+static int64
+next_job(void)
+{
+	bool		isnull;
+
+	if (!run("SELECT id FROM outbox.replay_job WHERE finished_at IS NULL"
+			 " ORDER BY id LIMIT 1", 0, NULL, NULL, SPI_OK_SELECT))
+		return 0;
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Sends the rows of the last query. */
+static void
+send_batch(Relay *relay)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox replay",
+												  ALLOCSET_DEFAULT_SIZES);
+	SPITupleTable *rows = SPI_tuptable;
+	uint64		nrows = SPI_processed;
+
+	for (uint64 i = 0; i < nrows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Commit		commit = {0};
+		Event		event;
+
+		event_from_tuple(&event, rows->vals[i], rows->tupdesc);
+		event.replay = true;
+		commit.time = event.created_at;
+		sender_event(relay, &event, &commit);
+		batch_last_id = event.id;
+		batch_events++;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	ledger_close_commit(relay->ledger, decode_position());
+	MemoryContextDelete(context);
+}
+
+/* Sends the next batch of the current job, or finishes the job. */
+static void
+send_next_batch(Relay *relay)
+{
+	Oid			types[2] = {INT8OID, INT8OID};
+	Datum		args[2] = {Int64GetDatum(current_job),
+	Int64GetDatum(BATCH_EVENTS)};
+
+	if (run(NEXT_EVENTS, 2, types, args, SPI_OK_SELECT))
+		send_batch(relay);
+	else
+		run("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
+			" WHERE id = $1", 1, types, args, SPI_OK_UPDATE);
+}
+
+/*
+ * Sends a batch of events that are to be replayed, if there are any and
+ * nothing else is in flight.  Returns whether there may be more.  Call between
+ * records.
+ */
+bool
+replay_step(Relay *relay)
+{
+	if (!may_have_jobs || !ledger_is_empty(relay->ledger))
+		return false;
+
+	worker_begin_sql();
+	if (batch_events > 0)
+		store_progress();
+	current_job = next_job();
+	if (current_job != 0)
+		send_next_batch(relay);
+	else
+		may_have_jobs = false;
+	worker_commit_sql();
+	return may_have_jobs;
+}
