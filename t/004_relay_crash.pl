@@ -6,7 +6,7 @@ use warnings;
 
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 use OutboxTest;
 
@@ -14,7 +14,10 @@ my $total = 200_000;
 my $keys = 100;
 my $batch = 1000;    # events of a transaction
 
-my $node = new_server('crash', "restart_after_crash = on\n");
+my $node = new_server('crash', <<'CONF');
+restart_after_crash = on
+statement_timeout = '100s'
+CONF
 create_extension($node, 'postgres');
 
 sub sql
@@ -129,17 +132,17 @@ cmp_ok($duplicates, '<', $total / 2, 'relay killed: duplicates are bounded');
 
 ($type, $writer) = start_writer('Server');
 wait_for_acknowledged(60_000);
-my $postmaster = sql("SELECT pg_read_file('postmaster.pid')");
-$postmaster =~ s/\n.*//s;
-my @children = split ' ', `ps -o pid= --ppid $postmaster`;
+my ($postmaster) = sql("SELECT pg_read_file('postmaster.pid')") =~ /^(\d+)/;
+my @processes = ($postmaster, split ' ', `ps -o pid= --ppid $postmaster`);
 $node->kill9;
-kill 'KILL', @children;
+kill 'KILL', @processes;
 $writer->finish;
-$start = time;
+usleep(10_000) while grep { kill 0, $_ } @processes;
 $node->start;
+$start = time;
 $node->poll_query_until('postgres',
 	'SELECT events > 0 FROM outbox.stat_relay');
-diag(sprintf 'server killed: first event %.1f s after its start',
+diag(sprintf 'server killed: first event %.1f s after it takes connections',
 	time - $start);
 finish_writer($type);
 $duplicates = check_arrived($type, 'server killed');
@@ -154,11 +157,12 @@ set_bootstrap($node, 'postgres', kafka_bootstrap($kafka));
 wait_for_acknowledged(60_000);
 kafka('kill', $kafka);
 wait_for_state($node, 'postgres', 'waiting for kafka');
-$start = time;
 kafka('restart', $kafka);
+$start = time;
 $node->poll_query_until('postgres',
 	"SELECT state = 'streaming' FROM outbox.stat_relay");
-diag(sprintf 'broker killed: streaming %.1f s after its start', time - $start);
+diag(sprintf 'broker killed: streaming %.1f s after it serves again',
+	time - $start);
 ok($writer->finish, 'broker killed: the writer noticed nothing');
 wait_until_confirmed($node, 'postgres');
 $duplicates = check_arrived($type, 'broker killed', kafka_bootstrap($kafka));

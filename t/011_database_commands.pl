@@ -108,26 +108,47 @@ sub prepare_waiting
 	return;
 }
 
-# One whose relay catches up, inside of a transaction.
+# One whose relay catches up, inside of a transaction, and waits for a topic.
+my $strict =
+  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
+
 sub prepare_catching_up
 {
 	my ($db, $topic) = @_;
 	$node->safe_psql($db, 'CREATE EXTENSION outbox');
 	publish($db, $topic, 'before');
-	create_server($node, $db, closed_port());
-	wait_for_state($node, $db, 'waiting for kafka|catching up');
+	create_server($node, $db, kafka_bootstrap($strict));
+	wait_for_state($node, $db, 'waiting for kafka');
+	wait_for_transaction($node, $db);
 	return;
 }
 
+# One whose relay polls the table.
+sub prepare_polling
+{
+	my ($db, $topic) = @_;
+	$node->append_conf('postgresql.conf', "outbox.capture = poll\n");
+	$node->reload;
+	$node->safe_psql($db, 'CREATE EXTENSION outbox');
+	create_server($node, $db);
+	wait_for_state($node, $db, 'polling');
+	publish($db, $topic, 'before');
+	wait_for_events($topic, 1);
+	return;
+}
+
+# How to get there, the state it is, and the one when Kafka is there.
 my %situations = (
-	'streaming' => [ \&prepare_streaming, 'streaming' ],
-	'waiting with an event' => [ \&prepare_waiting, 'waiting for kafka' ],
+	'streaming' => [ \&prepare_streaming, 'streaming', 'streaming' ],
+	'waiting with an event' =>
+	  [ \&prepare_waiting, 'waiting for kafka', 'streaming' ],
 	'catching up' =>
-	  [ \&prepare_catching_up, 'waiting for kafka|catching up' ]);
+	  [ \&prepare_catching_up, 'waiting for kafka', 'streaming' ],
+	'polling' => [ \&prepare_polling, 'polling', 'polling' ]);
 
 foreach my $situation (sort keys %situations)
 {
-	my ($prepare, $state) = @{ $situations{$situation} };
+	my ($prepare, $state, $later) = @{ $situations{$situation} };
 	my $topic = topic_name('commands');
 
 	$node->safe_psql('postgres', 'CREATE DATABASE db');
@@ -152,23 +173,26 @@ foreach my $situation (sort keys %situations)
 	succeeds('DROP DATABASE copy', "$situation: DROP DATABASE of the copy");
 
 	publish('renamed', $topic, 'after');
-	set_bootstrap($node, 'renamed', kafka_bootstrap())
-	  unless $state eq 'streaming';
+	set_bootstrap($node, 'renamed', kafka_bootstrap()) if $state ne $later;
 	wait_for_events($topic, 2);
-	wait_for_state($node, 'renamed', 'streaming');
-	wait_until_confirmed($node, 'renamed');
+	wait_for_state($node, 'renamed', $later);
+	$node->poll_query_until('renamed',
+		"SELECT bool_and(status = 'published') FROM outbox.events")
+	  or die 'events are not published';
 	is(keys_in(consume($topic)),
 		'before after',
 		"$situation: events from before and after arrive once");
 
 	my $oid = oid_of('renamed');
-	is(slots($oid), 1, "$situation: the database has a slot");
-	set_bootstrap($node, 'renamed', closed_port())
-	  unless $state eq 'streaming';
+	is(slots($oid), $later eq 'polling' ? 0 : 1,
+		"$situation: the database has a slot unless its relay polls");
+	set_bootstrap($node, 'renamed', closed_port()) if $state ne $later;
 	publish('renamed', $topic, 'last');
 	succeeds('DROP DATABASE renamed WITH (FORCE)',
 		"$situation: DROP DATABASE WITH (FORCE)");
 	is(slots($oid), 0, "$situation: its slot went with it");
+	$node->append_conf('postgresql.conf', "outbox.capture = auto\n");
+	$node->reload;
 }
 
 # ---------------------------------------------------------------------------

@@ -57,14 +57,18 @@ stops_soon(
 
 create_server($node, 'postgres', closed_port());
 stops_soon(
-	'catching up without a broker',
+	'no broker listens yet',
+	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+
+# A broker that does not have the topic.
+my $strict =
+  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
+set_bootstrap($node, 'postgres', kafka_bootstrap($strict));
+stops_soon(
+	'catching up',
 	sub {
 		wait_for_state($node, 'postgres', 'waiting for kafka');
-		is( $node->safe_psql('postgres',
-				"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox relay' AND backend_xmin IS NOT NULL"
-			),
-			1,
-			'the relay is catching up');
+		wait_for_transaction($node, 'postgres');
 	});
 
 set_bootstrap($node, 'postgres', kafka_bootstrap());
@@ -82,6 +86,15 @@ publish(1);
 stops_soon(
 	'no broker listens',
 	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+
+$node->append_conf('postgresql.conf', "outbox.capture = poll\n");
+stops_soon(
+	'polling without a broker',
+	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+set_bootstrap($node, 'postgres', kafka_bootstrap());
+stops_soon('polling', sub { wait_for_state($node, 'postgres', 'polling') });
+$node->append_conf('postgresql.conf', "outbox.capture = auto\n");
+$node->restart;
 
 set_bootstrap($node, 'postgres', 'no-such-host.invalid:9092');
 stops_soon(

@@ -116,10 +116,13 @@ cmp_ok(
 );
 is_gone('waiting for Kafka');
 
+my $strict =
+  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 publish($topic, 'never');
-create_server($node, 'postgres', closed_port());
+create_server($node, 'postgres', kafka_bootstrap($strict));
 wait_for_state($node, 'postgres', 'waiting for kafka');
+wait_for_transaction($node, 'postgres');
 cmp_ok(
 	seconds_of(
 		sub {

@@ -89,6 +89,32 @@ is(join(' ', map { $_->{key} } wait_for_events($topic, 4)),
 	'1 2 3 4', 'and after all of that the next event arrives');
 
 # ---------------------------------------------------------------------------
+# The same, when it polls the table
+
+$node->append_conf('postgresql.conf', "outbox.capture = poll\n");
+$node->reload;
+wait_for_state($node, 'idle', 'polling');
+my $pid = relay_pid($node, 'idle');
+publish('idle', 5);
+$node->poll_query_until('idle',
+	"SELECT bool_and(status = 'published') FROM outbox.events")
+  or die 'the event is not published';
+# The library reports statistics every 5 seconds.
+ok( $node->poll_query_until(
+		'idle',
+		"SELECT round_trip_ms IS NOT NULL AND started_at < now() - interval '6 s' FROM outbox.stat_relay"
+	),
+	'a polling relay has statistics of the library');
+ok( $node->poll_query_until(
+		'idle',
+		"SELECT backend_xmin IS NULL AND backend_xid IS NULL AND xact_start IS NULL FROM pg_stat_activity WHERE backend_type = 'outbox relay'"
+	),
+	'and no transaction open');
+is($node->safe_psql('idle', 'SELECT count(*) FROM pg_replication_slots'),
+	0, 'and no slot');
+is(relay_pid($node, 'idle'), $pid, 'and runs on');
+
+# ---------------------------------------------------------------------------
 # A dump carries what there is, and restores
 
 $node->stop;

@@ -22,7 +22,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
-  relay_pid seconds_of set_bootstrap closed_port);
+  relay_pid seconds_of set_bootstrap closed_port wait_for_transaction);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -225,17 +225,17 @@ sub wait_until_confirmed
 	return;
 }
 
-# Starts a psql with a script beside the test; finish() the result.
+# Starts a psql that runs a command beside the test; finish() the result.
 sub start_psql
 {
-	my ($node, $db, $script, @options) = @_;
+	my ($node, $db, $command) = @_;
 	my ($output, $errors) = ('', '');
 	return IPC::Run::start(
 		[
-			$node->installed_command('psql'), '-XAtq', '-d',
-			$node->connstr($db), @options
+			$node->installed_command('psql'), '-XAtq',
+			'-d', $node->connstr($db), '-c', $command
 		],
-		'<', \$script, '>', \$output, '2>', \$errors);
+		'<', \undef, '>', \$output, '2>', \$errors);
 }
 
 # Sends a signal to the nodes of a Kafka, such as STOP to freeze it.
@@ -294,6 +294,17 @@ sub set_bootstrap
 sub closed_port
 {
 	return '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
+}
+
+# Waits until the relay of a database has a transaction open, which is how it
+# catches up.
+sub wait_for_transaction
+{
+	my ($node, $db) = @_;
+	$node->poll_query_until($db,
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'outbox relay' AND datname = current_database() AND backend_xmin IS NOT NULL"
+	) or die "the relay has no transaction open\n";
+	return;
 }
 
 1;

@@ -154,7 +154,7 @@ ask_databases(int listed)
 static void
 report_full(const DatabaseInfo *list, int n)
 {
-	if (unasked == NIL || full_reported)
+	if (unasked == NIL || n < outbox_max_databases || full_reported)
 		return;
 	for (int i = 0; i < n; i++)
 		if (list[i].pid == 0 || list[i].looking)
@@ -384,6 +384,8 @@ tend_all_databases(DatabaseInfo *list)
 	n = shmem_list_databases(list, outbox_max_databases);
 	ask_databases(n);
 	report_full(list, n);
+	if (unasked != NIL && !full_reported)
+		return LOOKING_RETRY_MS;
 	if (next == DT_NOEND)
 		return -1;
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;

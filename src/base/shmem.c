@@ -3,12 +3,8 @@
  * shmem.c
  *	  The registry of databases in shared memory.
  *
- * Locking: "lock" protects the registry, that is every field of an entry
- * that is not said to be otherwise.  A relay's status has a spinlock of its
- * own, because a monitoring query must not wait for anybody.  Backends read
- * "database" and "relay_latch" without a lock when they commit: a stale latch
- * belongs to some other process and costs it one spurious wake-up, since
- * latches of processes are never freed.
+ * This is what backends and the launcher do with it; relays are in
+ * shmem_relay.c, the layout and its locking in registry.h.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,69 +15,21 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
-#include "storage/spin.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "base/registry.h"
 
 /* How long a relay may take to leave before it is told by a signal. */
 #define LEAVE_GRACE_MS 1000
 
-/*
- * The last snapshot of a relay that polls.  When more transactions were
- * running than it has room for, "xmin" alone counts.
- */
-#define POLLED_XIDS 64
-
-typedef struct PolledSnapshot
-{
-	uint64		xmin;
-	uint64		xmax;
-	int			nxids;			/* running ones; -1 for too many */
-	uint64		xids[POLLED_XIDS];
-} PolledSnapshot;
-
-typedef struct DatabaseEntry
-{
-	Oid			database;		/* InvalidOid when the entry is free */
-	pid_t		pid;			/* its relay, 0 when there is none */
-	Latch	   *relay_latch;	/* latch of that process */
-	bool		absent;			/* relay found that there is no extension */
-	int			holds;			/* utility commands that want nobody there */
-	int			failures;		/* starts since the last progress */
-	uint64		requests;		/* times that somebody asked for a relay */
-	uint64		configuration;	/* grows when Kafka settings may have changed */
-	RelayHandover handover;		/* only relays touch it */
-	ConditionVariable left;		/* signalled when pid becomes 0 */
-	ConditionVariable moved;	/* signalled when published moves */
-	slock_t		mutex;			/* protects what follows */
-	XLogRecPtr	published;		/* everything committed before is on Kafka */
-	PolledSnapshot polled;		/* so is everything that it shows */
-	RelayStatus status;
-} DatabaseEntry;
-
-typedef struct Registry
-{
-	LWLock	   *lock;
-	Latch	   *launcher_latch; /* NULL while there is no launcher */
-	bool		overflowed;		/* a request found no room */
-	bool		prepared_changes;	/* see shmem_set_prepared_changes */
-	int			size;
-	DatabaseEntry entries[FLEXIBLE_ARRAY_MEMBER];
-} Registry;
-
-static Registry *registry = NULL;
-static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
+Registry   *registry = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-static emit_log_hook_type prev_emit_log_hook = NULL;
-static char last_words[RELAY_ERROR_LEN];	/* the error that ends this relay */
 
 static Size
 registry_size(void)
@@ -146,9 +94,11 @@ shmem_available(void)
 	return registry != NULL;
 }
 
-/* The entry of a database, or NULL.  Needs the lock, or tolerance. */
-static DatabaseEntry *
-find_entry(Oid database)
+/*
+ * The entry of a database, or NULL.  Needs the lock, or tolerance.
+ */
+DatabaseEntry *
+registry_find(Oid database)
 {
 	if (registry == NULL)
 		return NULL;
@@ -162,11 +112,11 @@ find_entry(Oid database)
 static DatabaseEntry *
 find_or_make_entry(Oid database)
 {
-	DatabaseEntry *entry = find_entry(database);
+	DatabaseEntry *entry = registry_find(database);
 
 	if (entry != NULL)
 		return entry;
-	entry = find_entry(InvalidOid);
+	entry = registry_find(InvalidOid);
 	if (entry == NULL)
 		return NULL;
 
@@ -186,8 +136,11 @@ find_or_make_entry(Oid database)
 	return entry;
 }
 
-static void
-wake_launcher(void)
+/*
+ * Makes the launcher look at the registry.  Needs the lock.
+ */
+void
+registry_wake_launcher(void)
 {
 	if (registry->launcher_latch)
 		SetLatch(registry->launcher_latch);
@@ -199,7 +152,7 @@ wake_launcher(void)
 void
 shmem_wake_relay(Oid database)
 {
-	DatabaseEntry *entry = find_entry(database);
+	DatabaseEntry *entry = registry_find(database);
 	Latch	   *latch = entry ? entry->relay_latch : NULL;
 
 	if (latch)
@@ -231,7 +184,7 @@ shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													timeout_ms);
-	DatabaseEntry *entry = find_entry(database);
+	DatabaseEntry *entry = registry_find(database);
 	bool		published = false;
 
 	while (entry != NULL && !published)
@@ -278,7 +231,7 @@ shmem_request_relay(Oid database)
 	}
 	else
 		registry->overflowed = true;
-	wake_launcher();
+	registry_wake_launcher();
 	LWLockRelease(registry->lock);
 	return entry != NULL;
 }
@@ -294,7 +247,7 @@ shmem_configuration_changed(Oid database)
 	if (registry == NULL)
 		return;
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
+	entry = registry_find(database);
 	if (entry != NULL)
 	{
 		entry->configuration++;
@@ -338,7 +291,7 @@ shmem_hold_database(Oid database)
 		return false;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
+	entry = registry_find(database);
 	if (entry != NULL)
 	{
 		entry->holds++;
@@ -355,7 +308,7 @@ shmem_hold_database(Oid database)
 void
 shmem_wait_for_leave(Oid database)
 {
-	DatabaseEntry *entry = find_entry(database);
+	DatabaseEntry *entry = registry_find(database);
 	TimestampTz since = GetCurrentTimestamp();
 
 	ConditionVariablePrepareToSleep(&entry->left);
@@ -386,12 +339,12 @@ shmem_release_database(Oid database)
 	DatabaseEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
+	entry = registry_find(database);
 	if (entry != NULL && entry->holds > 0)
 	{
 		entry->holds--;
 		entry->failures = 0;
-		wake_launcher();
+		registry_wake_launcher();
 	}
 	LWLockRelease(registry->lock);
 }
@@ -403,7 +356,7 @@ shmem_release_database(Oid database)
 bool
 shmem_read_status(Oid database, RelayStatus *status, pid_t *pid)
 {
-	DatabaseEntry *entry = find_entry(database);
+	DatabaseEntry *entry = registry_find(database);
 
 	if (entry == NULL)
 		return false;
@@ -440,7 +393,7 @@ shmem_launcher_attach(void)
 bool
 shmem_full(void)
 {
-	return registry != NULL && find_entry(InvalidOid) == NULL;
+	return registry != NULL && registry_find(InvalidOid) == NULL;
 }
 
 /*
@@ -469,7 +422,7 @@ shmem_forget_database(const DatabaseInfo *info)
 	DatabaseEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(info->database);
+	entry = registry_find(info->database);
 	if (entry != NULL && entry->pid == 0 && entry->holds == 0 &&
 		entry->requests == info->requests)
 		entry->database = InvalidOid;
@@ -517,7 +470,7 @@ shmem_count_start(Oid database, bool afresh)
 	DatabaseEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
+	entry = registry_find(database);
 	if (entry != NULL)
 		entry->failures = afresh ? 1 : entry->failures + 1;
 	LWLockRelease(registry->lock);
@@ -532,7 +485,7 @@ shmem_report_failure(Oid database, const char *message)
 	DatabaseEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = find_entry(database);
+	entry = registry_find(database);
 	if (entry != NULL)
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -544,216 +497,4 @@ shmem_report_failure(Oid database, const char *message)
 		SpinLockRelease(&entry->mutex);
 	}
 	LWLockRelease(registry->lock);
-}
-
-/* Keeps the error that is about to end this relay. */
-static void
-keep_last_words(ErrorData * error)
-{
-	if (prev_emit_log_hook)
-		prev_emit_log_hook(error);
-	if (error->elevel >= ERROR && error->message &&
-		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
-		snprintf(last_words, sizeof(last_words), error->hint ? "%s (%s)" : "%s",
-				 error->message, error->hint);
-}
-
-/*
- * Runs after the process has left the database's proc array entry, so that
- * whoever waits for us finds the database free.
- */
-static void
-relay_detach(int code, Datum arg)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	my_entry->pid = 0;
-	my_entry->relay_latch = NULL;
-	SpinLockAcquire(&my_entry->mutex);
-	my_entry->status.state = RELAY_STOPPED;
-	my_entry->status.in_flight = 0;
-	if (last_words[0] != '\0')
-	{
-		strlcpy(my_entry->status.error, last_words, RELAY_ERROR_LEN);
-		my_entry->status.error_at = now;
-	}
-	SpinLockRelease(&my_entry->mutex);
-	wake_launcher();
-	LWLockRelease(registry->lock);
-	ConditionVariableBroadcast(&my_entry->left);
-}
-
-/*
- * Makes this process the relay of a database, whose status will show the
- * error that ends it, if one does.  Must come before it connects there.
- * Returns false when it must not: the database is held, unknown, or
- * has a relay.
- */
-bool
-shmem_relay_attach(Oid database)
-{
-	DatabaseEntry *entry;
-	bool		attached = false;
-
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = find_entry(database);
-	if (entry != NULL && entry->holds == 0 && entry->pid == 0)
-	{
-		entry->pid = MyProcPid;
-		entry->relay_latch = MyLatch;
-		attached = true;
-	}
-	LWLockRelease(registry->lock);
-	if (!attached)
-		return false;
-
-	my_entry = entry;
-	on_shmem_exit(relay_detach, (Datum) 0);
-	prev_emit_log_hook = emit_log_hook;
-	emit_log_hook = keep_last_words;
-	return true;
-}
-
-/*
- * How often somebody asked for this relay; to be read before the relay looks
- * for the extension.
- */
-uint64
-shmem_relay_requests(void)
-{
-	uint64		requests;
-
-	LWLockAcquire(registry->lock, LW_SHARED);
-	requests = my_entry->requests;
-	LWLockRelease(registry->lock);
-	return requests;
-}
-
-/*
- * The relay found no extension.  Returns false when somebody asked again
- * since "requests" was read, so that it must look once more.
- */
-bool
-shmem_relay_absent(uint64 requests)
-{
-	bool		absent;
-
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	absent = my_entry->requests == requests;
-	if (absent)
-		my_entry->absent = true;
-	LWLockRelease(registry->lock);
-	return absent;
-}
-
-/*
- * Shows the relay's status to everybody.
- */
-void
-shmem_relay_publish(const RelayStatus *status)
-{
-	SpinLockAcquire(&my_entry->mutex);
-	my_entry->status = *status;
-	SpinLockRelease(&my_entry->mutex);
-}
-
-/*
- * Reads what the relay before this one published, so that counters go on.
- */
-void
-shmem_relay_load(RelayStatus *status)
-{
-	SpinLockAcquire(&my_entry->mutex);
-	*status = my_entry->status;
-	SpinLockRelease(&my_entry->mutex);
-}
-
-/*
- * Does a utility command want us to leave?  Read without a lock: our latch is
- * set after it changes.
- */
-bool
-shmem_relay_must_leave(void)
-{
-	return my_entry->holds > 0;
-}
-
-/*
- * A number that grows whenever the Kafka settings may have changed.  Read
- * without a lock, as above.
- */
-uint64
-shmem_relay_configuration(void)
-{
-	return my_entry->configuration;
-}
-
-/*
- * The relay works: the next start needs no back-off.
- */
-void
-shmem_relay_progress(void)
-{
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	my_entry->failures = 0;
-	LWLockRelease(registry->lock);
-}
-
-/*
- * Everything committed before position is on Kafka: tells those who wait.
- */
-void
-shmem_relay_published(XLogRecPtr position)
-{
-	SpinLockAcquire(&my_entry->mutex);
-	my_entry->published = position;
-	SpinLockRelease(&my_entry->mutex);
-	ConditionVariableBroadcast(&my_entry->moved);
-}
-
-/*
- * Everything that a snapshot shows is on Kafka: tells those who wait.  The
- * snapshot is a pg_snapshot as text.
- */
-void
-shmem_relay_polled(const char *snapshot)
-{
-	PolledSnapshot polled = {0};
-	char	   *rest;
-
-	polled.xmin = strtoull(snapshot, &rest, 10);
-	polled.xmax = strtoull(rest + 1, &rest, 10);
-	while (rest[0] != '\0' && rest[1] != '\0' && polled.nxids >= 0)
-	{
-		uint64		xid = strtoull(rest + 1, &rest, 10);
-
-		if (polled.nxids == POLLED_XIDS)
-			polled.nxids = -1;
-		else
-			polled.xids[polled.nxids++] = xid;
-	}
-
-	SpinLockAcquire(&my_entry->mutex);
-	my_entry->polled = polled;
-	SpinLockRelease(&my_entry->mutex);
-	ConditionVariableBroadcast(&my_entry->moved);
-}
-
-/*
- * What the relay before this one left.
- */
-void
-shmem_relay_get_handover(RelayHandover *handover)
-{
-	*handover = my_entry->handover;
-}
-
-/*
- * Leaves something to the next relay.
- */
-void
-shmem_relay_set_handover(const RelayHandover *handover)
-{
-	my_entry->handover = *handover;
 }

@@ -30,7 +30,7 @@ typedef struct Destruction
 {
 	rd_kafka_t *handle;
 	int			done;			/* end of a pipe, closed when it is done */
-}			Destruction;
+} Destruction;
 
 static void *
 destroy_main(void *arg)
@@ -75,11 +75,13 @@ destroy_handle(rd_kafka_t *handle)
 	sigset_t	before;
 	int			fds[2];
 
-	if (pipe2(fds, O_CLOEXEC) != 0)
+	if (pipe(fds) != 0)
 	{
 		rd_kafka_destroy(handle);
 		return;
 	}
+	(void) fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+	(void) fcntl(fds[1], F_SETFD, FD_CLOEXEC);
 
 	/* The thread inherits our mask, and must leave our signals to us. */
 	sigfillset(&all);

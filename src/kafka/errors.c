@@ -14,7 +14,7 @@
 #include "kafka/errors.h"
 
 /*
- * What a delivery report's, or a metadata answer's, error means.
+ * What the error of a delivery report, or of a metadata answer, means.
  */
 DeliveryResult
 errors_classify(rd_kafka_resp_err_t error)
@@ -34,12 +34,15 @@ errors_classify(rd_kafka_resp_err_t error)
 		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
 		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
 		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
 		case RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE:
-		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 			return DELIVERY_REFUSED;
 
 		case RD_KAFKA_RESP_ERR__PURGE_QUEUE:
 		case RD_KAFKA_RESP_ERR__PURGE_INFLIGHT:
+		case RD_KAFKA_RESP_ERR__DESTROY:
 		case RD_KAFKA_RESP_ERR__FATAL:
 		case RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE:
 			return DELIVERY_PURGED;

@@ -45,7 +45,8 @@ typedef enum SendResult
 {
 	SEND_QUEUED,				/* a delivery report will follow */
 	SEND_QUEUE_FULL,			/* poll, wait, try again */
-	SEND_REFUSED,				/* this message can never be sent */
+	SEND_REFUSED,				/* this message cannot be sent: it is too
+								 * large, or the topic has gone */
 	SEND_FATAL					/* the producer is beyond use: close it */
 } SendResult;
 
@@ -56,8 +57,8 @@ typedef enum DeliveryResult
 	DELIVERY_RETRY,				/* not the message's fault: send it again */
 	DELIVERY_REFUSED,			/* the broker will never take it, or a
 								 * neighbour in its batch */
-	DELIVERY_PURGED				/* never sent: the producer went fatal or was
-								 * purged */
+	DELIVERY_PURGED				/* given up because of another message: the
+								 * producer went fatal or was purged */
 } DeliveryResult;
 
 typedef struct Delivery

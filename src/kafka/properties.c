@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 
@@ -35,9 +36,9 @@ static const PropertyRule rules[] = {
 	"Without idempotence a retry could duplicate events or change their order."},
 	{"enable.gapless.guarantee", "true",
 	"Without it, events could overtake one of the same key that the broker refused."},
-	{"acks", "-1",
+	{"acks", "all, -1",
 	"An event counts as published only when all in-sync replicas have it."},
-	{"request.required.acks", "-1",
+	{"request.required.acks", "all, -1",
 	"An event counts as published only when all in-sync replicas have it."},
 	{"message.timeout.ms", "0",
 	"Outbox never gives an event up because a clock ran out."},
@@ -47,9 +48,9 @@ static const PropertyRule rules[] = {
 	"Without retries, every lost connection would break the pipeline."},
 	{"message.send.max.retries", "!0",
 	"Without retries, every lost connection would break the pipeline."},
-	{"max.in.flight", "1,2,3,4,5",
+	{"max.in.flight", "1, 2, 3, 4, 5",
 	"Kafka keeps the order of no more than 5 requests."},
-	{"max.in.flight.requests.per.connection", "1,2,3,4,5",
+	{"max.in.flight.requests.per.connection", "1, 2, 3, 4, 5",
 	"Kafka keeps the order of no more than 5 requests."},
 	{"queuing.strategy", "fifo",
 	"Events of one key must be sent in order."},
@@ -93,9 +94,9 @@ static const PropertyRule rules[] = {
 	"Outbox lets librdkafka refresh its tokens itself."},
 
 	/* A value that librdkafka would check only later */
-	{"sasl.mechanism", "GSSAPI,PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+	{"sasl.mechanism", "GSSAPI, PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
 	"librdkafka has no such SASL mechanism."},
-	{"sasl.mechanisms", "GSSAPI,PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+	{"sasl.mechanisms", "GSSAPI, PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
 	"librdkafka has no such SASL mechanism."},
 };
 
@@ -148,7 +149,7 @@ matches_any(const char *name, const char *const *patterns, int npatterns)
 /*
  * Returns the rule about a property, or NULL when it may be set freely.
  */
-const		PropertyRule *
+const PropertyRule *
 property_rule(const char *name)
 {
 	for (int i = 0; i < lengthof(rules); i++)
@@ -162,7 +163,7 @@ property_rule(const char *name)
  * it?
  */
 bool
-property_rule_allows(const PropertyRule * rule, const char *value)
+property_rule_allows(const PropertyRule *rule, const char *value)
 {
 	const char *p = rule->values;
 	size_t		len = strlen(value);
@@ -179,7 +180,7 @@ property_rule_allows(const PropertyRule * rule, const char *value)
 			return true;
 		if (p[n] == '\0')
 			return false;
-		p += n + 1;
+		p += n + strlen(", ");
 	}
 }
 
@@ -229,6 +230,18 @@ property_is_broker_list(const char *name)
 {
 	return strcmp(name, "bootstrap.servers") == 0 ||
 		strcmp(name, "metadata.broker.list") == 0;
+}
+
+/*
+ * Does it begin with the "topic." that librdkafka tolerates in front of some
+ * names?  A second name for everything would slip past the rules.
+ */
+bool
+property_is_prefixed(const char *name)
+{
+	return strncmp(name, "topic.", 6) == 0 &&
+		strncmp(name, "topic.metadata.", 15) != 0 &&
+		strcmp(name, "topic.blacklist") != 0;
 }
 
 /*
@@ -317,16 +330,19 @@ char *
 property_nearest_names(const char *name)
 {
 	char	   *table = library_table();
-	int			best = Min(NEAR_DISTANCE, (int) strlen(name) / 2);
 	int			count = 0;
+	int			best;
 	StringInfoData names;
 	char	   *line;
 
+	if (property_is_prefixed(name))
+		name += strlen("topic.");
+	best = Min(NEAR_DISTANCE, (int) strlen(name) / 2);
 	initStringInfo(&names);
 	while ((line = strsep(&table, "\n")) != NULL)
 	{
 		char	   *candidate = next_column(&line);
-		const		PropertyRule *rule = property_rule(candidate);
+		const PropertyRule *rule = property_rule(candidate);
 		int			d = distance(name, candidate, best);
 
 		/* some properties are listed twice: see whether we have it */

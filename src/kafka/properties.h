@@ -10,26 +10,25 @@
 
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
-
 /*
- * A property that the administrator may not set freely.  values is a list
- * separated by commas, of values as librdkafka prints them; NULL when the
- * property may not be set at all.
+ * A property that the administrator may not set freely.  values lists what it
+ * may be, as librdkafka prints it and as people write it, separated by ", ";
+ * "!value" stands for any other value, NULL for none at all.
  */
 typedef struct PropertyRule
 {
 	const char *pattern;		/* a name; "*" stands for any start or end */
 	const char *values;
 	const char *reason;			/* a sentence */
-}			PropertyRule;
+} PropertyRule;
 
 extern const PropertyRule *property_rule(const char *name);
-extern bool property_rule_allows(const PropertyRule * rule, const char *value);
+extern bool property_rule_allows(const PropertyRule *rule, const char *value);
 extern bool property_is_secret(const char *name);
 extern bool property_is_security(const char *name);
 extern bool property_names_file(const char *name);
 extern bool property_feeds_shell(const char *name);
+extern bool property_is_prefixed(const char *name);
 extern bool property_is_broker_list(const char *name);
 extern char *property_valid_values(const char *name);
 extern char *property_nearest_names(const char *name);

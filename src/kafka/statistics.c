@@ -10,13 +10,13 @@
  */
 #include "postgres.h"
 
-#include "kafka/statistics.h"
-
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+
+#include "kafka/statistics.h"
 
 /* A member of an object by name; NULL when it is not there. */
 static JsonbValue *
@@ -37,58 +37,85 @@ number(JsonbContainer *object, const char *name)
 											 NumericGetDatum(value->val.numeric)));
 }
 
+/* What is added up over the brokers. */
+typedef struct Sums
+{
+	int64		retries;
+	int64		round_trips;	/* of brokers that answered lately */
+	int			answering;		/* how many those are */
+	bool		connected;
+} Sums;
+
 /* Adds one broker's numbers. */
 static void
-add_broker(JsonbContainer *broker, ProducerStats *stats, int64 *round_trips,
-		   int *nbrokers)
+add_broker(JsonbContainer *broker, Sums *sums)
 {
 	JsonbValue *state = member(broker, "state");
 	JsonbValue *rtt = member(broker, "rtt");
-	int64		average = rtt && rtt->type == jbvBinary ?
-	number(rtt->val.binary.data, "avg") : 0;
+	int64		average = 0;
 
-	stats->retries += number(broker, "txretries");
-	if (state && state->type == jbvString && state->val.string.len == 2 &&
-		memcmp(state->val.string.val, "UP", 2) == 0)
-		stats->connected = true;
+	if (rtt && rtt->type == jbvBinary)
+		average = number(rtt->val.binary.data, "avg");
 	if (average > 0)
 	{
-		*round_trips += average;
-		(*nbrokers)++;
+		sums->round_trips += average;
+		sums->answering++;
 	}
+	sums->retries += number(broker, "txretries");
+	if (state && state->type == jbvString && state->val.string.len == 2 &&
+		memcmp(state->val.string.val, "UP", 2) == 0)
+		sums->connected = true;
+}
+
+/* Reads the JSON; raises an error when it is not JSON. */
+static void
+add_brokers(const char *json, Sums *sums)
+{
+	Jsonb	   *all = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+														 CStringGetDatum(json)));
+	JsonbValue *brokers = member(&all->root, "brokers");
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	if (brokers == NULL || brokers->type != jbvBinary)
+		return;
+	it = JsonbIteratorInit(brokers->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+		if (token == WJB_VALUE && value.type == jbvBinary)
+			add_broker(value.val.binary.data, sums);
 }
 
 /*
  * Updates stats from librdkafka's statistics.  Keeps the last round trip when
  * nothing was sent since.
+ *
+ * librdkafka does not escape what it writes (client.id may hold a quote), so
+ * what is no JSON is passed over.  Raises no error.
  */
 void
 statistics_parse(const char *json, ProducerStats *stats)
 {
+	MemoryContext old = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox statistics",
 												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Jsonb	   *all = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-														 CStringGetDatum(json)));
-	JsonbValue *brokers = member(&all->root, "brokers");
-	int64		round_trips = 0;
-	int			nbrokers = 0;
+	Sums		sums = {0};
 
-	stats->retries = 0;
-	stats->connected = false;
-	if (brokers && brokers->type == jbvBinary)
+	MemoryContextSwitchTo(context);
+	PG_TRY();
 	{
-		JsonbIterator *it = JsonbIteratorInit(brokers->val.binary.data);
-		JsonbValue	value;
-		JsonbIteratorToken token;
-
-		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-			if (token == WJB_VALUE && value.type == jbvBinary)
-				add_broker(value.val.binary.data, stats, &round_trips, &nbrokers);
+		add_brokers(json, &sums);
+		stats->retries = Max(stats->retries, (uint64) sums.retries);
+		stats->connected = sums.connected;
+		if (sums.answering > 0)
+			stats->round_trip_us = sums.round_trips / sums.answering;
 	}
-	if (nbrokers > 0)
-		stats->round_trip_us = round_trips / nbrokers;
+	PG_CATCH();
+	{
+		FlushErrorState();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

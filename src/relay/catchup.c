@@ -145,13 +145,12 @@ wait_until_safe(Relay *relay)
 /*
  * In an open transaction: publishes what its snapshot shows and no watermark
  * does, ends the transaction, and waits for Kafka.  Returns the number of
- * events; "reached" says how far it came, its snapshot allocated in the
- * caller's context.
+ * events; "reached" says how far it came, its snapshot to be freed by the
+ * caller.
  */
 static uint64
 publish_snapshot(Relay *relay, Watermark *reached)
 {
-	MemoryContext context = CurrentMemoryContext;
 	uint64		sent;
 
 	SPI_connect();
@@ -162,7 +161,7 @@ publish_snapshot(Relay *relay, Watermark *reached)
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(TopMemoryContext);
 
 	sender_drain(relay);
 	ledger_close_commit(relay->ledger, reached->lsn);

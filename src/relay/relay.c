@@ -45,14 +45,13 @@
 #include "relay/decode.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
+#include "relay/progress.h"
 #include "relay/replay.h"
 #include "relay/settings.h"
 #include "relay/watermark.h"
 
 #define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
 #define SHOW_INTERVAL_MS 100
-#define SAVE_INTERVAL_MS 10000	/* of the slot */
-#define WATERMARK_INTERVAL_MS 1000
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define MEBIBYTE (1024 * 1024)
@@ -291,59 +290,6 @@ decode_some(XLogRecPtr limit)
 	return true;
 }
 
-/* Confirms to the slot what Kafka has acknowledged. */
-static void
-confirm(Relay *relay)
-{
-	static TimestampTz saved_at = 0;
-	static bool unsaved = false;
-	XLogRecPtr	position = ledger_is_empty(relay->ledger) ?
-	decode_position() : ledger_acknowledged(relay->ledger);
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (position > relay->status.confirmed)
-	{
-		decode_confirm(position);
-		relay->status.confirmed = position;
-		shmem_relay_published(position);
-		unsaved = true;
-	}
-	if (unsaved && TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
-	{
-		decode_save_slot();
-		saved_at = now;
-		unsaved = false;
-	}
-}
-
-/* Proposes a watermark now and then, and stores it once it is true. */
-static void
-move_watermark(Relay *relay)
-{
-	static Watermark *proposal = NULL;
-	static TimestampTz proposed_at = 0;
-	static uint64 events_covered = 0;
-	static uint64 events_proposed = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (proposal && decode_position() >= proposal->lsn &&
-		ledger_covers(relay->ledger, proposal->lsn))
-	{
-		watermark_store(proposal);
-		events_covered = events_proposed;
-		pfree(proposal->snapshot);
-		pfree(proposal);
-		proposal = NULL;
-	}
-	if (proposal == NULL && relay->status.events != events_covered &&
-		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
-	{
-		proposal = watermark_propose(TopMemoryContext);
-		events_proposed = relay->status.events;
-		proposed_at = now;
-	}
-}
-
 /*
  * Looks at the settings again after somebody changed some; starts over when
  * ours are among them, after what is under way is acknowledged.
@@ -366,7 +312,7 @@ check_configuration(Relay *relay)
 		sender_drain(relay);
 	if (!settings_polling())
 	{
-		confirm(relay);
+		progress_confirm(relay);
 		decode_save_slot();
 	}
 	relay_restart(relay);
@@ -405,8 +351,8 @@ stream(Relay *relay)
 		if (skip && relay->status.received > skip->lsn)
 			skip = NULL;
 		sender_poll(relay);
-		confirm(relay);
-		move_watermark(relay);
+		progress_confirm(relay);
+		progress_move_watermark(relay);
 		sender_check_connection(relay);
 		check_configuration(relay);
 		check_extension(relay);

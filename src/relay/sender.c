@@ -33,6 +33,7 @@
 #define MAX_BACKOFF_MS 5000
 #define METADATA_TIMEOUT_MS 100
 #define STALL_MS 3000			/* without an acknowledgement */
+#define NEW_TOPIC_MS 400		/* a broker may take to create a topic */
 
 /* Forgets what to wait for: it depends on the producer. */
 static void
@@ -292,7 +293,7 @@ wait_for_topic(Relay *relay, const Event *event)
 					 "topic \"%s\" does not exist and Kafka does not create it", name);
 		else if (status == TOPIC_UNREACHABLE)
 			strlcpy(message, connection_error(relay), sizeof(message));
-		if (delay > FIRST_BACKOFF_MS)	/* the first miss is a new topic */
+		if (delay > (status == TOPIC_UNKNOWN ? NEW_TOPIC_MS : FIRST_BACKOFF_MS))
 			show_obstacle(relay, event, status == TOPIC_REFUSED ?
 						  RELAY_BLOCKED : RELAY_WAITING_KAFKA, message);
 		waited = true;

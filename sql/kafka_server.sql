@@ -1,0 +1,193 @@
+-- Kafka settings: what CREATE SERVER and CREATE USER MAPPING take for
+-- outbox_kafka, and what they refuse and why.  No server here is named
+-- "kafka", so no relay connects anywhere.
+\pset format unaligned
+\pset tuples_only on
+SET client_min_messages = warning;
+CREATE EXTENSION outbox;
+CREATE ROLE regress_kafka_admin;
+GRANT USAGE ON FOREIGN DATA WRAPPER outbox_kafka TO regress_kafka_admin;
+
+-- Tries an option and shows the error in one line; the version of librdkafka
+-- differs.
+CREATE FUNCTION error_of(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text;
+    detail text;
+    hint text;
+BEGIN
+    EXECUTE command;
+    EXECUTE 'DROP SERVER IF EXISTS tried';
+    RETURN 'fine';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN format('%s %s. %s %s', SQLSTATE, message, regexp_replace(detail, 'librdkafka \d\S*', 'librdkafka'), hint);
+END $$;
+CREATE FUNCTION try(name text, value text) RETURNS text LANGUAGE sql AS $$
+    SELECT error_of(format('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" ''b:1'', %I %L)', name, value))
+$$;
+CREATE FUNCTION try_brokers(value text) RETURNS text LANGUAGE sql AS $$
+    SELECT error_of(format('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" %L)', value))
+$$;
+
+-- ordinary settings
+SELECT try('client.id', 'shop');
+SELECT try('compression.codec', 'lz4');
+SELECT try('linger.ms', '2.5');
+SELECT try('partitioner', 'consistent_random');
+SELECT try('queue.buffering.max.kbytes', '0x10000');
+SELECT try('request.timeout.ms', '20000');
+SELECT try('topic.metadata.refresh.interval.ms', '60000');
+SELECT try('security.protocol', 'sasl_ssl');
+SELECT try('sasl.mechanism', 'SCRAM-SHA-512');
+SELECT try('sasl.username', 'alice');
+SELECT try('ssl.ca.location', '/etc/ssl/certs');
+
+-- what we promise, said again
+SELECT try('acks', 'all');
+SELECT try('request.required.acks', '-1');
+SELECT try('enable.idempotence', 't');
+SELECT try('enable.gapless.guarantee', 'true');
+SELECT try('max.in.flight', '5');
+SELECT try('message.timeout.ms', '0');
+SELECT try('retries', '10');
+
+-- what would break the promise
+SELECT try('acks', '1');
+SELECT try('acks', '0x1');
+SELECT try('request.required.acks', '0');
+SELECT try('enable.idempotence', 'false');
+SELECT try('enable.idempotence', '0');
+SELECT try('enable.gapless.guarantee', 'f');
+SELECT try('message.timeout.ms', '300000');
+SELECT try('delivery.timeout.ms', '1');
+SELECT try('transactional.id', 'mine');
+SELECT try('queuing.strategy', 'lifo');
+SELECT try('max.in.flight', '6');
+SELECT try('max.in.flight.requests.per.connection', '1000000');
+SELECT try('retries', '0');
+SELECT try('message.send.max.retries', '0');
+SELECT try('queue.buffering.backpressure.threshold', '10');
+SELECT try('topic.acks', '1');
+
+-- what would run code, write files or send signals
+SELECT try('plugin.library.paths', '/tmp/evil.so');
+SELECT try('ssl.engine.location', '/tmp/evil.so');
+SELECT try('ssl.engine.id', 'evil');
+SELECT try('ssl.providers', '../../../tmp/evil');
+SELECT try('sasl.kerberos.kinit.cmd', 'touch /tmp/evil');
+SELECT try('sasl.kerberos.principal', 'kafka/host@REALM');
+SELECT try('sasl.kerberos.principal', 'me; touch /tmp/evil');
+SELECT try('sasl.kerberos.keytab', '/tmp/k" ; touch "/tmp/evil');
+SELECT try('offset.store.path', '/tmp/evil');
+SELECT try('internal.termination.signal', '9');
+
+-- what only a program can set, and what outbox sets itself
+SELECT try('dr_msg_cb', '1');
+SELECT try('log_cb', '1');
+SELECT try('partitioner_cb', '1');
+SELECT try('ssl.certificate.verify_cb', '1');
+SELECT try('opaque', '1');
+SELECT try('interceptors', '1');
+SELECT try('default_topic_conf', '1');
+SELECT try('ssl_key', '1');
+SELECT try('ut_handle_ProduceResponse', '1');
+SELECT try('test.mock.num.brokers', '3');
+SELECT try('delivery.report.only.error', 'true');
+SELECT try('log.queue', 'false');
+SELECT try('statistics.interval.ms', '1000');
+
+-- misspelt names
+SELECT try('compresion.codec', 'lz4');
+SELECT try('Client.id', 'shop');
+SELECT try('security.protocoll', 'ssl');
+SELECT try('sasl.mechanisn', 'PLAIN');
+SELECT try('linger', '5');
+SELECT try('', '5');
+SELECT try(repeat('x', 300), '5') ~ '^HV00D option "x+" does not exist';
+SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.server" ''b:1'')');
+
+-- values that are none
+SELECT try('compression.codec', 'brotli');
+SELECT try('security.protocol', 'tls');
+SELECT try('linger.ms', 'fast');
+SELECT try('linger.ms', '1.123456789');
+SELECT try('linger.ms', '1.5 s');
+SELECT try('request.timeout.ms', '5 minutes');
+SELECT try('queue.buffering.max.kbytes', '4294967297');
+SELECT try('socket.timeout.ms', '5 minutes');
+SELECT try('socket.timeout.ms', '99999999999');
+SELECT try('socket.timeout.ms', '1');
+SELECT try('socket.keepalive.enable', 'maybe');
+SELECT try('partitioner', 'murmur3');
+SELECT try('sasl.mechanism', 'PLIAN');
+
+-- brokers
+SELECT try_brokers('localhost:9092');
+SELECT try_brokers('a');
+SELECT try_brokers('a:1, b_c.d-e:65535 ,10.0.0.1:9092,[::1]:9092,[fe80::1%eth0],SASL_SSL://d:9093');
+SELECT try_brokers('localhost:9x92');
+SELECT try_brokers('localhost:0');
+SELECT try_brokers('localhost:65536');
+SELECT try_brokers('localhost:');
+SELECT try_brokers(':9092');
+SELECT try_brokers('a:1,,b:1');
+SELECT try_brokers('a:1;b:1');
+SELECT try_brokers('a b:1');
+SELECT try_brokers('::1:9092');
+SELECT try_brokers('[::1:9092');
+SELECT try_brokers('http://a:1/path');
+SELECT try_brokers('');
+SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka');
+SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("client.id" ''x'')');
+SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("metadata.broker.list" ''a:1'')');
+
+-- secrets belong into a user mapping, and never into an error
+SELECT try('sasl.password', 'tops3cret');
+SELECT try('ssl.key.password', 'tops3cret');
+SELECT try('ssl.key.pem', 'tops3cret');
+SELECT try('ssl.keystore.password', 'tops3cret');
+SELECT try('sasl.oauthbearer.config', 'tops3cret');
+SELECT try('sasl.oauthbearer.client.secret', 'tops3cret');
+SELECT try('sasl.pasword', 'tops3cret');
+CREATE SERVER shop FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" 'a:1');
+CREATE USER MAPPING FOR CURRENT_USER SERVER shop OPTIONS ("sasl.username" 'alice', "sasl.password" 'tops3cret', "ssl.key.password" '');
+CREATE USER MAPPING FOR PUBLIC SERVER shop;
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "sasl.pasword" 'tops3cret')$$);
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "password" 'tops3cret')$$);
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "client.id" 'shop')$$);
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "bootstrap.servers" 'b:1')$$);
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "sasl.kerberos.kinit.cmd" 'tops3cret')$$);
+SELECT error_of($$ALTER USER MAPPING FOR PUBLIC SERVER shop OPTIONS (ADD "security.protocol" 'tls')$$);
+
+-- changing a server is checked as a whole
+ALTER SERVER shop OPTIONS (ADD "linger.ms" '5', SET "bootstrap.servers" 'a:1,b:1');
+SELECT error_of('ALTER SERVER shop OPTIONS (DROP "bootstrap.servers")');
+SELECT error_of('ALTER SERVER shop OPTIONS (SET "linger.ms" ''-1'')');
+SELECT error_of('ALTER SERVER shop OPTIONS (ADD "acks" ''0'')');
+SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'shop';
+
+-- nothing else has options
+SELECT error_of('ALTER FOREIGN DATA WRAPPER outbox_kafka OPTIONS (ADD "bootstrap.servers" ''a:1'')');
+SELECT error_of('CREATE FOREIGN TABLE t (a int) SERVER shop');
+
+-- files are read with the rights of the server
+SET ROLE regress_kafka_admin;
+CREATE SERVER theirs FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" 'a:1', "ssl.certificate.pem" 'x');
+CREATE USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS ("sasl.password" 'tops3cret');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.ca.location" ''/etc/passwd'')');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.crl.location" ''/etc/passwd'')');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.certificate.location" ''/etc/passwd'')');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.key.location" ''/etc/passwd'')');
+SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "ssl.keystore.location" ''/etc/passwd'')');
+SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.kerberos.keytab" ''/etc/passwd'')');
+SELECT error_of('CREATE USER MAPPING FOR CURRENT_USER SERVER shop');
+RESET ROLE;
+GRANT pg_read_server_files TO regress_kafka_admin;
+SET ROLE regress_kafka_admin;
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.ca.location" ''/etc/passwd'')');
+RESET ROLE;
+
+DROP EXTENSION outbox CASCADE;
+DROP FUNCTION try(text, text), try_brokers(text), error_of(text);
+DROP ROLE regress_kafka_admin;

@@ -1,0 +1,231 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem_relay.c
+ *	  What a relay does with its entry of the registry.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/shmem.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+
+#include "base/registry.h"
+
+static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
+
+static emit_log_hook_type prev_emit_log_hook = NULL;
+static char last_words[RELAY_ERROR_LEN];	/* the error that ends this relay */
+
+/* Keeps the error that is about to end this relay. */
+static void
+keep_last_words(ErrorData * error)
+{
+	if (prev_emit_log_hook)
+		prev_emit_log_hook(error);
+	if (error->elevel >= ERROR && error->message &&
+		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
+		snprintf(last_words, sizeof(last_words), error->hint ? "%s (%s)" : "%s",
+				 error->message, error->hint);
+}
+
+/*
+ * Runs after the process has left the database's proc array entry, so that
+ * whoever waits for us finds the database free.
+ */
+static void
+relay_detach(int code, Datum arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	my_entry->pid = 0;
+	my_entry->relay_latch = NULL;
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->status.state = RELAY_STOPPED;
+	my_entry->status.in_flight = 0;
+	if (last_words[0] != '\0')
+	{
+		strlcpy(my_entry->status.error, last_words, RELAY_ERROR_LEN);
+		my_entry->status.error_at = now;
+	}
+	SpinLockRelease(&my_entry->mutex);
+	registry_wake_launcher();
+	LWLockRelease(registry->lock);
+	ConditionVariableBroadcast(&my_entry->left);
+}
+
+/*
+ * Makes this process the relay of a database, whose status will show the
+ * error that ends it, if one does.  Must come before it connects there.
+ * Returns false when it must not: the database is held, unknown, or
+ * has a relay.
+ */
+bool
+shmem_relay_attach(Oid database)
+{
+	DatabaseEntry *entry;
+	bool		attached = false;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = registry_find(database);
+	if (entry != NULL && entry->holds == 0 && entry->pid == 0)
+	{
+		entry->pid = MyProcPid;
+		entry->relay_latch = MyLatch;
+		attached = true;
+	}
+	LWLockRelease(registry->lock);
+	if (!attached)
+		return false;
+
+	my_entry = entry;
+	on_shmem_exit(relay_detach, (Datum) 0);
+	prev_emit_log_hook = emit_log_hook;
+	emit_log_hook = keep_last_words;
+	return true;
+}
+
+/*
+ * How often somebody asked for this relay; to be read before the relay looks
+ * for the extension.
+ */
+uint64
+shmem_relay_requests(void)
+{
+	uint64		requests;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	requests = my_entry->requests;
+	LWLockRelease(registry->lock);
+	return requests;
+}
+
+/*
+ * The relay found no extension.  Returns false when somebody asked again
+ * since "requests" was read, so that it must look once more.
+ */
+bool
+shmem_relay_absent(uint64 requests)
+{
+	bool		absent;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	absent = my_entry->requests == requests;
+	if (absent)
+		my_entry->absent = true;
+	LWLockRelease(registry->lock);
+	return absent;
+}
+
+/*
+ * Shows the relay's status to everybody.
+ */
+void
+shmem_relay_publish(const RelayStatus *status)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->status = *status;
+	SpinLockRelease(&my_entry->mutex);
+}
+
+/*
+ * Reads what the relay before this one published, so that counters go on.
+ */
+void
+shmem_relay_load(RelayStatus *status)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	*status = my_entry->status;
+	SpinLockRelease(&my_entry->mutex);
+}
+
+/*
+ * Does a utility command want us to leave?  Read without a lock: our latch is
+ * set after it changes.
+ */
+bool
+shmem_relay_must_leave(void)
+{
+	return my_entry->holds > 0;
+}
+
+/*
+ * A number that grows whenever the Kafka settings may have changed.  Read
+ * without a lock, as above.
+ */
+uint64
+shmem_relay_configuration(void)
+{
+	return my_entry->configuration;
+}
+
+/*
+ * The relay works: the next start needs no back-off.
+ */
+void
+shmem_relay_progress(void)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	my_entry->failures = 0;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Everything committed before position is on Kafka: tells those who wait.
+ */
+void
+shmem_relay_published(XLogRecPtr position)
+{
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->published = position;
+	SpinLockRelease(&my_entry->mutex);
+	ConditionVariableBroadcast(&my_entry->moved);
+}
+
+/*
+ * Everything that a snapshot shows is on Kafka: tells those who wait.  The
+ * snapshot is a pg_snapshot as text.
+ */
+void
+shmem_relay_polled(const char *snapshot)
+{
+	PolledSnapshot polled = {0};
+	char	   *rest;
+
+	polled.xmin = strtoull(snapshot, &rest, 10);
+	polled.xmax = strtoull(rest + 1, &rest, 10);
+	while (rest[0] != '\0' && rest[1] != '\0' && polled.nxids >= 0)
+	{
+		uint64		xid = strtoull(rest + 1, &rest, 10);
+
+		if (polled.nxids == POLLED_XIDS)
+			polled.nxids = -1;
+		else
+			polled.xids[polled.nxids++] = xid;
+	}
+
+	SpinLockAcquire(&my_entry->mutex);
+	my_entry->polled = polled;
+	SpinLockRelease(&my_entry->mutex);
+	ConditionVariableBroadcast(&my_entry->moved);
+}
+
+/*
+ * What the relay before this one left.
+ */
+void
+shmem_relay_get_handover(RelayHandover *handover)
+{
+	*handover = my_entry->handover;
+}
+
+/*
+ * Leaves something to the next relay.
+ */
+void
+shmem_relay_set_handover(const RelayHandover *handover)
+{
+	my_entry->handover = *handover;
+}

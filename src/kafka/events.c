@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * events.c
+ *	  Serves what librdkafka has to say: deliveries, errors, log messages and
+ *	  statistics.
+ *
+ * All of them come through one queue and are served on the main thread, with
+ * no frame of librdkafka on the stack; so the handler and the server's log
+ * may raise errors.  The event that is being served stays with the producer
+ * until it is done: after an error the next call goes on behind the message
+ * that failed.
+ *
+ * A broker that is away makes librdkafka report the same failure again and
+ * again.  What is being repeated is logged once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <unistd.h>
+
+#include "common/hashfn.h"
+#include "utils/timestamp.h"
+
+#include "kafka/errors.h"
+#include "kafka/handle.h"
+#include "kafka/statistics.h"
+
+/* librdkafka's log levels are those of syslog. */
+#define LEVEL_WARNING 4
+#define LEVEL_DEBUG 7
+
+/* Messages that were logged lately, and how long a pause makes one new. */
+#define LOGGED_MESSAGES 16
+#define REPEAT_MS 60000
+
+typedef struct LoggedMessage
+{
+	uint32		hash;
+	TimestampTz seen;
+} LoggedMessage;
+
+/* Outlives the producer, which may be opened again and again. */
+static LoggedMessage logged[LOGGED_MESSAGES];
+
+/*
+ * Was such a message seen within the last minute?  Numbers make no
+ * difference, save in the name of the broker in front.
+ */
+static bool
+is_repeated(const char *text)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const char *body = strstr(text, ": ");
+	LoggedMessage *oldest = &logged[0];
+	uint32		hash = 0;
+	bool		repeated;
+
+	for (const char *p = text; *p; p++)
+		if (p < body || !isdigit((unsigned char) *p))
+			hash = hash_combine(hash, (unsigned char) *p);
+	for (int i = 0; i < LOGGED_MESSAGES; i++)
+	{
+		if (logged[i].hash == hash)
+		{
+			oldest = &logged[i];
+			break;
+		}
+		if (logged[i].seen < oldest->seen)
+			oldest = &logged[i];
+	}
+	repeated = oldest->hash == hash && oldest->seen != 0 &&
+		!TimestampDifferenceExceeds(oldest->seen, now, REPEAT_MS);
+	oldest->hash = hash;
+	oldest->seen = now;
+	return repeated;
+}
+
+/*
+ * Copies a message of the library without what is of no use to a reader or
+ * changes each time: the thread in front, the circumstances behind.
+ */
+static void
+copy_message(char *target, const char *text)
+{
+	const char *end = strstr(text, "]: ");
+	char	   *circumstances;
+
+	if (strncmp(text, "[thrd:", 6) == 0 && end)
+		text = end + 3;
+
+	strlcpy(target, text, PRODUCER_ERROR_LEN);
+	circumstances = strstr(target, " (after ");
+	if (circumstances)
+		*circumstances = '\0';
+}
+
+/*
+ * Is it no more than a lost connection?  Those come and go; when Kafka cannot
+ * be reached again, another message says why.
+ */
+static bool
+is_mere_disconnect(const char *message)
+{
+	static const char end[] = ": Disconnected";
+	size_t		len = strlen(message);
+
+	return len >= strlen(end) &&
+		strcmp(message + len - strlen(end), end) == 0;
+}
+
+/* Passes a message of the library's log on to the server's. */
+static void
+take_log(rd_kafka_event_t *event)
+{
+	char		message[PRODUCER_ERROR_LEN];
+	const char *facility;
+	const char *text;
+	int			level;
+
+	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
+		return;
+	copy_message(message, text);
+
+	/*
+	 * CONFWARN is about what we set on purpose, and FATAL comes as an error
+	 * event too.
+	 */
+	if (level > LEVEL_WARNING || strcmp(facility, "CONFWARN") == 0 ||
+		strcmp(facility, "FATAL") == 0 || is_mere_disconnect(message))
+		ereport(level < LEVEL_DEBUG ? DEBUG1 : DEBUG2,
+				(errmsg_internal("librdkafka: %s: %s", facility, message)));
+	else if (!is_repeated(message))
+		ereport(LOG,
+				(errmsg("librdkafka: %s: %s", facility, message)));
+}
+
+/*
+ * Notes whether the producer is beyond use, and why.
+ */
+void
+events_check_fatal(Producer *producer)
+{
+	if (producer->fatal ||
+		rd_kafka_fatal_error(producer->handle, NULL, 0) ==
+		RD_KAFKA_RESP_ERR_NO_ERROR)
+		return;
+	producer->fatal = true;
+	(void) rd_kafka_fatal_error(producer->handle, producer->error,
+								sizeof(producer->error));
+}
+
+/*
+ * Keeps an error event for stat_relay.  "All brokers are down" says less than
+ * the error of the last broker, which is kept, or else comes next.
+ */
+static void
+take_error(Producer *producer, rd_kafka_event_t *event)
+{
+	ProducerStats *stats = &producer->stats;
+	bool		vague = rd_kafka_event_error(event) ==
+	RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+	char		message[PRODUCER_ERROR_LEN];
+
+	copy_message(message, rd_kafka_event_error_string(event));
+	if (is_mere_disconnect(message) || (vague && stats->error[0] == '\0'))
+		return;
+	stats->nerrors++;
+	if (!vague)
+		strlcpy(stats->error, message, sizeof(stats->error));
+}
+
+/* Tells the handler what became of each message of a delivery report. */
+static void
+take_deliveries(Producer *producer, rd_kafka_event_t *event,
+				DeliveryHandler handler, void *arg)
+{
+	const rd_kafka_message_t *message;
+
+	while ((message = rd_kafka_event_message_next(event)) != NULL)
+	{
+		Delivery	delivery = {
+			.opaque = (uint64) (uintptr_t) message->_private,
+			.result = errors_classify(message->err),
+			.error_name = "",
+			.error_text = "",
+			.bytes = (int) (message->len + message->key_len),
+		};
+
+		if (delivery.result != DELIVERY_OK)
+		{
+			delivery.error_name = rd_kafka_err2name(message->err);
+			delivery.error_text = rd_kafka_err2str(message->err);
+			producer->doubts++;
+		}
+		handler(arg, &delivery);
+	}
+}
+
+static void
+take_event(Producer *producer, rd_kafka_event_t *event,
+		   DeliveryHandler handler, void *arg)
+{
+	switch (rd_kafka_event_type(event))
+	{
+		case RD_KAFKA_EVENT_DR:
+			take_deliveries(producer, event, handler, arg);
+			break;
+		case RD_KAFKA_EVENT_ERROR:
+			take_error(producer, event);
+			break;
+		case RD_KAFKA_EVENT_LOG:
+			take_log(event);
+			break;
+		case RD_KAFKA_EVENT_STATS:
+			statistics_parse(rd_kafka_event_stats(event), &producer->stats);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Serves everything that has happened: calls the handler for each message
+ * that was delivered or not, and keeps errors, log messages and statistics.
+ * Does not wait.  The handler may raise an error; the next call then goes on
+ * with the next message.  Neither a transaction nor a particular memory
+ * context is needed.
+ */
+void
+producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
+{
+	char		buffer[64];
+
+	/* First the pipe, then the queue: the other order can lose a wake-up. */
+	while (read(producer->wake_read, buffer, sizeof(buffer)) == sizeof(buffer))
+		;
+	for (;;)
+	{
+		if (producer->event == NULL)
+			producer->event = rd_kafka_queue_poll(producer->queue, 0);
+		if (producer->event == NULL)
+			break;
+		take_event(producer, producer->event, handler, arg);
+		rd_kafka_event_destroy(producer->event);
+		producer->event = NULL;
+	}
+	events_check_fatal(producer);
+}
+
+/*
+ * Throws away all events, before the producer is closed.
+ */
+void
+events_discard(Producer *producer)
+{
+	if (producer->event)
+		rd_kafka_event_destroy(producer->event);
+	while ((producer->event = rd_kafka_queue_poll(producer->queue, 0)) != NULL)
+		rd_kafka_event_destroy(producer->event);
+}

@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * handle.h
+ *	  What the files that make up the producer share.
+ *
+ * Only for files under src/kafka: it needs librdkafka's types.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_KAFKA_HANDLE_H
+#define OUTBOX_KAFKA_HANDLE_H
+
+#include "postgres.h"
+
+#include "utils/hsearch.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer.h"
+
+#define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
+
+struct ProducerTopic
+{
+	char		name[TOPIC_NAME_LEN];	/* hash key */
+	rd_kafka_topic_t *handle;
+	uint64		ready_since;	/* the producer's doubts when the topic was
+								 * seen to take messages; 0 for never */
+};
+
+struct Producer
+{
+	MemoryContext context;		/* of this and all it allocates */
+	MemoryContextCallback release;	/* gives back what is not memory */
+	rd_kafka_t *handle;
+	rd_kafka_queue_t *queue;	/* of all events */
+	rd_kafka_event_t *event;	/* being served; the rest of it is next */
+	HTAB	   *topics;
+	ProducerTopic *last_topic;	/* last looked up */
+	uint64		doubts;			/* grows when a topic may have gone */
+	int			wake_read;		/* readable when there are events; -1 when not
+								 * open */
+	int			wake_write;
+	bool		fatal;
+	ProducerStats stats;
+	char		error[PRODUCER_ERROR_LEN];	/* of the last call that failed */
+};
+
+/* topics.c */
+extern void topics_create(Producer *producer);
+extern void topics_destroy(Producer *producer);
+
+/* events.c */
+extern void events_discard(Producer *producer);
+extern void events_check_fatal(Producer *producer);
+
+#endif							/* OUTBOX_KAFKA_HANDLE_H */

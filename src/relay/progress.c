@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ *
+ * progress.c
+ *	  How acknowledgements become a slot's position and a watermark.
+ *
+ * The slot lets the server remove WAL, and is where a relay goes on.  The
+ * watermark tells everybody what is published, and survives the slot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/progress.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "relay/decode.h"
+#include "relay/watermark.h"
+
+#define SAVE_INTERVAL_MS 10000	/* of the slot */
+#define WATERMARK_INTERVAL_MS 1000
+
+/*
+ * Confirms to the slot what Kafka has acknowledged.
+ */
+void
+progress_confirm(Relay *relay)
+{
+	static TimestampTz saved_at = 0;
+	static bool unsaved = false;
+	XLogRecPtr	position = ledger_is_empty(relay->ledger) ?
+	decode_position() : ledger_acknowledged(relay->ledger);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (position > relay->status.confirmed)
+	{
+		decode_confirm(position);
+		relay->status.confirmed = position;
+		shmem_relay_published(position);
+		unsaved = true;
+	}
+	if (unsaved && TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
+	{
+		decode_save_slot();
+		saved_at = now;
+		unsaved = false;
+	}
+}
+
+/*
+ * Proposes a watermark now and then, and stores it once it is true.
+ */
+void
+progress_move_watermark(Relay *relay)
+{
+	static Watermark *proposal = NULL;
+	static TimestampTz proposed_at = 0;
+	static uint64 events_covered = 0;
+	static uint64 events_proposed = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (proposal && decode_position() >= proposal->lsn &&
+		ledger_covers(relay->ledger, proposal->lsn))
+	{
+		watermark_store(proposal);
+		events_covered = events_proposed;
+		pfree(proposal->snapshot);
+		pfree(proposal);
+		proposal = NULL;
+	}
+	if (proposal == NULL && relay->status.events != events_covered &&
+		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
+	{
+		proposal = watermark_propose(TopMemoryContext);
+		events_proposed = relay->status.events;
+		proposed_at = now;
+	}
+}

@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * progress.h
+ *	  How acknowledgements become a slot's position and a watermark.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PROGRESS_H
+#define OUTBOX_PROGRESS_H
+
+#include "relay/relay.h"
+
+extern void progress_confirm(Relay *relay);
+extern void progress_move_watermark(Relay *relay);
+
+#endif							/* OUTBOX_PROGRESS_H */

@@ -1,0 +1,120 @@
+# A transaction of any size arrives whole, in bounded memory, and the relay can
+# be told to leave in the middle of it.
+
+use strict;
+use warnings;
+
+use List::Util qw(max);
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+use OutboxTest;
+
+my $events = 300_000;
+
+my $kafka = own_kafka('large');
+my $bootstrap = kafka_bootstrap($kafka);
+my $node = new_server('large');
+create_extension($node, 'postgres', $bootstrap);
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+# One transaction with all events; returns their type.
+sub publish_all
+{
+	my ($suffix) = @_;
+	my $type = aggregate_type($suffix);
+	sql("SELECT count(outbox.publish('$type', (i % 100)::text, 'Counted', jsonb_build_object('number', i, 'text', repeat('x', 200)))) FROM generate_series(1, $events) i"
+	);
+	return $type;
+}
+
+# Numbers of a type's events on Kafka, in the order of their first occurrence.
+sub numbers
+{
+	my ($type) = @_;
+	my %seen;
+	return grep { !$seen{$_}++ }
+	  map { /"number": (\d+)/ } consume_lines("outbox.event.$type", '%s', $bootstrap);
+}
+
+# Memory of a process that is its own, in kB; 0 when it has gone.
+sub memory
+{
+	my ($pid) = @_;
+	open my $status, '<', "/proc/$pid/status" or return 0;
+	my ($memory) = map { /^RssAnon:\s+(\d+) kB/ } <$status>;
+	return $memory || 0;
+}
+
+# Ends the relay; returns the seconds until its process has gone.
+sub terminate
+{
+	my ($pid) = @_;
+	my $start = time;
+	sql("SELECT pg_terminate_backend($pid)");
+	usleep(10_000) while kill(0, $pid) && time < $start + 30;
+	return time - $start;
+}
+
+# ---------------------------------------------------------------------------
+
+my $pid = relay_pid($node, 'postgres');
+my $type = publish_all('Whole');
+my $start = time;
+my $lsn = sql('SELECT pg_current_wal_flush_lsn()');
+my $largest = 0;
+do
+{
+	$largest = max($largest, memory($pid));
+  } until relay_status($node, 'postgres', "confirmed_lsn >= '$lsn'") eq 't'
+  || time > $start + $PostgreSQL::Test::Utils::timeout_default;
+diag(sprintf '%d events of one transaction: %.1f s, %.0f MB at most',
+	$events, time - $start, $largest / 1024);
+is(relay_pid($node, 'postgres'), $pid, 'one relay sends a large transaction');
+is_deeply(
+	[ numbers($type) ],
+	[ 1 .. $events ],
+	'which arrives whole and in order');
+cmp_ok($largest, '>', 0, 'its memory was measured');
+cmp_ok($largest / 1024, '<=', 100, 'and stays below 100 MB');
+
+# ---------------------------------------------------------------------------
+
+$pid = relay_pid($node, 'postgres');
+my $acknowledged = relay_status($node, 'postgres', 'events');
+$type = publish_all('Terminated');
+$node->poll_query_until('postgres',
+	"SELECT events > $acknowledged FROM outbox.stat_relay");
+my $seconds = terminate($pid);
+cmp_ok($seconds, '<', 2, 'pg_terminate_backend ends the relay at once');
+wait_until_confirmed($node, 'postgres');
+isnt(relay_pid($node, 'postgres'), $pid, 'another one takes over');
+is_deeply(
+	[ numbers($type) ],
+	[ 1 .. $events ],
+	'and completes the transaction');
+
+signal_kafka('STOP', $kafka);
+$pid = relay_pid($node, 'postgres');
+$type = publish_all('Stuck');
+wait_for_state($node, 'postgres', 'waiting for kafka');
+cmp_ok(relay_status($node, 'postgres', 'in_flight'),
+	'>', 10_000, 'with a broker that does not answer the queue fills');
+cmp_ok(memory($pid) / 1024, '<=', 100, 'and memory stays below 100 MB');
+$seconds = terminate($pid);
+signal_kafka('CONT', $kafka);
+cmp_ok($seconds, '<', 2, 'pg_terminate_backend ends the relay all the same');
+wait_until_confirmed($node, 'postgres');
+is_deeply(
+	[ numbers($type) ],
+	[ 1 .. $events ],
+	'and everything arrives in the end');
+
+$node->stop;
+done_testing();
