@@ -284,7 +284,7 @@ is(relay_pid($node, 'db'), $pid, 'the relay runs on');
 # A session that ends while it waits for the relay
 
 kill 'STOP', $pid;
-my $dropping = start_psql($node, 'postgres', '', '-c', 'DROP DATABASE db');
+my $dropping = start_psql($node, 'postgres', 'DROP DATABASE db');
 $node->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^DROP DATABASE' AND state = 'active' AND wait_event_type = 'Extension'"
 ) or die 'DROP DATABASE does not wait for the relay';
@@ -301,7 +301,7 @@ like(keys_in(wait_for_events($topic, 2)),
 	qr/^on.* again$/, 'and publishes');
 
 kill 'STOP', $pid = relay_pid($node, 'db');
-$dropping = start_psql($node, 'postgres', '', '-c', 'DROP DATABASE db');
+$dropping = start_psql($node, 'postgres', 'DROP DATABASE db');
 $node->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^DROP DATABASE' AND state = 'active' AND wait_event_type = 'Extension'"
 ) or die 'DROP DATABASE does not wait for the relay';
