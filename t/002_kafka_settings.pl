@@ -63,7 +63,7 @@ my ($type, $result, $errors);
 	'ALTER SERVER kafka OPTIONS (ADD "compresion.codec" \'zstd\')');
 like(
 	$errors,
-	qr/unknown option "compresion\.codec".*Perhaps you mean "compression\.codec"/s,
+	qr/option "compresion\.codec" does not exist.*Perhaps you mean "compression\.codec"/s,
 	'a misspelt option is refused, with the name that was meant');
 (undef, undef, $errors) = $node->psql('postgres',
 	'ALTER SERVER kafka OPTIONS (ADD "compression.codec" \'zip\')');

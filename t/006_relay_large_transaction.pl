@@ -107,9 +107,11 @@ sql("SELECT outbox.publish('$type', '0', 'Counted', '{\"number\": 0}')");
 wait_until_confirmed($node, 'postgres');
 signal_kafka('STOP', $kafka);
 publish_all($type);
-wait_for_state($node, 'postgres', 'waiting for kafka');
-cmp_ok(relay_status($node, 'postgres', 'in_flight'),
-	'>', 10_000, 'with a broker that does not answer the queue fills');
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT in_flight > 10000 AND state = 'waiting for kafka' FROM outbox.stat_relay"
+	),
+	'with a broker that does not answer the queue fills');
 cmp_ok(memory($pid) / 1024, '<=', 100, 'and memory stays below 100 MB');
 $seconds = terminate($pid);
 signal_kafka('CONT', $kafka);
