@@ -9,6 +9,9 @@ use Test::More;
 
 use OutboxTest;
 
+# A command that waits for the relay in vain shall fail, not hang.
+$ENV{PGOPTIONS} = '-c statement_timeout=60s';
+
 # PostgreSQL itself waits 5 seconds for others to leave a database.
 my $patience = 4;
 

@@ -9,6 +9,9 @@ use Test::More;
 
 use OutboxTest;
 
+# A command that waits for the relay in vain shall fail, not hang.
+$ENV{PGOPTIONS} = '-c statement_timeout=60s';
+
 my $node = new_server('extension');
 
 sub publish

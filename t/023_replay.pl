@@ -56,7 +56,10 @@ is( scalar(grep { $first{ header($_, 'id') } } @again),
 is(scalar(grep { !defined header($_, 'replay') } @messages),
 	2300, 'others are not marked');
 
-# Across a restart of the relay, and cancelled.
+# Across a restart of the relay.
+$node->poll_query_until('postgres',
+	"SELECT NOT EXISTS (SELECT FROM outbox.events WHERE status = 'pending')")
+  or die 'the watermark does not move';
 $node->safe_psql('postgres', "SELECT outbox.replay('-infinity')");
 $node->safe_psql('postgres',
 	'SELECT pg_terminate_backend(pid) FROM outbox.stat_relay');
