@@ -1,5 +1,6 @@
 # Whoever crashes in the middle of the work - the relay, the whole server, the
 # broker - nothing is missing on Kafka afterwards and each key keeps its order.
+# After an orderly shutdown nothing comes twice either.
 
 use strict;
 use warnings;
@@ -111,9 +112,25 @@ sub check_arrived
 }
 
 # ---------------------------------------------------------------------------
+# Nobody
+
+my $type = aggregate_type('Restart');
+sql("SELECT count(outbox.publish('$type', 'k', 'Counted', to_jsonb(i))) FROM generate_series(1, 1000) i"
+);
+wait_until_confirmed($node, 'postgres');
+$node->restart;
+sql("SELECT outbox.publish('$type', 'k', 'Counted', '1001')");
+wait_until_confirmed($node, 'postgres');
+is_deeply(
+	[ consume_lines("outbox.event.$type", '%s') ],
+	[ 1 .. 1001 ],
+	'after an orderly restart the relay repeats nothing');
+
+# ---------------------------------------------------------------------------
 # The relay
 
-my ($type, $writer) = start_writer('Relay');
+my $writer;
+($type, $writer) = start_writer('Relay');
 wait_for_acknowledged(60_000);
 my $start = time;
 kill 'KILL', relay_pid($node, 'postgres');

@@ -129,7 +129,11 @@ C
 	$node->start;
 	stops_soon(
 		'slow name server',
-		sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
+		sub {
+			$node->poll_query_until('postgres',
+				"SELECT state IN ('starting', 'waiting for kafka') AND started_at < now() - interval '1 s' FROM outbox.stat_relay"
+			) or die 'the relay does not ask the name server';
+		});
 	delete $ENV{LD_PRELOAD};
 	$node->restart;
 }
@@ -140,13 +144,12 @@ set_bootstrap($node, 'postgres', kafka_bootstrap($kafka));
 wait_for_state($node, 'postgres', 'streaming');
 $published = 0;
 $topic = topic_name('frozen');
-publish(1);
-wait_until_confirmed($node, 'postgres');
 stops_soon(
 	'frozen broker',
 	sub {
 		signal_kafka('CONT', $kafka);
-		wait_for_state($node, 'postgres', 'streaming');
+		publish(1);
+		wait_until_confirmed($node, 'postgres');
 		signal_kafka('STOP', $kafka);
 		publish(1000);
 		$node->poll_query_until('postgres',

@@ -24,6 +24,7 @@
 
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
@@ -54,14 +55,18 @@ static bool extension_changed = false;
 static bool configuration_changed = false;
 static List *changed_databases = NIL;
 
-/* Databases that are held until this transaction ends. */
+/*
+ * Databases that are held until this transaction ends; or the next one, while
+ * a command runs that commits halfway.
+ */
 static List *held_databases = NIL;
+static bool commits_halfway = false;
 
-/* The lists live as long as the transaction. */
+/* Adds to a list, which outlives the transaction. */
 static List *
 remember_database(List *list, Oid database)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 	list = list_append_unique_oid(list, database);
 	MemoryContextSwitchTo(old);
@@ -102,10 +107,20 @@ announce_prepared_changes(void)
 }
 
 static void
-changes_xact_callback(XactEvent event, void *arg)
+release_databases(void)
 {
 	ListCell   *lc;
 
+	foreach(lc, held_databases)
+		shmem_release_database(lfirst_oid(lc));
+	list_free(held_databases);
+	held_databases = NIL;
+	commits_halfway = false;
+}
+
+static void
+changes_xact_callback(XactEvent event, void *arg)
+{
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
@@ -120,9 +135,9 @@ changes_xact_callback(XactEvent event, void *arg)
 		default:
 			return;
 	}
-	foreach(lc, held_databases)
-		shmem_release_database(lfirst_oid(lc));
-	held_databases = NIL;
+	if (event != XACT_EVENT_COMMIT || !commits_halfway)
+		release_databases();
+	list_free(changed_databases);
 	changed_databases = NIL;
 	extension_changed = false;
 	configuration_changed = false;
@@ -145,6 +160,25 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 		configuration_changed = true;
 	else if (classId == DatabaseRelationId && access != OAT_DROP)
 		changed_databases = remember_database(changed_databases, objectId);
+}
+
+/*
+ * May the caller create databases?  PostgreSQL's own function for it is not
+ * exported by every minor release.
+ */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID,
+										ObjectIdGetDatum(GetUserId()));
+	bool		allowed = superuser();
+
+	if (HeapTupleIsValid(tuple))
+	{
+		allowed |= ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return allowed;
 }
 
 /*
@@ -173,8 +207,7 @@ template_of(CreatedbStmt *stmt)
 	allowed = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate ||
 		compat_owns_database(database);
 	ReleaseSysCache(tuple);
-	return allowed && (superuser() || have_createdb_privilege()) ?
-		database : InvalidOid;
+	return allowed && may_create_databases() ? database : InvalidOid;
 }
 
 /* A database by name, when the caller owns it. */
@@ -300,6 +333,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
+	bool		moves = moves_database(stmt);
+	bool		commits_prepared = IsA(stmt, TransactionStmt) &&
+	((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 	Oid			database = InvalidOid;
 
 	if (IsTransactionState())
@@ -307,14 +343,16 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	if (OidIsValid(database))
 		hold_database(database);
 
+	/* From here on the statement may be gone: it may end the transaction. */
+	commits_halfway = moves;
 	call_next_hook(pstmt, query, read_only_tree, context, params, env, dest,
 				   qc);
+	commits_halfway = false;
 
 	/* WAL from before cannot be decoded: it names files by tablespace. */
-	if (OidIsValid(database) && moves_database(stmt))
+	if (OidIsValid(database) && moves)
 		decode_slot_forget(database);
-	if (IsA(stmt, TransactionStmt) &&
-		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
+	if (commits_prepared)
 		announce_prepared_changes();
 }
 

@@ -227,7 +227,8 @@ producer_open(const KafkaConfig *config, char *error)
 
 /*
  * Gives back what is not memory; runs when the producer's memory context is
- * about to go.  Messages that the producer holds are dropped.
+ * about to go.  Messages that the producer holds are dropped.  Not so the
+ * topics: their table is in a context below, which has gone already.
  */
 static void
 producer_release(void *arg)
@@ -242,7 +243,6 @@ producer_release(void *arg)
 					   RD_KAFKA_PURGE_F_NON_BLOCKING);
 		rd_kafka_queue_io_event_enable(producer->queue, -1, NULL, 0);
 		events_discard(producer);
-		topics_destroy(producer);
 		rd_kafka_queue_destroy(producer->queue);
 		destroy_handle(producer->handle);
 	}
@@ -263,6 +263,7 @@ producer_release(void *arg)
 void
 producer_close(Producer *producer)
 {
+	topics_destroy(producer);
 	MemoryContextDelete(producer->context);
 }
 

@@ -45,8 +45,6 @@ topics_destroy(Producer *producer)
 	HASH_SEQ_STATUS scan;
 	ProducerTopic *topic;
 
-	if (producer->topics == NULL)
-		return;
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
 		if (topic->handle)

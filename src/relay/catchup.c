@@ -84,9 +84,13 @@ send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
 	MemoryContextReset(context);
 }
 
-/* Sends the rows of a query; returns their number. */
+/*
+ * Sends the rows of a query, less the first *skip, which is counted down.
+ * Returns the number of rows; stops when the pipeline breaks.
+ */
 static uint64
-send_rows(Relay *relay, const char *query, int nargs, Oid *types, Datum *args)
+send_rows(Relay *relay, const char *query, int nargs, Oid *types, Datum *args,
+		  uint64 *skip)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox catch-up",
@@ -95,9 +99,13 @@ send_rows(Relay *relay, const char *query, int nargs, Oid *types, Datum *args)
 												   args, NULL, true, 0);
 	uint64		sent = 0;
 
-	while (SPI_cursor_fetch(cursor, true, FETCH_ROWS), SPI_processed > 0)
+	while (!relay->broken &&
+		   (SPI_cursor_fetch(cursor, true, FETCH_ROWS), SPI_processed > 0))
 	{
-		for (uint64 i = 0; i < SPI_processed; i++)
+		uint64		first = Min(*skip, SPI_processed);
+
+		*skip -= first;
+		for (uint64 i = first; i < SPI_processed; i++)
 			send_row(relay, SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 					 context);
 		sent += SPI_processed;
@@ -111,9 +119,12 @@ send_rows(Relay *relay, const char *query, int nargs, Oid *types, Datum *args)
 	return sent;
 }
 
-/* Sends what the current transaction's snapshot shows and no watermark does. */
+/*
+ * Sends what the current transaction's snapshot shows and no watermark does,
+ * less the first "skip" events, until the pipeline breaks.
+ */
 static uint64
-send_unpublished(Relay *relay)
+send_unpublished(Relay *relay, uint64 skip)
 {
 	Watermark  *watermark = watermark_latest(CurrentMemoryContext);
 	const char *snapshot = watermark ? watermark->snapshot : NOTHING;
@@ -123,8 +134,8 @@ send_unpublished(Relay *relay)
 	CStringGetTextDatum(snapshot)};
 	uint64		sent;
 
-	sent = send_rows(relay, ADOPTED_EVENTS, 0, NULL, NULL);
-	sent += send_rows(relay, OUR_EVENTS, 2, types, args);
+	sent = send_rows(relay, ADOPTED_EVENTS, 0, NULL, NULL, &skip);
+	sent += send_rows(relay, OUR_EVENTS, 2, types, args, &skip);
 	return sent;
 }
 
@@ -144,7 +155,7 @@ wait_until_safe(Relay *relay)
 
 /*
  * In an open transaction: publishes what its snapshot shows and no watermark
- * does, ends the transaction, and waits for Kafka.  Returns the number of
+ * does, waits for Kafka, and ends the transaction.  Returns the number of
  * events; "reached" says how far it came, its snapshot to be freed by the
  * caller.
  */
@@ -157,13 +168,15 @@ publish_snapshot(Relay *relay, Watermark *reached)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	reached->snapshot = watermark_current_snapshot(TopMemoryContext);
 	wait_until_safe(relay);
-	sent = send_unpublished(relay);
+	/* The same snapshot shows the same events in the same order again. */
+	do
+		sent = send_unpublished(relay, sender_begin(relay));
+	while (!sender_finish(relay));
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(TopMemoryContext);
 
-	sender_drain(relay);
 	ledger_close_commit(relay->ledger, reached->lsn);
 	return sent;
 }

@@ -47,6 +47,9 @@
 /* WAL between two such renewals: each reads again from the restart position. */
 #define TRIM_INTERVAL_BYTES (64 * 1024 * 1024)
 
+/* How much of it may be read again. */
+#define TRIM_REREAD_BYTES (16 * 1024 * 1024)
+
 static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
 static XLogRecPtr read_limit = InvalidXLogRecPtr;
@@ -127,12 +130,10 @@ decode_slot_forget(Oid database)
 void
 decode_slot_drop(void)
 {
-	char		name[NAMEDATALEN];
-
-	decode_slot_name(name);
+	/* That alone drops a slot that was not kept yet. */
 	if (MyReplicationSlot)
 		ReplicationSlotRelease();
-	ReplicationSlotDrop(name, true);
+	decode_slot_forget(MyDatabaseId);
 }
 
 /* Nothing goes through the writer: the sink takes the events. */
@@ -219,9 +220,11 @@ decode_slot_create(void)
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;
-	snapshot = SnapBuildInitialSnapshot(ctx->snapshot_builder);
-	RestoreTransactionSnapshot(snapshot, MyProc);
+	RestoreTransactionSnapshot(SnapBuildInitialSnapshot(ctx->snapshot_builder),
+							   MyProc);
+	/* The builder's snapshot goes with it; the transaction has a copy. */
 	FreeDecodingContext(ctx);
+	snapshot = GetTransactionSnapshot();
 	wait_for_committing(snapshot);
 	return snapshot;
 }
@@ -395,9 +398,24 @@ decode_save_slot(void)
 }
 
 /*
+ * Saves the slot as the process ends, so that an orderly shutdown repeats
+ * nothing.  An error may have left locks behind, which newer servers release
+ * by themselves.
+ */
+void
+decode_leave(void)
+{
+	if (context == NULL || MyReplicationSlot == NULL)
+		return;
+	LWLockReleaseAll();
+	decode_save_slot();
+}
+
+/*
  * Gives back the memory that a huge transaction left in the decoding context,
  * by making it anew.  Returns whether it did.  Only when everything decoded
- * is confirmed, since decoding starts over from there.
+ * is confirmed, since decoding starts over from there; and when the slot has
+ * moved on, or all that WAL, huge transaction included, would be read again.
  */
 bool
 decode_trim(void)
@@ -406,6 +424,7 @@ decode_trim(void)
 	XLogRecPtr	position = context->reader->EndRecPtr;
 
 	if (position < trimmed_at + TRIM_INTERVAL_BYTES ||
+		position > MyReplicationSlot->data.restart_lsn + TRIM_REREAD_BYTES ||
 		MemoryContextMemAllocated(context->context, true) < CONTEXT_KEEP_BYTES)
 		return false;
 	trimmed_at = position;

@@ -40,6 +40,7 @@ extern XLogRecPtr decode_confirmed(void);
 extern uint64 decode_held_wal(void);
 extern void decode_confirm(XLogRecPtr position);
 extern void decode_save_slot(void);
+extern void decode_leave(void);
 extern bool decode_trim(void);
 
 #endif							/* OUTBOX_DECODE_H */

@@ -156,6 +156,20 @@ ledger_close_commit(Ledger *ledger, XLogRecPtr end)
 }
 
 /*
+ * Forgets the events that are not acknowledged: they will be added again.
+ * Only for events of one commit, which is still open.
+ */
+void
+ledger_rewind(Ledger *ledger)
+{
+	Assert(ledger->open && ledger->tail - ledger->head == 1);
+	for (uint64 n = ledger->base; n != ledger->next; n++)
+		BIT_BYTE(ledger, n) &= ~BIT_MASK(n);
+	ledger->next = ledger->base;
+	ENTRY(ledger, ledger->head)->after = ledger->base;
+}
+
+/*
  * The event of that number has been acknowledged.
  */
 void

@@ -29,6 +29,7 @@ typedef struct LedgerPosition
 extern Ledger *ledger_create(MemoryContext context);
 extern uint64 ledger_add_event(Ledger *ledger, const Commit *commit);
 extern void ledger_close_commit(Ledger *ledger, XLogRecPtr end);
+extern void ledger_rewind(Ledger *ledger);
 extern void ledger_acknowledge(Ledger *ledger, uint64 number);
 extern bool ledger_covers(const Ledger *ledger, XLogRecPtr position);
 extern bool ledger_is_empty(const Ledger *ledger);

@@ -71,10 +71,12 @@ forget_verdict(Datum arg, Oid relid)
 	}
 }
 
+/* The verdicts at arg are gone. */
 static void
 plugin_reset(void *arg)
 {
-	relation_verdicts = NULL;
+	if (relation_verdicts == arg)
+		relation_verdicts = NULL;
 }
 
 /* Reads the options; text output is the default. */
@@ -124,6 +126,7 @@ plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *opt,
 		callback_registered = true;
 	}
 	reset->func = plugin_reset;
+	reset->arg = state->relations;
 	MemoryContextRegisterResetCallback(ctx->context, reset);
 	relation_verdicts = state->relations;
 }

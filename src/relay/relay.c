@@ -420,6 +420,7 @@ static void
 relay_exit(int code, Datum arg)
 {
 	hand_over(the_relay);
+	decode_leave();
 	sender_close(the_relay);
 	the_relay->shown_at = 0;
 	relay_show(the_relay);

@@ -50,6 +50,8 @@ typedef struct Relay
 	bool		acknowledged;	/* something was, since last looked */
 	TimestampTz waiting_since;	/* last acknowledgement, or when the first of
 								 * what is in flight was sent */
+	bool		can_resend;		/* whoever sends now starts again by himself */
+	bool		broken;			/* and has to: see sender_finish() */
 	bool		delivery_failed;
 	DeliveryResult failure;
 	char		failure_text[PRODUCER_ERROR_LEN];
@@ -72,6 +74,8 @@ extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);
 extern void sender_drain(Relay *relay);
+extern uint64 sender_begin(Relay *relay);
+extern bool sender_finish(Relay *relay);
 extern void sender_wait_connected(Relay *relay);
 extern void sender_check_connection(Relay *relay);
 

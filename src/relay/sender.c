@@ -120,19 +120,6 @@ serve_producer(Relay *relay)
 	relay->progressed = true;
 }
 
-/* The pipeline is broken: start over, carefully. */
-static void
-restart_carefully(Relay *relay)
-{
-	ereport(LOG,
-			(errmsg("outbox relay starts over from what Kafka acknowledged"),
-			 errdetail("A message was not accepted: %s.",
-					   relay->delivery_failed ? relay->failure_text :
-					   producer_error(relay->producer))));
-	relay->careful = ledger_position(relay->ledger).outstanding;
-	relay_restart(relay);
-}
-
 /* Waits for a while that doubles with each call. */
 static void
 back_off(Relay *relay, int *delay_ms)
@@ -166,8 +153,36 @@ reopen_producer(Relay *relay)
 }
 
 /*
- * Serves the producer between records.  Does not return when the pipeline is
- * broken.
+ * The pipeline is broken: what is not acknowledged must be sent again, and
+ * carefully.  Returns only when the caller of sender_event() does that.
+ */
+static void
+start_over(Relay *relay)
+{
+	LedgerPosition position = ledger_position(relay->ledger);
+
+	ereport(LOG,
+			(errmsg("outbox relay starts over from what Kafka acknowledged"),
+			 errdetail("A message was not accepted: %s.",
+					   relay->delivery_failed ? relay->failure_text :
+					   producer_error(relay->producer))));
+	relay->careful = position.outstanding;
+	if (!relay->can_resend)
+	{
+		/* Out of the table, the next relay begins with the first event. */
+		if (!TransactionIdIsValid(position.xid))
+			relay->careful += position.events;
+		relay_restart(relay);
+	}
+	relay->broken = true;
+	relay->delivery_failed = false;
+	ledger_rewind(relay->ledger);
+	reopen_producer(relay);
+}
+
+/*
+ * Serves the producer between records.  When the pipeline is broken it returns
+ * only between sender_begin() and sender_finish().
  */
 void
 sender_poll(Relay *relay)
@@ -176,7 +191,10 @@ sender_poll(Relay *relay)
 	if (!relay->delivery_failed && !producer_is_fatal(relay->producer))
 		return;
 	if (!ledger_is_empty(relay->ledger))
-		restart_carefully(relay);
+	{
+		start_over(relay);
+		return;
+	}
 
 	/* Nothing was under way: a new producer will do. */
 	relay_obstacle(relay, RELAY_WAITING_KAFKA, producer_error(relay->producer));
@@ -195,6 +213,32 @@ sender_drain(Relay *relay)
 		relay_show(relay);
 		relay_wait(relay, 1000);
 	}
+}
+
+/*
+ * Begins to send a sequence of events that the caller can send again.  Returns
+ * how many of it are acknowledged already and to be left out: none unless
+ * sender_finish() returned false.
+ */
+uint64
+sender_begin(Relay *relay)
+{
+	relay->can_resend = true;
+	relay->broken = false;
+	return ledger_position(relay->ledger).events;
+}
+
+/*
+ * Waits until the whole sequence is acknowledged.  Returns false when it is
+ * not, and the caller has to go back to sender_begin().
+ */
+bool
+sender_finish(Relay *relay)
+{
+	if (!relay->broken)
+		sender_drain(relay);
+	relay->can_resend = false;
+	return !relay->broken;
 }
 
 /* What is wrong with the connection, as far as the producer told us. */
@@ -327,12 +371,16 @@ send_message(Relay *relay, const Message *message)
 		relay->waiting_since = GetCurrentTimestamp();
 	while ((result = producer_send(relay->producer, message)) == SEND_QUEUE_FULL)
 	{
+		int64		in_flight = relay->status.in_flight;
+
 		serve_producer(relay);
 		if (relay->delivery_failed || producer_is_fatal(relay->producer))
 			return SEND_FATAL;
 		sender_check_connection(relay);
 		relay_show(relay);
-		relay_wait(relay, 1000);
+
+		/* What was just acknowledged, perhaps the last of it, made room. */
+		relay_wait(relay, relay->status.in_flight < in_flight ? 0 : 1000);
 	}
 	if (result == SEND_QUEUED)
 		relay->status.in_flight++;
@@ -375,6 +423,8 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 	int			delay = FIRST_BACKOFF_MS;
 
 	sender_drain(relay);
+	if (relay->broken)
+		return;
 	for (;;)
 	{
 		prepare_message(relay, event, commit, &message);
@@ -403,14 +453,18 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 void
 sender_event(Relay *relay, const Event *event, const Commit *commit)
 {
-	uint64		number = ledger_add_event(relay->ledger, commit);
+	uint64		number;
 	Message		message = {0};
 	SendResult	result;
 
+	if (relay->broken)
+		return;
+	number = ledger_add_event(relay->ledger, commit);
 	if (relay->careful > 0)
 	{
 		send_alone(relay, event, commit, number);
-		relay->careful--;
+		if (!relay->broken)
+			relay->careful--;
 		return;
 	}
 
@@ -420,5 +474,5 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	if (result == SEND_REFUSED)
 		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
-		restart_carefully(relay);
+		start_over(relay);
 }
