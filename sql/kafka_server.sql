@@ -48,7 +48,7 @@ SELECT try('acks', 'all');
 SELECT try('request.required.acks', '-1');
 SELECT try('enable.idempotence', 't');
 SELECT try('enable.gapless.guarantee', 'true');
-SELECT try('max.in.flight', '5');
+SELECT try('max.in.flight', '1');
 SELECT try('message.timeout.ms', '0');
 SELECT try('retries', '10');
 
@@ -63,7 +63,7 @@ SELECT try('message.timeout.ms', '300000');
 SELECT try('delivery.timeout.ms', '1');
 SELECT try('transactional.id', 'mine');
 SELECT try('queuing.strategy', 'lifo');
-SELECT try('max.in.flight', '6');
+SELECT try('max.in.flight', '2');
 SELECT try('max.in.flight.requests.per.connection', '1000000');
 SELECT try('retries', '0');
 SELECT try('message.send.max.retries', '0');

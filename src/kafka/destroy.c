@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "libpq/pqsignal.h"
+#include "storage/ipc.h"
 
 #define PATIENCE_MS 300
 
@@ -64,6 +65,16 @@ start_thread(rd_kafka_t *handle, int done)
 }
 
 /*
+ * A thread may still be at work: what libraries do in exit() would take away
+ * what it uses, and a crash would restart the whole server.
+ */
+static void
+exit_at_once(int code, Datum arg)
+{
+	_exit(code);
+}
+
+/*
  * Destroys a handle.  Topics and queues that belong to it must be destroyed
  * before.  The caller must not care whether the library is still busy with
  * it.
@@ -71,6 +82,7 @@ start_thread(rd_kafka_t *handle, int done)
 void
 destroy_handle(rd_kafka_t *handle)
 {
+	static bool exits_at_once = false;
 	sigset_t	all;
 	sigset_t	before;
 	int			fds[2];
@@ -90,7 +102,11 @@ destroy_handle(rd_kafka_t *handle)
 	{
 		struct pollfd fd = {.fd = fds[0],.events = POLLIN};
 
-		(void) poll(&fd, 1, PATIENCE_MS);
+		if (poll(&fd, 1, PATIENCE_MS) == 0 && !exits_at_once)
+		{
+			on_proc_exit(exit_at_once, (Datum) 0);
+			exits_at_once = true;
+		}
 	}
 	else
 	{

@@ -64,12 +64,21 @@ static const Setting defaults[] = {
 	{"socket.nagle.disable", "true"},
 };
 
-/* What nobody may change; properties.c has the reasons. */
+/*
+ * What nobody may change; properties.c has the reasons.
+ *
+ * More than one request in flight would be no gain in throughput, and loses
+ * events: when a leader that is just changing refuses a new producer's first
+ * request and then takes its second, which it can since it knows nothing of
+ * that producer yet, librdkafka concludes that it must have taken the first
+ * one as well ("implicit ack").
+ */
 static const Setting promises[] = {
 	{"enable.idempotence", "true"},
 	{"enable.gapless.guarantee", "true"},
 	{"acks", "all"},
 	{"message.timeout.ms", "0"},
+	{"max.in.flight", "1"},
 	{"statistics.interval.ms", "5000"},
 	{"log.queue", "true"},
 };

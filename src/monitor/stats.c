@@ -12,6 +12,7 @@
 #include "access/xlogrecovery.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -111,6 +112,25 @@ set_lag(Datum *values, bool *nulls, const RelayStatus *status)
 	}
 }
 
+/*
+ * An error as text.  It may have been cut off within a character, and what
+ * brokers say may be in any encoding: bytes that are no text become "?".
+ */
+static text *
+error_text(const char *error)
+{
+	char	   *copy = pstrdup(error);
+	char	   *p = copy;
+
+	for (;;)
+	{
+		p += pg_encoding_verifymbstr(GetDatabaseEncoding(), p, strlen(p));
+		if (*p == '\0')
+			return cstring_to_text(copy);
+		*p++ = '?';
+	}
+}
+
 static void
 set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 {
@@ -133,7 +153,7 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 	values[COL_BLOCKED_EVENT] = UUIDPGetDatum(&status->blocked_event);
 	nulls[COL_ERROR] = status->error[0] == '\0';
 	if (!nulls[COL_ERROR])
-		values[COL_ERROR] = CStringGetTextDatum(status->error);
+		values[COL_ERROR] = PointerGetDatum(error_text(status->error));
 	set_time(values, nulls, COL_ERROR_AT, status->error_at);
 	set_time(values, nulls, COL_STARTED_AT, status->started_at);
 }

@@ -61,14 +61,10 @@ shown(Slice text)
 static char *
 shown_character(const char *p, const char *end)
 {
-	int			len = pg_encoding_mblen(GetDatabaseEncoding(), p);
+	Slice		character = {p, pg_encoding_mblen(GetDatabaseEncoding(), p)};
 
-	return shown((Slice)
-/**INDENT** Error@64: Unbalanced parens */
-				 {
-		p, Min(len, end - p)
-/**INDENT** Warning@66: Extra ) */
-	});
+	character.len = Min(character.len, end - p);
+	return shown(character);
 }
 
 /*

@@ -125,6 +125,7 @@ void
 encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
 			   Message *message)
 {
+	static const Slice yes = {"true", 4};
 	Slice		id;
 
 	uuid_to_text(&event->event_id, encoder->id);
@@ -142,12 +143,7 @@ encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
 	add_header(encoder, message, "aggregate_type", 14,
 			   to_utf8(event->aggregate_type));
 	if (event->replay)
-		add_header(encoder, message, "replay", 6, (Slice)
-/**INDENT** Error@146: Unbalanced parens */
-				   {
-		"true", 4
-/**INDENT** Warning@148: Extra ) */
-	});
+		add_header(encoder, message, "replay", 6, yes);
 	if (event->headers)
 		add_json_headers(encoder, message, event->headers);
 	message->headers = encoder->headers;
