@@ -5,6 +5,7 @@
 #   make installcheck    test, on temporary servers of its own
 #   make check-format    is the C code in PostgreSQL's style?
 #   make WERROR=1        warnings are errors
+#   make SANITIZE=1      look for errors at run time; see dev/sanitize
 
 PG_CONFIG ?= pg_config
 
@@ -28,6 +29,15 @@ ifdef WERROR
 PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Wno-clobbered -Werror
 endif
 
+# For AddressSanitizer and UndefinedBehaviorSanitizer.  Bitcode, which the
+# server may run instead of the library, would not have their checks.
+ifdef SANITIZE
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+PG_CFLAGS += $(SANITIZERS) -fno-omit-frame-pointer
+SHLIB_LINK += $(SANITIZERS)
+override with_llvm = no
+endif
+
 # Tests start temporary servers of their own, with what the extension needs,
 # on ports and in directories of their own: none touches a running server.
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
@@ -37,6 +47,11 @@ EXTRA_CLEAN = results output_iso tmp_check log
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# Fortified functions are hidden from the sanitizers.
+ifdef SANITIZE
+override CPPFLAGS += -U_FORTIFY_SOURCE
+endif
 
 # Headers are few: rebuild all when one changes.
 $(OBJS): $(wildcard src/*.h src/*/*.h)

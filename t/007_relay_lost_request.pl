@@ -29,15 +29,8 @@ my $listener = IO::Socket::INET->new(
 	ReuseAddr => 1) or die "cannot listen: $!";
 my $proxy_port = $listener->sockport;
 pipe(my $seen, my $tell) or die "cannot make a pipe: $!";
-my $proxy = fork;
-die "cannot fork: $!" unless defined $proxy;
-if ($proxy == 0)
-{
-	eval { run_proxy() };
-	warn $@ if $@;
-	POSIX::_exit(1);
-}
-close $tell;
+
+my $proxy;
 
 END
 {
@@ -60,84 +53,111 @@ sub take_frames
 	return @frames;
 }
 
-# Sits between the relay and the broker.  The first produce request asks the
-# broker for a topic that does not exist, so that the relay gets an error which
-# is worth another try; it gets it when its next request has passed.
+# A topic that does not exist, and its name as long as that of ours.
+my $absent = substr($topic, 0, -1) . '-';
+
+# What the proxy knows: the other end and the unfinished message of each socket,
+# which of them lead to the relay, messages that it holds back for one of those
+# and until when.
+my (%peer, %buffer, %is_relay, %held, $held_until);
+
+# A request of the relay, as it goes to the broker: the first produce request
+# is for the topic that does not exist.
+sub request
+{
+	my ($frame) = @_;
+	return $frame if unpack('x4 n', $frame) != 0;
+	if (defined $held_until)
+	{
+		$held_until = 0;
+		return $frame;
+	}
+	$frame =~ s/\Q$topic\E/$absent/;
+	$held_until = time + $patience;
+	syswrite $tell, "held\n";
+	return $frame;
+}
+
+# An answer of the broker, as it goes to the relay: the broker's port is ours,
+# and the error is about our topic.  That answer, and those after it, wait.
+sub answer
+{
+	my ($relay, $frame) = @_;
+	my ($theirs, $ours) = map { pack 'N', $_ } $broker_port, $proxy_port;
+	$frame =~ s/127\.0\.0\.1\K\Q$theirs\E/$ours/g;
+	if ($frame =~ s/\Q$absent\E/$topic/ || $held{$relay})
+	{
+		push @{ $held{$relay} }, $frame;
+		return '';
+	}
+	return $frame;
+}
+
+sub connect_relay
+{
+	my ($select) = @_;
+	my $relay = $listener->accept;
+	my $broker = IO::Socket::INET->new("127.0.0.1:$broker_port")
+	  or die "cannot connect: $!";
+	@peer{ $relay, $broker } = ($broker, $relay);
+	$is_relay{$relay} = 1;
+	@buffer{ $relay, $broker } = ('', '');
+	$select->add($relay, $broker);
+	return;
+}
+
+# Passes on what came from a socket.
+sub forward
+{
+	my ($select, $socket) = @_;
+	my $peer = $peer{$socket} or return;
+	if (!sysread $socket, $buffer{$socket}, 65536, length $buffer{$socket})
+	{
+		$select->remove($socket, $peer);
+		delete @peer{ $socket, $peer };
+		close $_ foreach $socket, $peer;
+		return;
+	}
+	foreach my $frame (take_frames(\$buffer{$socket}))
+	{
+		syswrite $peer,
+		  $is_relay{$socket} ? request($frame) : answer($peer, $frame);
+	}
+	return;
+}
+
+# Sits between the relay and the broker.  The first produce request comes back
+# with an error that is worth another try, as soon as the next one has passed.
 sub run_proxy
 {
 	my $select = IO::Select->new($listener);
-	my $absent = substr($topic, 0, -1) . '-';
-	my (%peer, %buffer, %is_relay, %held, $broken, $held_since);
-
 	while (1)
 	{
 		foreach my $socket ($select->can_read(0.05))
 		{
-			if ($socket == $listener)
-			{
-				my $relay = $listener->accept;
-				my $broker = IO::Socket::INET->new("127.0.0.1:$broker_port")
-				  or die "cannot connect: $!";
-				@peer{ $relay, $broker } = ($broker, $relay);
-				$is_relay{$relay} = 1;
-				$select->add($relay, $broker);
-				next;
-			}
-			my $peer = $peer{$socket} or next;
-			if (!sysread $socket, $buffer{$socket}, 65536,
-				length($buffer{$socket} // ''))
-			{
-				$select->remove($socket, $peer);
-				delete @peer{ $socket, $peer };
-				close $socket;
-				close $peer;
-				next;
-			}
-			foreach my $frame (take_frames(\$buffer{$socket}))
-			{
-				my $wait = 0;
-				if ($is_relay{$socket})
-				{
-					my $api = unpack 'x4 n', $frame;
-					if ($api == 0 && !defined $broken)
-					{
-						$broken = unpack 'x8 N', $frame;
-						$frame =~ s/\Q$topic\E/$absent/;
-						$held_since = time;
-						syswrite $tell, "held\n";
-					}
-					elsif ($api == 0)
-					{
-						$held_since = 0;
-					}
-				}
-				else
-				{
-					$frame =~
-					  s/127\.0\.0\.1\K\Q@{[pack 'N', $broker_port]}\E/pack 'N', $proxy_port/ge;
-					$wait = $frame =~ s/\Q$absent\E/$topic/
-					  || $held{$peer};
-				}
-				if ($wait)
-				{
-					push @{ $held{$peer} }, $frame;
-				}
-				else
-				{
-					syswrite $peer, $frame;
-				}
-			}
+			if   ($socket == $listener) { connect_relay($select); }
+			else                        { forward($select, $socket); }
 		}
-		if (%held && time > $held_since + $patience)
+		next if !%held || time < $held_until;
+		foreach my $socket ($select->handles)
 		{
-			foreach my $relay ($select->handles)
-			{
-				syswrite $relay, $_ foreach @{ delete $held{$relay} || [] };
-			}
+			syswrite $socket, $_ foreach @{ delete $held{$socket} || [] };
 		}
 	}
 	return;
 }
+
+# ---------------------------------------------------------------------------
+
+$proxy = fork;
+die "cannot fork: $!" unless defined $proxy;
+if ($proxy == 0)
+{
+	eval { run_proxy() };
+	warn $@ if $@;
+	POSIX::_exit(1);
+}
+close $tell;
 
 create_extension($node, 'postgres', "127.0.0.1:$proxy_port");
 $node->safe_psql('postgres',

@@ -67,11 +67,11 @@ static const Setting defaults[] = {
 /*
  * What nobody may change; properties.c has the reasons.
  *
- * More than one request in flight would be no gain in throughput, and loses
- * events: when a leader that is just changing refuses a new producer's first
- * request and then takes its second, which it can since it knows nothing of
- * that producer yet, librdkafka concludes that it must have taken the first
- * one as well ("implicit ack").
+ * More than one request in flight loses events: when a broker that is just
+ * becoming leader refuses a new producer's first request and then takes its
+ * second, which it does since it knows nothing of that producer yet,
+ * librdkafka concludes that it must have taken the first one as well ("implicit
+ * ack").  Near the broker it gains nothing.
  */
 static const Setting promises[] = {
 	{"enable.idempotence", "true"},
