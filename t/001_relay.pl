@@ -5,7 +5,6 @@ use strict;
 use warnings;
 
 use IPC::Run ();
-use List::Util qw(max);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);

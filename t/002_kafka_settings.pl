@@ -54,7 +54,7 @@ sub arrived
 }
 
 my $started = sql('SELECT pg_postmaster_start_time()');
-my ($type, $result, $errors);
+my ($type, $errors);
 
 # ---------------------------------------------------------------------------
 # Options
