@@ -109,7 +109,7 @@ signal_kafka('STOP', $kafka);
 publish_all($type);
 ok( $node->poll_query_until(
 		'postgres',
-		"SELECT in_flight > 10000 AND state = 'waiting for kafka' FROM outbox.stat_relay"
+		"SELECT in_flight > 5000 AND state = 'waiting for kafka' FROM outbox.stat_relay"
 	),
 	'with a broker that does not answer the queue fills');
 cmp_ok(memory($pid) / 1024, '<=', 100, 'and memory stays below 100 MB');

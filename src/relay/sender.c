@@ -69,13 +69,15 @@ sender_open(Relay *relay)
 void
 sender_close(Relay *relay)
 {
+	Producer   *producer = relay->producer;
+
 	drop_wait_set(relay);
-	if (relay->producer)
-	{
-		relay->retries_before += producer_stats(relay->producer)->retries;
-		producer_close(relay->producer);
-	}
+	if (producer == NULL)
+		return;
+	/* Once only: what ends the process comes here too. */
 	relay->producer = NULL;
+	relay->retries_before += producer_stats(producer)->retries;
+	producer_close(producer);
 }
 
 /* Takes one delivery report. */
