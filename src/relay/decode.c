@@ -191,6 +191,21 @@ wait_for_committing(Snapshot snapshot)
 }
 
 /*
+ * To be called when a decoding context was made.  That declares this process
+ * one that only decodes: others leave it out of their snapshots and horizons.
+ * But between records it runs transactions, which write, and which others
+ * would then take for aborted while they run.
+ */
+static void
+appear_in_snapshots(void)
+{
+	LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
+	MyProc->statusFlags &= ~PROC_IN_LOGICAL_DECODING;
+	ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
+	LWLockRelease(ProcArrayLock);
+}
+
+/*
  * Creates the slot, which goes away with this process until decode_slot_keep()
  * is called, and waits until decoding can start.  Leaves open a transaction
  * whose snapshot shows exactly what committed before the slot's first
@@ -215,6 +230,7 @@ decode_slot_create(void)
 											   .segment_open = wal_segment_open,
 											   .segment_close = wal_segment_close),
 									unused_write, unused_write, NULL);
+	appear_in_snapshots();
 	DecodingContextFindStartpoint(ctx);
 
 	StartTransactionCommand();
@@ -249,6 +265,7 @@ open_context(void)
 											   .segment_open = wal_segment_open,
 											   .segment_close = wal_segment_close),
 									unused_write, unused_write, NULL);
+	appear_in_snapshots();
 	plugin_set_sink(context, context_sink);
 	MemoryContextSwitchTo(old);
 	XLogBeginRead(context->reader, MyReplicationSlot->data.restart_lsn);

@@ -1,0 +1,76 @@
+# The snapshot that comes with a new slot shows transactions as committed which
+# are not quite done: catch-up waits for them.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $topic = make_topic(topic_name('snapshot'));
+my $node = new_server('snapshot');
+
+# A transaction that stays open, prepared; returns its id.
+sub stay_open
+{
+	my ($name) = @_;
+	return $node->safe_psql('postgres',
+		"BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '$name'");
+}
+
+# Waits until the relay waits for the end of a transaction.
+sub wait_for_relay_at
+{
+	my ($xid) = @_;
+	return $node->poll_query_until('postgres',
+		"SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE backend_type = 'outbox relay' AND NOT granted AND transactionid = '$xid'"
+	);
+}
+
+sub set_synchronous_standbys
+{
+	my ($names) = @_;
+	$node->safe_psql('postgres',
+		"ALTER SYSTEM SET synchronous_standby_names = '$names'");
+	$node->reload;
+	$node->poll_query_until('postgres',
+		"SELECT current_setting('synchronous_standby_names') = '$names'")
+	  or die "the server did not reload\n";
+	return;
+}
+
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+my $first = stay_open('first');
+create_server($node, 'postgres');
+ok(wait_for_relay_at($first), 'a new slot waits for older transactions');
+
+# From here on the slot sees every transaction that begins.
+my $second = stay_open('second');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'first'");
+ok(wait_for_relay_at($second), 'and once more');
+
+# One that has committed and waits for a standby, which does not exist.
+set_synchronous_standbys('nobody');
+my $publisher = start_psql($node, 'postgres',
+	"SELECT outbox.publish('Order', '42', 'OrderCreated', '1', topic => '$topic')"
+);
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+  or die "nobody waits for a standby\n";
+my $committing = $node->safe_psql('postgres',
+	"SELECT backend_xid FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+
+$node->safe_psql('postgres',
+	"SET synchronous_commit = local; ROLLBACK PREPARED 'second'");
+ok(wait_for_relay_at($committing), 'a transaction that commits is waited for');
+is(scalar consume($topic), 0, 'and its event not sent before');
+
+set_synchronous_standbys('');
+$publisher->finish;
+wait_for_state($node, 'postgres', 'streaming');
+is(scalar wait_for_events($topic, 1), 1, 'its event comes once');
+
+$node->stop;
+done_testing();
