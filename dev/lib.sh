@@ -94,6 +94,32 @@ copy_source()
 	unprivileged make -s -C "$1" clean
 }
 
+# copy_server DIR: make DIR a server like that of PG_CONFIG, and PG_CONFIG its
+# pg_config.  PostgreSQL finds its files relative to the program that runs, and
+# follows links to find that, so four programs have to be copies.
+copy_server()
+{
+	local root=$1 bin dir program
+
+	bin=$("$PG_CONFIG" --bindir)
+	for dir in bindir pkglibdir sharedir includedir pkgincludedir includedir-server; do
+		dir=$("$PG_CONFIG" "--$dir")
+		unprivileged mkdir -p "$root$dir"
+		unprivileged cp -as --remove-destination "$dir/." "$root$dir"
+	done
+	for program in postgres initdb pg_ctl pg_config; do
+		unprivileged cp --remove-destination "$bin/$program" "$root$bin/$program"
+	done
+	# What is installed must not be written to through a link.
+	rm -rf "$root$("$PG_CONFIG" --pkglibdir)"/{,bitcode/}outbox* \
+		"$root$("$PG_CONFIG" --sharedir)"/extension/outbox*
+
+	PG_CONFIG=$root$bin/pg_config
+	[[ $("$PG_CONFIG" --pkglibdir) = "$root"/* && $("$PG_CONFIG" --sharedir) = "$root"/* ]] ||
+		die "The files of this PostgreSQL cannot be moved: $bin has nothing in common with" \
+			"its other directories."
+}
+
 # install_packages PACKAGE...: install what building and running the extension
 # needs, and the packages named, as far as it is missing; and set PG_CONFIG.  A
 # PG_CONFIG from the environment chooses another PostgreSQL than the

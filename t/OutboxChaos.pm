@@ -1,0 +1,310 @@
+# OutboxChaos.pm
+#
+# What the chaos test breaks: a server with a database that publishes, three
+# brokers, the network between them, and the faults that hit those.
+
+package OutboxChaos;
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(time);
+
+use OutboxProxy;
+use OutboxTest;
+
+my %fault = (
+	'relay terminated' => \&terminate_relay,
+	'relay killed' => \&kill_relay,
+	'server stopped at once' => \&stop_server,
+	'postmaster killed' => \&kill_postmaster,
+	'server restarted' => sub { $_[0]{node}->restart },
+	'one broker killed' => \&kill_a_broker,
+	'all brokers away' => \&kill_all_brokers,
+	'brokers frozen' => \&freeze_brokers,
+	'relay terminated while brokers are frozen' => sub {
+		freeze_brokers(@_, \&terminate_relay);
+	},
+	'server stopped while brokers are frozen' => sub {
+		freeze_brokers(@_, \&stop_server);
+	},
+	'network cut' => sub { hurt_network(@_, 'cut') },
+	'network swallows' => sub { hurt_network(@_, 'swallow') },
+	'network slow' => sub { hurt_network(@_, slow => 0.1) },
+	'settings changed' => \&change_settings,
+	'slot dropped' => \&drop_slot,
+	'slot invalidated' => \&invalidate_slot,
+	'standby promoted' => \&promote_standby);
+
+# The names of all faults.
+sub faults { return sort keys %fault }
+
+# Starts Kafka and a server.  Options: outage (seconds), delivery.
+sub new
+{
+	my ($class, %options) = @_;
+	my $self = bless { outage => 3, servers => 0, %options }, $class;
+	$self->{kafka} = own_kafka('chaos', '--nodes', 3);
+	$self->{topic} = make_topic('chaos', 4, dir => $self->{kafka});
+	$self->{proxy} = OutboxProxy->new($self->{kafka});
+	$self->{node} =
+	  new_server('chaos', <<'CONF', allows_streaming => 1);
+restart_after_crash = on
+max_prepared_transactions = 20
+wal_retrieve_retry_interval = '200ms'
+CONF
+	create_extension($self->{node}, 'postgres', $self->{proxy}->bootstrap);
+	$self->sql("ALTER SERVER kafka OPTIONS (ADD delivery '$self->{delivery}')")
+	  if $self->{delivery};
+	return $self;
+}
+
+sub sql
+{
+	my ($self, $statements) = @_;
+	return $self->{node}->safe_psql('postgres', $statements);
+}
+
+sub node { return $_[0]{node} }
+
+sub topic { return $_[0]{topic} }
+
+# Where to read what has come, whatever the network does.
+sub bootstrap { return kafka_bootstrap($_[0]{kafka}) }
+
+# A fault from its beginning until the cause has gone.
+sub hit
+{
+	my ($self, $name) = @_;
+	$fault{$name} or die "there is no fault \"$name\"\n";
+	return $fault{$name}->($self);
+}
+
+sub end
+{
+	my ($self) = @_;
+	$self->{node}->stop;
+	return;
+}
+
+# Lets a query become true, whatever happens to the server meanwhile.
+sub wait_for
+{
+	my ($self, $query, $complaint) = @_;
+	$self->{node}->poll_query_until('postgres', $query)
+	  or die "$complaint\n";
+	return;
+}
+
+# An outage takes its time, while the writers go on.
+sub last_an_outage
+{
+	my ($self) = @_;
+	$self->sql("SELECT pg_sleep($self->{outage})");
+	return;
+}
+
+# ---------------------------------------------------------------------------
+# Faults of the server.
+
+sub terminate_relay
+{
+	my ($self) = @_;
+	$self->sql(
+		'SELECT pg_terminate_backend(pid) FROM outbox.stat_relay WHERE pid IS NOT NULL'
+	);
+	return;
+}
+
+sub kill_relay
+{
+	my ($self) = @_;
+	kill 'KILL', relay_pid($self->{node}, 'postgres') || return;
+	$self->wait_for('SELECT true', 'the server does not recover');
+	return;
+}
+
+sub stop_server
+{
+	my ($self) = @_;
+	$self->{node}->stop('immediate');
+	$self->look_at_kafka;
+	$self->{node}->start;
+	return;
+}
+
+sub kill_postmaster
+{
+	my ($self) = @_;
+	my $postmaster = slurp_file($self->{node}->data_dir . '/postmaster.pid');
+	$postmaster =~ s/\n.*//s;
+	my @children = split ' ', `ps -o pid= --ppid $postmaster`;
+	$self->{node}->kill9;
+	kill_all($postmaster, @children);
+	$self->look_at_kafka;
+	$self->{node}->start;
+	return;
+}
+
+# While nobody writes to it, something may be true of what it holds.
+sub look_at_kafka
+{
+	my ($self) = @_;
+	$self->{while_down}->() if $self->{while_down};
+	return;
+}
+
+# Kills processes and waits until the last of them has gone.
+sub kill_all
+{
+	my @pids = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	kill 'KILL', @pids;
+	while (kill 0, @pids)
+	{
+		die "processes @pids do not go\n" if time > $deadline;
+		select undef, undef, undef, 0.01;
+	}
+	return;
+}
+
+sub change_settings
+{
+	my ($self) = @_;
+	my $linger = int(rand 5);
+	my $has_one = $self->sql(
+		"SELECT srvoptions::text LIKE '%linger%' FROM pg_foreign_server");
+	my $verb = $has_one eq 't' ? 'SET' : 'ADD';
+	$self->sql(qq{ALTER SERVER kafka OPTIONS ($verb "linger.ms" '$linger')});
+	return;
+}
+
+sub drop_slot
+{
+	my ($self) = @_;
+	$self->sql(<<'SQL');
+DO $$
+BEGIN
+	LOOP
+		PERFORM pg_terminate_backend(pid) FROM outbox.stat_relay WHERE pid IS NOT NULL;
+		BEGIN
+			PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+			WHERE NOT active AND plugin = 'outbox';
+			EXIT WHEN FOUND;
+		EXCEPTION WHEN object_in_use OR undefined_object THEN
+		END;
+		PERFORM pg_stat_clear_snapshot();
+	END LOOP;
+END
+$$
+SQL
+	return;
+}
+
+# The server removes WAL that a slot needs when it needs too much.
+sub invalidate_slot
+{
+	my ($self) = @_;
+	signal_kafka('STOP', $self->{kafka});
+	$self->sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
+	$self->{node}->reload;
+	my $slot = "SELECT restart_lsn FROM pg_replication_slots WHERE plugin = 'outbox'";
+	my $old = $self->sql($slot);
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	do
+	{
+		die "the slot keeps its WAL\n" if time > $deadline;
+		$self->sql('SELECT pg_switch_wal()');
+		$self->sql('CHECKPOINT');
+	} until $self->sql(
+		"SELECT count(*) = 0 FROM pg_replication_slots WHERE plugin = 'outbox' AND restart_lsn = '$old'"
+	) eq 't';
+	$self->sql('ALTER SYSTEM RESET max_slot_wal_keep_size');
+	$self->{node}->reload;
+	signal_kafka('CONT', $self->{kafka});
+	return;
+}
+
+# A standby takes over, which has all that was committed, but no slot.
+sub promote_standby
+{
+	my ($self) = @_;
+	my $primary = $self->{node};
+	my $name = 'chaos_' . ++$self->{servers};
+	$primary->backup($name);
+	my $standby = PostgreSQL::Test::Cluster->new($name,
+		install_path => $self->{install_path});
+	$standby->init_from_backup($primary, $name, has_streaming => 1);
+	$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+	$standby->start;
+	$self->sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+	$primary->reload;
+	$self->wait_for(
+		"SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'",
+		'the standby does not keep up');
+
+	# From here on a commit that somebody saw, or Kafka, is on the standby.
+	$self->wait_for_publishing;
+	$primary->stop('immediate');
+	$self->look_at_kafka;
+	$standby->promote;
+	$self->{node} = $standby;
+	$primary->clean_node;
+	return;
+}
+
+# Waits until something that is committed from now on is published.
+sub wait_for_publishing
+{
+	my ($self) = @_;
+	my $lsn = $self->sql('SELECT pg_current_wal_insert_lsn()');
+	$self->wait_for("SELECT confirmed_lsn > '$lsn' FROM outbox.stat_relay",
+		'nothing is published');
+	return;
+}
+
+# ---------------------------------------------------------------------------
+# Faults of Kafka and the network.
+
+sub kill_a_broker
+{
+	my ($self) = @_;
+	my $broker = 1 + int(rand 3);
+	kafka('kill', $self->{kafka}, $broker);
+	kafka('restart', $self->{kafka}, $broker);
+	return;
+}
+
+sub kill_all_brokers
+{
+	my ($self) = @_;
+	kafka('kill', $self->{kafka});
+	$self->last_an_outage;
+	kafka('restart', $self->{kafka});
+	return;
+}
+
+# With something that happens meanwhile, unless that is nothing.
+sub freeze_brokers
+{
+	my ($self, $meanwhile) = @_;
+	signal_kafka('STOP', $self->{kafka});
+	$self->wait_for("SELECT state <> 'streaming' FROM outbox.stat_relay",
+		'the relay does not notice');
+	$self->$meanwhile if $meanwhile;
+	signal_kafka('CONT', $self->{kafka});
+	return;
+}
+
+sub hurt_network
+{
+	my ($self, $how, @arguments) = @_;
+	$self->{proxy}->$how(@arguments);
+	$self->last_an_outage;
+	$self->{proxy}->heal;
+	return;
+}
+
+1;
