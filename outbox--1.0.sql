@@ -162,6 +162,22 @@ COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are ac
 COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 
+CREATE TABLE outbox.exactly_once (
+    home  integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
+    since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+COMMENT ON TABLE outbox.exactly_once IS
+    'has a row while the relay delivers exactly once, and until it has gone on from what that left on Kafka';
+COMMENT ON COLUMN outbox.exactly_once.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.exactly_once.since IS 'when it began to';
+
+CREATE FUNCTION outbox.progress_snapshot(record text) RETURNS pg_snapshot
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_progress_snapshot';
+COMMENT ON FUNCTION outbox.progress_snapshot(text) IS
+    'transactions whose events are on Kafka according to a record of the progress topic';
+
 CREATE TABLE outbox.replay_job (
     id             bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     since          timestamptz NOT NULL,

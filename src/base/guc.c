@@ -20,6 +20,7 @@ int			outbox_max_event_size = 1000000;
 int			outbox_capture = CAPTURE_AUTO;
 int			outbox_poll_interval = 1000;
 int			outbox_max_slot_wal = 10240;
+int			outbox_transaction_interval = 100;
 
 static const struct config_enum_entry capture_modes[] = {
 	{"auto", CAPTURE_AUTO, false},
@@ -70,6 +71,13 @@ guc_init(void)
 							&outbox_max_slot_wal,
 							10240, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("outbox.transaction_interval",
+							"Shortest time between two Kafka transactions when deliveries are exact.",
+							"Transactions that begin with a backlog may last ten times as long.",
+							&outbox_transaction_interval,
+							100, 1, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("outbox");
 }

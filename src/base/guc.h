@@ -21,6 +21,7 @@ extern int	outbox_max_databases;
 extern int	outbox_capture;
 extern int	outbox_poll_interval;
 extern int	outbox_max_slot_wal;
+extern int	outbox_transaction_interval;
 extern int	outbox_max_event_size;
 
 extern void guc_init(void);

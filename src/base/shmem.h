@@ -32,7 +32,8 @@ typedef enum RelayState
 	RELAY_STREAMING,
 	RELAY_BLOCKED,
 	RELAY_COPIED,
-	RELAY_POLLING
+	RELAY_POLLING,
+	RELAY_FENCED
 } RelayState;
 
 /*
@@ -69,6 +70,8 @@ typedef struct RelayHandover
 	TransactionId xid;			/* of this one, */
 	uint64		events;			/* so many events are */
 	uint64		careful;		/* events to be sent one at a time */
+	uint64		fenced;			/* counter of configurations, plus one, when
+								 * another relay took over; else 0 */
 } RelayHandover;
 
 /* A copy of an entry, as the launcher wants it. */

@@ -44,6 +44,23 @@ mapping_options(Oid user, Oid server, List **options)
 	return true;
 }
 
+/* Takes the options that are ours, not librdkafka's, out of the list. */
+static void
+take_delivery(KafkaConfig *config)
+{
+	ListCell   *lc;
+
+	foreach(lc, config->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, DELIVERY_OPTION) != 0)
+			continue;
+		config->exactly_once = strcmp(strVal(option->arg), DELIVERY_EXACTLY_ONCE) == 0;
+		config->options = foreach_delete_current(config->options, lc);
+	}
+}
+
 /*
  * Reads the settings of a foreign server of our wrapper, and its secrets.
  * Returns NULL when there is no such server.  Needs a transaction; the result
@@ -63,8 +80,9 @@ kafka_config_load(const char *server_name)
 	if (!mapping_options(server->owner, server->serverid, &secrets))
 		(void) mapping_options(InvalidOid, server->serverid, &secrets);
 
-	config = palloc(sizeof(KafkaConfig));
+	config = palloc0(sizeof(KafkaConfig));
 	config->options = list_concat(server->options, secrets);
+	take_delivery(config);
 	return config;
 }
 
@@ -74,5 +92,5 @@ kafka_config_load(const char *server_name)
 bool
 kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 {
-	return equal(a->options, b->options);
+	return a->exactly_once == b->exactly_once && equal(a->options, b->options);
 }

@@ -16,6 +16,11 @@
 #define KAFKA_SERVER_NAME "kafka"
 #define KAFKA_WRAPPER_NAME "outbox_kafka"
 
+/* The option of a server that is not librdkafka's, and its values. */
+#define DELIVERY_OPTION "delivery"
+#define DELIVERY_AT_LEAST_ONCE "at_least_once"
+#define DELIVERY_EXACTLY_ONCE "exactly_once"
+
 /*
  * The librdkafka properties that a database's administrator set, those of the
  * user mapping behind those of the server.  Values may be secrets: never
@@ -24,6 +29,9 @@
 typedef struct KafkaConfig
 {
 	List	   *options;		/* of DefElem, values are strings */
+	bool		exactly_once;	/* option "delivery", which is ours */
+	const char *transactional_id;	/* name for Kafka transactions; NULL for
+									 * none.  Set by whoever needs them. */
 } KafkaConfig;
 
 extern KafkaConfig *kafka_config_load(const char *server_name);

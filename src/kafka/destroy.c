@@ -75,6 +75,20 @@ exit_at_once(int code, Datum arg)
 }
 
 /*
+ * A handle is left alone, because a call of the library may still be using
+ * it.  It goes away with the process.
+ */
+void
+destroy_never(void)
+{
+	static bool exits_at_once = false;
+
+	if (!exits_at_once)
+		on_proc_exit(exit_at_once, (Datum) 0);
+	exits_at_once = true;
+}
+
+/*
  * Destroys a handle.  Topics and queues that belong to it must be destroyed
  * before.  The caller must not care whether the library is still busy with
  * it.
@@ -82,7 +96,6 @@ exit_at_once(int code, Datum arg)
 void
 destroy_handle(rd_kafka_t *handle)
 {
-	static bool exits_at_once = false;
 	sigset_t	all;
 	sigset_t	before;
 	int			fds[2];
@@ -102,11 +115,8 @@ destroy_handle(rd_kafka_t *handle)
 	{
 		struct pollfd fd = {.fd = fds[0],.events = POLLIN};
 
-		if (poll(&fd, 1, PATIENCE_MS) == 0 && !exits_at_once)
-		{
-			on_proc_exit(exit_at_once, (Datum) 0);
-			exits_at_once = true;
-		}
+		if (poll(&fd, 1, PATIENCE_MS) == 0)
+			destroy_never();
 	}
 	else
 	{

@@ -10,6 +10,7 @@
 
 #include <librdkafka/rdkafka.h>
 
+extern void destroy_never(void);
 extern void destroy_handle(rd_kafka_t *handle);
 
 #endif							/* OUTBOX_DESTROY_H */

@@ -28,6 +28,8 @@ struct ProducerTopic
 								 * seen to take messages; 0 for never */
 };
 
+typedef struct TransactionCall TransactionCall;
+
 struct Producer
 {
 	MemoryContext context;		/* of this and all it allocates */
@@ -42,9 +44,15 @@ struct Producer
 								 * open */
 	int			wake_write;
 	bool		fatal;
+	TransactionCall *call;		/* under way in a thread of its own */
 	ProducerStats stats;
 	char		error[PRODUCER_ERROR_LEN];	/* of the last call that failed */
 };
+
+/* producer.c */
+extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config, char *error);
+extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
+								 char *error);
 
 /* topics.c */
 extern void topics_create(Producer *producer);
@@ -53,5 +61,10 @@ extern void topics_destroy(Producer *producer);
 /* events.c */
 extern void events_discard(Producer *producer);
 extern void events_check_fatal(Producer *producer);
+
+/* transaction.c */
+extern bool transaction_configure(rd_kafka_conf_t *conf,
+								  const char *transactional_id, char *error);
+extern bool transaction_abandon(Producer *producer);
 
 #endif							/* OUTBOX_KAFKA_HANDLE_H */

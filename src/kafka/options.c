@@ -249,6 +249,22 @@ check_file(const char *name)
 			 errhint("Only superusers and members of pg_read_server_files may set it.")));
 }
 
+/* Raises an error unless the value is a guarantee that we give. */
+static void
+check_delivery(Oid catalog, const char *value)
+{
+	if (catalog != ForeignServerRelationId)
+		check_place(DELIVERY_OPTION, catalog);
+	if (strcmp(value, DELIVERY_AT_LEAST_ONCE) != 0 &&
+		strcmp(value, DELIVERY_EXACTLY_ONCE) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						DELIVERY_OPTION, value),
+				 errhint("Valid values: %s, %s.", DELIVERY_AT_LEAST_ONCE,
+						 DELIVERY_EXACTLY_ONCE)));
+}
+
 /*
  * Checks one option; raises an error when something is wrong with it.
  */
@@ -260,6 +276,12 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 	char		reason[REASON_LEN];
 	char		understood[VALUE_LEN];
 	rd_kafka_conf_res_t result;
+
+	if (strcmp(name, DELIVERY_OPTION) == 0)
+	{
+		check_delivery(catalog, value);
+		return;
+	}
 
 	/* Some of these act when they are set, so look at the rule first. */
 	if (rule && rule->values == NULL)

@@ -65,6 +65,7 @@ static const Setting defaults[] = {
 	{"socket.timeout.ms", "30000"},
 	{"socket.keepalive.enable", "true"},
 	{"socket.nagle.disable", "true"},
+	{"transaction.timeout.ms", "300000"},
 };
 
 /*
@@ -107,10 +108,11 @@ set_option(rd_kafka_conf_t *conf, const char *name, const char *value,
 }
 
 /*
- * Makes the library's configuration; NULL and an error when it is refused.
+ * Makes the library's configuration of what the administrator chose and our
+ * defaults; NULL and an error when it is refused.
  */
-static rd_kafka_conf_t *
-make_conf(const KafkaConfig *config, char *error)
+rd_kafka_conf_t *
+handle_configure(const KafkaConfig *config, char *error)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	bool		ok = true;
@@ -125,8 +127,25 @@ make_conf(const KafkaConfig *config, char *error)
 
 		ok = ok && set_option(conf, option->defname, strVal(option->arg), error);
 	}
+	if (ok)
+		return conf;
+	rd_kafka_conf_destroy(conf);
+	return NULL;
+}
+
+/* The same for a producer, with what it needs to keep our promises. */
+static rd_kafka_conf_t *
+make_conf(const KafkaConfig *config, char *error)
+{
+	rd_kafka_conf_t *conf = handle_configure(config, error);
+	bool		ok = true;
+
+	if (conf == NULL)
+		return NULL;
 	for (int i = 0; i < lengthof(promises); i++)
 		ok = ok && set_option(conf, promises[i].name, promises[i].value, error);
+	if (ok && config->transactional_id)
+		ok = transaction_configure(conf, config->transactional_id, error);
 	if (!ok)
 	{
 		rd_kafka_conf_destroy(conf);
@@ -175,29 +194,40 @@ wake_owner(Producer *producer)
 }
 
 /*
- * Creates the handle and its queue of events.  All signals are blocked
+ * Creates a handle out of a configuration, which it takes in any case; NULL
+ * and an error when the library refuses it.  All signals are blocked
  * meanwhile, since the library's threads inherit our mask and must leave our
  * signals to us.
+ */
+rd_kafka_t *
+handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+{
+	rd_kafka_t *handle;
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (handle == NULL)
+		rd_kafka_conf_destroy(conf);
+	return handle;
+}
+
+/*
+ * Creates the producer's handle and its queue of events.
  */
 static bool
 open_handle(Producer *producer, const KafkaConfig *config, char *error)
 {
 	rd_kafka_conf_t *conf = make_conf(config, error);
-	sigset_t	all;
-	sigset_t	before;
 
 	if (conf == NULL)
 		return false;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	producer->handle = rd_kafka_new(RD_KAFKA_PRODUCER, conf, error,
-									PRODUCER_ERROR_LEN);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
 	if (producer->handle == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
 		return false;
-	}
 	rd_kafka_set_log_queue(producer->handle, NULL);
 	producer->queue = rd_kafka_queue_get_main(producer->handle);
 	rd_kafka_queue_io_event_enable(producer->queue, producer->wake_write,
@@ -248,6 +278,12 @@ producer_release(void *arg)
 	Producer   *producer = arg;
 	int		   *fds[] = {&producer->wake_read, &producer->wake_write};
 
+	if (transaction_abandon(producer))
+	{
+		/* A thread uses the handle and the pipe: they go with the process. */
+		destroy_never();
+		return;
+	}
 	if (producer->handle)
 	{
 		rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE |
@@ -359,10 +395,11 @@ producer_send(Producer *producer, const Message *message)
 	rd_kafka_headers_destroy(headers);
 	if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return SEND_QUEUE_FULL;
-	events_check_fatal(producer);
-	if (producer->fatal)
-		return SEND_FATAL;
 	strlcpy(producer->error, rd_kafka_err2str(err), sizeof(producer->error));
+	events_check_fatal(producer);
+	/* The Kafka transaction has failed: it takes nothing any more. */
+	if (producer->fatal || err == RD_KAFKA_RESP_ERR__STATE)
+		return SEND_FATAL;
 	producer->doubts++;
 	return SEND_REFUSED;
 }

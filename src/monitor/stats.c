@@ -70,6 +70,8 @@ state_name(RelayState state)
 			return "copied";
 		case RELAY_POLLING:
 			return "polling";
+		case RELAY_FENCED:
+			return "fenced";
 	}
 	return "unknown";
 }

@@ -32,6 +32,7 @@
 
 #include "base/worker.h"
 #include "relay/decode.h"
+#include "relay/exactly_once.h"
 #include "relay/identity.h"
 #include "relay/watermark.h"
 
@@ -208,6 +209,7 @@ catchup_run(Relay *relay)
 	decode_slot_create();
 	reached.lsn = decode_confirmed();
 	publish_snapshot(relay, &reached);
+	exactly_once_reached(relay, &reached);
 	settle(&reached);
 	pfree(reached.snapshot);
 	decode_slot_keep();
@@ -228,6 +230,7 @@ catchup_poll(Relay *relay)
 	XactReadOnly = true;
 	reached.lsn = GetXLogInsertRecPtr();
 	sent = publish_snapshot(relay, &reached);
+	exactly_once_reached(relay, &reached);
 	if (sent > 0)
 		settle(&reached);
 	shmem_relay_polled(reached.snapshot);

@@ -189,6 +189,18 @@ ledger_acknowledge(Ledger *ledger, uint64 number)
 }
 
 /*
+ * All events so far have been acknowledged.
+ */
+void
+ledger_acknowledge_all(Ledger *ledger)
+{
+	for (uint64 n = ledger->base; n != ledger->next; n++)
+		BIT_BYTE(ledger, n) &= ~BIT_MASK(n);
+	ledger->base = ledger->next;
+	drop_finished(ledger);
+}
+
+/*
  * Is everything acknowledged that was committed at or before position, given
  * that decoding has come that far?
  */

@@ -31,6 +31,7 @@ extern uint64 ledger_add_event(Ledger *ledger, const Commit *commit);
 extern void ledger_close_commit(Ledger *ledger, XLogRecPtr end);
 extern void ledger_rewind(Ledger *ledger);
 extern void ledger_acknowledge(Ledger *ledger, uint64 number);
+extern void ledger_acknowledge_all(Ledger *ledger);
 extern bool ledger_covers(const Ledger *ledger, XLogRecPtr position);
 extern bool ledger_is_empty(const Ledger *ledger);
 extern XLogRecPtr ledger_acknowledged(const Ledger *ledger);

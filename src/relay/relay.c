@@ -43,6 +43,7 @@
 #include "base/worker.h"
 #include "relay/catchup.h"
 #include "relay/decode.h"
+#include "relay/exactly_once.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
 #include "relay/progress.h"
@@ -282,9 +283,9 @@ open_stream(Relay *relay)
 
 /* Decodes some records; returns whether there may be more. */
 static bool
-decode_some(XLogRecPtr limit)
+decode_some(Relay *relay, XLogRecPtr limit)
 {
-	for (int i = 0; i < RECORDS_PER_ROUND; i++)
+	for (int i = 0; i < RECORDS_PER_ROUND && !exactly_once_is_full(relay); i++)
 		if (!decode_next(limit))
 			return false;
 	return true;
@@ -310,6 +311,8 @@ check_configuration(Relay *relay)
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
 	if (relay->connected)
 		sender_drain(relay);
+	if (relay->connected && relay->exact)
+		exactly_once_commit(relay, decode_position());
 	if (!settings_polling())
 	{
 		progress_confirm(relay);
@@ -345,14 +348,17 @@ stream(Relay *relay)
 	while (!settings_polling())
 	{
 		XLogRecPtr	limit = decode_limit();
-		bool		more = decode_some(limit);
+		bool		more = decode_some(relay, limit);
 
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
 			skip = NULL;
 		sender_poll(relay);
+		if (relay->exact)
+			exactly_once_step(relay, !more);
 		progress_confirm(relay);
-		progress_move_watermark(relay);
+		if (relay->exact == NULL)
+			progress_move_watermark(relay);
 		sender_check_connection(relay);
 		check_configuration(relay);
 		check_extension(relay);
@@ -367,7 +373,7 @@ stream(Relay *relay)
 		else
 		{
 			show_now(relay);
-			relay_wait(relay, idle_time(limit));
+			relay_wait(relay, exactly_once_idle_time(relay, idle_time(limit)));
 		}
 	}
 	relay_restart(relay);
@@ -412,6 +418,7 @@ hand_over(Relay *relay)
 			(position.xid == inherited.xid ? inherited.events : 0);
 	}
 	next.careful = relay->careful;
+	next.fenced = relay->fenced;
 	shmem_relay_set_handover(&next);
 }
 
@@ -420,6 +427,7 @@ static void
 relay_exit(int code, Datum arg)
 {
 	hand_over(the_relay);
+	exactly_once_leave(the_relay);
 	decode_leave();
 	sender_close(the_relay);
 	the_relay->shown_at = 0;
@@ -447,6 +455,7 @@ relay_create(uint64 requests)
 	shmem_relay_get_handover(&inherited);
 	inherited_left = inherited.events;
 	relay->careful = inherited.careful;
+	relay->fenced = inherited.fenced;
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;
@@ -493,6 +502,7 @@ outbox_relay_main(Datum arg)
 	the_relay = relay_create(requests);
 	before_shmem_exit(relay_exit, (Datum) 0);
 	settings_wait(the_relay);
+	resume_start(the_relay);
 	if (settings_polling())
 		poll_table(the_relay);
 	open_stream(the_relay);

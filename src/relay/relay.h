@@ -21,6 +21,8 @@
 /* A wait for something to pass begins with this, and doubles. */
 #define FIRST_BACKOFF_MS 100
 
+typedef struct ExactlyOnce ExactlyOnce;
+
 typedef struct Relay
 {
 	RelayStatus status;			/* published by relay_show() */
@@ -35,6 +37,11 @@ typedef struct Relay
 	uint64		configuration;	/* shared counter when config was read */
 	Producer   *producer;
 	WaitEventSet *wait_set;		/* latch, postmaster, producer */
+
+	/* Kafka transactions; see exactly_once.c */
+	ExactlyOnce *exact;			/* NULL unless deliveries are exact */
+	uint64		fenced;			/* shared counter of configurations, plus one,
+								 * when another relay took over; else 0 */
 
 	/* What is under way; see sender.c */
 	Ledger	   *ledger;

@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "relay/exactly_once.h"
 #include "relay/route.h"
 
 #define MAX_BACKOFF_MS 5000
@@ -89,10 +90,15 @@ on_delivery(void *arg, const Delivery *delivery)
 	relay->status.in_flight--;
 	if (delivery->result == DELIVERY_OK)
 	{
+		relay->acknowledged = true;
+		if (relay->exact)
+		{
+			exactly_once_delivered(relay, delivery);
+			return;
+		}
 		ledger_acknowledge(relay->ledger, delivery->opaque);
 		relay->status.events++;
 		relay->status.bytes += delivery->bytes;
-		relay->acknowledged = true;
 		return;
 	}
 	if (!relay->delivery_failed || relay->failure == DELIVERY_PURGED)
@@ -117,6 +123,9 @@ serve_producer(Relay *relay)
 	relay->connected = true;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->waiting_since = GetCurrentTimestamp();
+	/* In a Kafka transaction, only its commit counts. */
+	if (relay->exact)
+		return;
 	if (!relay->progressed)
 		shmem_relay_progress();
 	relay->progressed = true;
@@ -163,6 +172,8 @@ start_over(Relay *relay)
 {
 	LedgerPosition position = ledger_position(relay->ledger);
 
+	if (relay->exact)
+		exactly_once_start_over(relay);
 	ereport(LOG,
 			(errmsg("outbox relay starts over from what Kafka acknowledged"),
 			 errdetail("A message was not accepted: %s.",
@@ -192,7 +203,7 @@ sender_poll(Relay *relay)
 	serve_producer(relay);
 	if (!relay->delivery_failed && !producer_is_fatal(relay->producer))
 		return;
-	if (!ledger_is_empty(relay->ledger))
+	if (relay->exact || !ledger_is_empty(relay->ledger))
 	{
 		start_over(relay);
 		return;
@@ -436,6 +447,11 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 		show_obstacle(relay, event, relay->failure == DELIVERY_REFUSED ?
 					  RELAY_BLOCKED : RELAY_WAITING_KAFKA, relay->failure_text);
 		relay->held = true;
+		if (relay->exact)
+		{
+			back_off(relay, &delay);
+			exactly_once_start_over(relay);
+		}
 		if (producer_is_fatal(relay->producer))
 			reopen_producer(relay);
 		else
@@ -461,6 +477,8 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 
 	if (relay->broken)
 		return;
+	if (relay->exact)
+		exactly_once_event(relay, event, commit);
 	number = ledger_add_event(relay->ledger, commit);
 	if (relay->careful > 0)
 	{

@@ -25,6 +25,7 @@
 #include "base/worker.h"
 #include "kafka/config.h"
 #include "relay/decode.h"
+#include "relay/exactly_once.h"
 #include "relay/identity.h"
 
 /* Waits until something may have changed: settings, or a reload. */
@@ -118,6 +119,8 @@ settings_load(Relay *relay)
 	config = kafka_config_load(KAFKA_SERVER_NAME);
 	MemoryContextSwitchTo(old);
 	CommitTransactionCommand();
+	if (config && config->exactly_once)
+		config->transactional_id = resume_transactional_id();
 	return config;
 }
 

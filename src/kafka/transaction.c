@@ -1,0 +1,213 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.c
+ *	  Kafka transactions of a producer.
+ *
+ * librdkafka's calls block until the coordinator has answered, and it advises
+ * against short time-outs, since what it does in the background and what the
+ * caller knows of it may then differ.  So each call runs in a thread of its
+ * own, which wakes the owner by the producer's pipe when it is done.  The
+ * owner stays free to serve events and interrupts, and to end the process: a
+ * call that still runs then is left alone, together with the handle.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "port/atomics.h"
+
+#include "kafka/destroy.h"
+#include "kafka/handle.h"
+#include "kafka/transaction.h"
+
+/* A call under way.  Not in a memory context, since it may outlive them all. */
+struct TransactionCall
+{
+	rd_kafka_t *handle;
+	TransactionOperation operation;
+	int			timeout_ms;
+	int			wake;			/* to be written to when it is done */
+	rd_kafka_error_t *error;	/* valid when it is done */
+	pg_atomic_uint32 done;
+};
+
+/*
+ * Makes a configuration one for Kafka transactions under the given name.
+ * librdkafka wants messages to time out before their transaction does.
+ */
+bool
+transaction_configure(rd_kafka_conf_t *conf, const char *transactional_id,
+					  char *error)
+{
+	char		timeout[32];
+	size_t		size = sizeof(timeout);
+
+	return rd_kafka_conf_get(conf, "transaction.timeout.ms", timeout, &size) ==
+		RD_KAFKA_CONF_OK &&
+		rd_kafka_conf_set(conf, "transactional.id", transactional_id, error,
+						  PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK &&
+		rd_kafka_conf_set(conf, "message.timeout.ms", timeout, error,
+						  PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK;
+}
+
+static void *
+call_main(void *arg)
+{
+	TransactionCall *call = arg;
+	ssize_t		written pg_attribute_unused();
+
+	switch (call->operation)
+	{
+		case TRANSACTION_INIT:
+			call->error = rd_kafka_init_transactions(call->handle,
+													 call->timeout_ms);
+			break;
+		case TRANSACTION_COMMIT:
+			call->error = rd_kafka_commit_transaction(call->handle,
+													  call->timeout_ms);
+			break;
+		case TRANSACTION_ABORT:
+			call->error = rd_kafka_abort_transaction(call->handle,
+													 call->timeout_ms);
+			break;
+	}
+	pg_write_barrier();
+	pg_atomic_write_u32(&call->done, 1);
+	written = write(call->wake, "1", 1);
+	return NULL;
+}
+
+/*
+ * Starts an operation, which may take up to timeout_ms; -1 stands for what is
+ * left of the transaction's time.  Everything that was sent must have been
+ * reported, and nothing may be sent until transaction_result() tells the
+ * result.  Raises an error when no thread can be made.
+ */
+void
+transaction_start(Producer *producer, TransactionOperation operation,
+				  int timeout_ms)
+{
+	TransactionCall *call = calloc(1, sizeof(TransactionCall));
+	pthread_t	thread;
+	sigset_t	all;
+	sigset_t	before;
+	int			error;
+
+	Assert(producer->call == NULL);
+	if (call == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	call->handle = producer->handle;
+	call->operation = operation;
+	call->timeout_ms = timeout_ms;
+	call->wake = producer->wake_write;
+	pg_atomic_init_u32(&call->done, 0);
+
+	/* The thread inherits our mask, and must leave our signals to us. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread, NULL, call_main, call);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (error != 0)
+	{
+		free(call);
+		errno = error;
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not create a thread for a Kafka transaction: %m")));
+	}
+	pthread_detach(thread);
+	producer->call = call;
+}
+
+/* What an error of the library means; it is kept for producer_error(). */
+static TransactionResult
+judge(Producer *producer, rd_kafka_error_t * error)
+{
+	TransactionResult result = TRANSACTION_FAILED;
+
+	if (error == NULL)
+		return TRANSACTION_DONE;
+	events_check_fatal(producer);
+	strlcpy(producer->error, rd_kafka_error_string(error),
+			sizeof(producer->error));
+	if (transaction_is_fenced(producer))
+		result = TRANSACTION_FENCED;
+	else if (rd_kafka_error_is_retriable(error))
+		result = TRANSACTION_RETRY;
+	rd_kafka_error_destroy(error);
+	return result;
+}
+
+/*
+ * What came of the operation that was started; producer_error() explains any
+ * but TRANSACTION_DONE.  Does not wait.
+ */
+TransactionResult
+transaction_result(Producer *producer)
+{
+	TransactionCall *call = producer->call;
+	rd_kafka_error_t *error;
+
+	if (pg_atomic_read_u32(&call->done) == 0)
+		return TRANSACTION_RUNNING;
+	pg_read_barrier();
+	error = call->error;
+	producer->call = NULL;
+	free(call);
+	return judge(producer, error);
+}
+
+/*
+ * Has transaction_result() not told the result yet?
+ */
+bool
+transaction_is_running(const Producer *producer)
+{
+	return producer->call != NULL;
+}
+
+/*
+ * Begins a transaction.  No broker is asked.
+ */
+TransactionResult
+transaction_begin(Producer *producer)
+{
+	return judge(producer, rd_kafka_begin_transaction(producer->handle));
+}
+
+/*
+ * Has another producer of our name come up since, or did the coordinator end
+ * our transaction because it lasted too long?  The library does not tell one
+ * from the other.
+ */
+bool
+transaction_is_fenced(const Producer *producer)
+{
+	switch (rd_kafka_fatal_error(producer->handle, NULL, 0))
+	{
+		case RD_KAFKA_RESP_ERR__FENCED:
+		case RD_KAFKA_RESP_ERR_PRODUCER_FENCED:
+		case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Is a call under way, so that the handle must not be destroyed?  Forgets the
+ * call.
+ */
+bool
+transaction_abandon(Producer *producer)
+{
+	TransactionCall *call = producer->call;
+
+	producer->call = NULL;
+	return call != NULL && pg_atomic_read_u32(&call->done) == 0;
+}

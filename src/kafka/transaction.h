@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.h
+ *	  Kafka transactions of a producer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_KAFKA_TRANSACTION_H
+#define OUTBOX_KAFKA_TRANSACTION_H
+
+#include "postgres.h"
+
+#include "kafka/producer.h"
+
+/* What takes time. */
+typedef enum TransactionOperation
+{
+	TRANSACTION_INIT,			/* get to be the only producer of our name,
+								 * and end what others left */
+	TRANSACTION_COMMIT,
+	TRANSACTION_ABORT
+} TransactionOperation;
+
+/* What came of it. */
+typedef enum TransactionResult
+{
+	TRANSACTION_RUNNING,
+	TRANSACTION_DONE,
+	TRANSACTION_RETRY,			/* may succeed when it is started again */
+	TRANSACTION_FAILED,			/* the outcome is unknown, or an abort */
+	TRANSACTION_FENCED			/* another producer has taken our name */
+} TransactionResult;
+
+extern void transaction_start(Producer *producer, TransactionOperation operation,
+							  int timeout_ms);
+extern TransactionResult transaction_result(Producer *producer);
+extern TransactionResult transaction_begin(Producer *producer);
+extern bool transaction_is_running(const Producer *producer);
+extern bool transaction_is_fenced(const Producer *producer);
+
+#endif							/* OUTBOX_KAFKA_TRANSACTION_H */

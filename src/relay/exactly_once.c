@@ -1,0 +1,352 @@
+/*-------------------------------------------------------------------------
+ *
+ * exactly_once.c
+ *	  Kafka transactions of whole PostgreSQL transactions.
+ *
+ * A Kafka transaction begins with the first event that is sent and ends
+ * between two records of WAL, so it never splits a PostgreSQL transaction.
+ * The last thing in it is a record in the progress topic: the position that
+ * decoding has reached and, for those who have no WAL to go by, the exact set
+ * of transactions that are published then (published_set.h).  Either all of
+ * it is committed or nothing.
+ *
+ * The set consists of a snapshot, the base, and of the transactions that were
+ * sent and that it does not show.  Once a second a new base is proposed, in
+ * the way of a watermark: a snapshot, and then the WAL position.  When
+ * decoding has passed that position everything that the snapshot shows has
+ * been sent, and it becomes the base.  When the Kafka transaction that carries
+ * it is committed, it is also stored as the watermark.
+ *
+ * An acknowledgement of the broker counts for nothing before the commit.  So
+ * the ledger learns of all of a transaction's events at once.  When anything
+ * goes wrong, the process starts over from the last commit: the next one has
+ * the coordinator abort what is open, or learns from the progress topic that
+ * it was committed (resume.c).  It never guesses.
+ *
+ * A commit takes some 10 ms during which nothing can be sent.  So transactions
+ * are at least outbox.transaction_interval apart, and when there is a backlog
+ * they go on until they are large.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/exactly_once.h"
+
+#include <poll.h>
+
+#include "access/transam.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "relay/decode.h"
+
+#define PROPOSAL_INTERVAL_MS 1000
+#define BACKLOG_FACTOR 10		/* times the interval, while there is more */
+#define FULL_BYTES (64 * 1024 * 1024)
+#define MESSAGE_BYTES 100		/* what a message takes beside its payload */
+#define STALL_MS 3000			/* of a commit */
+#define LEAVE_MS 500			/* for an abort as the process ends */
+
+static const char waiting[] = "Kafka does not commit a transaction";
+
+/*
+ * Waits for what transaction_start() began.  Returns its result.
+ */
+TransactionResult
+exactly_once_wait(Relay *relay)
+{
+	TimestampTz since = GetCurrentTimestamp();
+	TransactionResult result;
+
+	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
+	{
+		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), STALL_MS))
+			relay_obstacle(relay, RELAY_WAITING_KAFKA, waiting);
+		relay_show(relay);
+		relay_wait(relay, 1000);
+		sender_poll(relay);
+	}
+	relay->connected |= result == TRANSACTION_DONE;
+	return result;
+}
+
+/*
+ * The Kafka transaction cannot be completed: the process ends and the next one
+ * sends its content again.
+ */
+void
+exactly_once_start_over(Relay *relay)
+{
+	const char *reason = relay->delivery_failed ? relay->failure_text :
+	producer_error(relay->producer);
+
+	if (transaction_is_fenced(relay->producer))
+		resume_fence(relay);
+	ereport(LOG,
+			(errmsg("outbox relay starts over from the last Kafka transaction"),
+			 errdetail("A transaction was not accepted: %s.", reason)));
+	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY)
+		relay->careful = Max(relay->careful,
+							 ledger_position(relay->ledger).outstanding);
+	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
+	relay->status.error_at = GetCurrentTimestamp();
+
+	/* The launcher makes one that achieves nothing wait before the next. */
+	if (relay->progressed)
+		relay_restart(relay);
+	proc_exit(0);
+}
+
+/* Begins a Kafka transaction. */
+static void
+begin(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+
+	if (transaction_begin(relay->producer) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
+	exact->open = true;
+	exact->opened_at = GetCurrentTimestamp();
+	exact->sent_bytes = exact->events = exact->bytes = 0;
+}
+
+/*
+ * An event is about to be sent.  Commit is zero for one out of the table,
+ * which a later snapshot will show.
+ */
+void
+exactly_once_event(Relay *relay, const Event *event, const Commit *commit)
+{
+	ExactlyOnce *exact = relay->exact;
+
+	if (!exact->open)
+		begin(relay);
+	exact->sent_bytes += event->payload.len + MESSAGE_BYTES;
+	if (TransactionIdIsValid(commit->xid))
+		published_set_add(&exact->set, event->xid, TopMemoryContext);
+}
+
+/*
+ * A broker has acknowledged an event, or a progress record.
+ */
+void
+exactly_once_delivered(Relay *relay, const Delivery *delivery)
+{
+	if (delivery->opaque == PROGRESS_OPAQUE)
+		return;
+	relay->exact->events++;
+	relay->exact->bytes += delivery->bytes;
+}
+
+/*
+ * Shall the open transaction be committed before more is decoded?
+ */
+bool
+exactly_once_is_full(const Relay *relay)
+{
+	return relay->exact && relay->exact->open &&
+		relay->exact->sent_bytes >= FULL_BYTES;
+}
+
+/*
+ * Sends the progress record, without waiting for its delivery.
+ */
+void
+exactly_once_send_record(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+	StringInfoData record;
+	Message		message = {0};
+	SendResult	result;
+
+	initStringInfo(&record);
+	published_set_encode(&record, &exact->set);
+	message.topic = producer_topic(relay->producer, exact->topic);
+	if (message.topic == NULL)
+		exactly_once_start_over(relay);
+	message.key.data = exact->topic;
+	message.key.len = strlen(exact->topic);
+	message.value.data = record.data;
+	message.value.len = record.len;
+	message.timestamp_ms = 0;	/* now */
+	message.opaque = PROGRESS_OPAQUE;
+	while ((result = producer_send(relay->producer, &message)) == SEND_QUEUE_FULL)
+	{
+		sender_poll(relay);
+		relay_wait(relay, 1000);
+	}
+	if (result != SEND_QUEUED)
+		exactly_once_start_over(relay);
+	relay->status.in_flight++;
+	pfree(record.data);
+}
+
+/*
+ * Commits the open transaction, if there is one: everything that was committed
+ * up to position, and nothing after it, is published then.  Between records
+ * only.
+ */
+void
+exactly_once_commit(Relay *relay, XLogRecPtr position)
+{
+	ExactlyOnce *exact = relay->exact;
+
+	if (!exact->open)
+		return;
+	exact->ended_at = GetCurrentTimestamp();
+	exact->set.lsn = position;
+	exactly_once_send_record(relay);
+	sender_drain(relay);
+	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
+	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
+
+	exact->open = false;
+	ledger_acknowledge_all(relay->ledger);
+	relay->status.events += exact->events;
+	relay->status.bytes += exact->bytes;
+	if (!relay->progressed)
+		shmem_relay_progress();
+	relay->progressed = true;
+	relay_work(relay);
+}
+
+/* A proposal that decoding has passed becomes the base. */
+static void
+take_proposal(ExactlyOnce *exact)
+{
+	Watermark  *proposal = exact->proposal;
+
+	if (proposal == NULL || decode_position() < proposal->lsn)
+		return;
+	published_set_rebase(&exact->set, proposal->snapshot, TopMemoryContext);
+	exact->base_lsn = proposal->lsn;
+	pfree(proposal->snapshot);
+	pfree(proposal);
+	exact->proposal = NULL;
+}
+
+/* Proposes a new base when there is news. */
+static void
+propose(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (exact->proposal ||
+		(!exact->open && relay->status.events == exact->events_proposed) ||
+		!TimestampDifferenceExceeds(exact->proposed_at, now, PROPOSAL_INTERVAL_MS))
+		return;
+	exact->proposal = watermark_propose(TopMemoryContext);
+	exact->proposed_at = now;
+	exact->events_proposed = relay->status.events + (exact->open ? 1 : 0);
+}
+
+/* Stores the base as a watermark once all that it shows is on Kafka. */
+static void
+store_watermark(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+	Watermark	watermark;
+
+	if (exact->open || exact->base_lsn <= exact->stored_lsn)
+		return;
+	watermark.lsn = exact->base_lsn;
+	watermark.snapshot = exact->set.snapshot;
+	watermark_store(&watermark);
+	exact->stored_lsn = exact->base_lsn;
+}
+
+/* When the open transaction is to be committed. */
+static TimestampTz
+due_at(const ExactlyOnce *exact, bool idle)
+{
+	if (idle)
+		return TimestampTzPlusMilliseconds(exact->ended_at,
+										   outbox_transaction_interval);
+	return TimestampTzPlusMilliseconds(exact->opened_at,
+									   outbox_transaction_interval * BACKLOG_FACTOR);
+}
+
+/*
+ * Between records: does what is due.  Idle says that there is no more WAL to
+ * decode at the moment.
+ */
+void
+exactly_once_step(Relay *relay, bool idle)
+{
+	ExactlyOnce *exact = relay->exact;
+
+	take_proposal(exact);
+	if (exact->open &&
+		(exactly_once_is_full(relay) ||
+		 GetCurrentTimestamp() >= due_at(exact, idle)))
+		exactly_once_commit(relay, decode_position());
+	store_watermark(relay);
+	propose(relay);
+}
+
+/*
+ * How long to wait for more, given how long one would without a transaction.
+ */
+long
+exactly_once_idle_time(const Relay *relay, long timeout_ms)
+{
+	if (relay->exact == NULL || !relay->exact->open)
+		return timeout_ms;
+	return Min(timeout_ms,
+			   TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+											   due_at(relay->exact, true)));
+}
+
+/*
+ * All that a snapshot out of the table shows has been sent: commits it.  What
+ * the snapshot shows is then exactly what is published.
+ */
+void
+exactly_once_reached(Relay *relay, const Watermark *reached)
+{
+	ExactlyOnce *exact = relay->exact;
+
+	if (exact == NULL)
+		return;
+	published_set_rebase(&exact->set, reached->snapshot, TopMemoryContext);
+	exact->base_lsn = exact->stored_lsn = reached->lsn;
+	exactly_once_commit(relay, reached->lsn);
+}
+
+static void
+ignore_delivery(void *arg, const Delivery *delivery)
+{
+}
+
+/*
+ * The process ends in an orderly way: has an open transaction aborted, so that
+ * consumers need not wait for the next relay, or for its time-out.  Waits a
+ * moment at most.
+ */
+void
+exactly_once_leave(Relay *relay)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													LEAVE_MS);
+	struct pollfd fd = {.events = POLLIN};
+	long		left = LEAVE_MS;
+
+	if (relay->exact == NULL || !relay->exact->open || relay->producer == NULL ||
+		producer_is_fatal(relay->producer) ||
+		transaction_is_running(relay->producer))
+		return;
+	fd.fd = producer_event_fd(relay->producer);
+	transaction_start(relay->producer, TRANSACTION_ABORT, LEAVE_MS);
+	while (left > 0 &&
+		   transaction_result(relay->producer) == TRANSACTION_RUNNING)
+	{
+		(void) poll(&fd, 1, (int) left);
+		producer_poll(relay->producer, ignore_delivery, NULL);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
+}

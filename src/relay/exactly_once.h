@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * exactly_once.h
+ *	  Kafka transactions of whole PostgreSQL transactions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_EXACTLY_ONCE_H
+#define OUTBOX_EXACTLY_ONCE_H
+
+#include "postgres.h"
+
+#include "kafka/transaction.h"
+#include "relay/published_set.h"
+#include "relay/relay.h"
+#include "relay/watermark.h"
+
+#define PROGRESS_OPAQUE PG_UINT64_MAX	/* of a progress record */
+
+struct ExactlyOnce
+{
+	char	   *topic;			/* of progress records */
+	PublishedSet set;			/* what is on Kafka when the open transaction
+								 * is committed */
+	XLogRecPtr	base_lsn;		/* set.snapshot shows nothing committed after */
+	XLogRecPtr	stored_lsn;		/* base_lsn of the last watermark stored */
+	Watermark  *proposal;		/* to be the next base; NULL for none */
+	TimestampTz proposed_at;
+	uint64		events_proposed;	/* status.events then */
+	bool		open;			/* a Kafka transaction is */
+	TimestampTz opened_at;
+	TimestampTz ended_at;		/* when the one before was due */
+	uint64		sent_bytes;		/* in the open one */
+	uint64		events;			/* of it, acknowledged so far */
+	uint64		bytes;			/* of those */
+};
+
+/* exactly_once.c */
+extern void exactly_once_event(Relay *relay, const Event *event,
+							   const Commit *commit);
+extern void exactly_once_delivered(Relay *relay, const Delivery *delivery);
+extern bool exactly_once_is_full(const Relay *relay);
+extern void exactly_once_step(Relay *relay, bool idle);
+extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);
+extern void exactly_once_commit(Relay *relay, XLogRecPtr position);
+extern void exactly_once_reached(Relay *relay, const Watermark *reached);
+extern void exactly_once_start_over(Relay *relay) pg_attribute_noreturn();
+extern void exactly_once_leave(Relay *relay);
+extern TransactionResult exactly_once_wait(Relay *relay);
+extern void exactly_once_send_record(Relay *relay);
+
+/* resume.c */
+extern const char *resume_transactional_id(void);
+extern void resume_start(Relay *relay);
+extern void resume_fence(Relay *relay) pg_attribute_noreturn();
+
+#endif							/* OUTBOX_EXACTLY_ONCE_H */

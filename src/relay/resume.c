@@ -1,0 +1,386 @@
+/*-------------------------------------------------------------------------
+ *
+ * resume.c
+ *	  From where a relay goes on when deliveries are exact.
+ *
+ * The progress topic says what was committed to Kafka.  A relay gets to be the
+ * only one of its name, which makes the coordinator end whatever a former one
+ * left open, and then reads the last record.  If that is ahead of the
+ * watermark, it becomes the watermark, and everything goes on from there.  The
+ * first Kafka transaction carries that same record under the relay's own
+ * instance, so that others see who has taken over.
+ *
+ * LSNs and transaction ids repeat when a standby is promoted that had not
+ * received all.  A record that lies beyond the point where our timeline
+ * forked would make us skip new transactions, so then the watermark counts,
+ * which is part of our timeline.
+ *
+ * A relay whose name was taken by another one is fenced: it stops until the
+ * Kafka settings are changed or the server is restarted.  And a relay that
+ * finds a record of a later timeline does not even try: it belongs to a
+ * primary that was replaced.
+ *
+ * The table outbox.exactly_once remembers that deliveries were exact.  As long
+ * as it does, a relay that need not be exact begins in the same way.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/exactly_once.h"
+
+#include "access/timeline.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/worker.h"
+#include "kafka/progress_topic.h"
+
+#define STEP_MS 100				/* of what blocks */
+#define RETRY_MS 500
+#define INIT_TIMEOUT_MS 30000
+#define NOTHING "1:1:"			/* a snapshot that shows nothing */
+
+static const char fenced_message[] =
+"another relay publishes for this database, and this one has stopped: is this server a former primary, or a copy of one? To take over from the other, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
+
+/*
+ * The name under which this database's Kafka transactions run; lives as long
+ * as the process.
+ */
+const char *
+resume_transactional_id(void)
+{
+	static char *name = NULL;
+
+	if (name == NULL)
+		name = MemoryContextStrdup(TopMemoryContext,
+								   psprintf("outbox." UINT64_FORMAT ".%u",
+											GetSystemIdentifier(), MyDatabaseId));
+	return name;
+}
+
+/* Waits before another try, and shows why. */
+static void
+wait_for_kafka(Relay *relay, const char *reason)
+{
+	relay_obstacle(relay, RELAY_WAITING_KAFKA, reason);
+	relay_wait(relay, RETRY_MS);
+	sender_poll(relay);
+}
+
+/* Waits until the progress topic exists. */
+static void
+create_topic(Relay *relay)
+{
+	const char *name = relay->exact->topic;
+	ProducerTopic *topic = producer_topic(relay->producer, name);
+
+	while (topic == NULL ||
+		   progress_topic_create(relay->producer, name, STEP_MS * 10) != TOPIC_READY)
+	{
+		char		reason[PRODUCER_ERROR_LEN];
+
+		snprintf(reason, sizeof(reason), "could not create the topic \"%s\": %s",
+				 name, producer_error(relay->producer));
+		/* Perhaps we may not, and somebody else has made it. */
+		if (topic && producer_topic_status(relay->producer, topic,
+										   STEP_MS) == TOPIC_READY)
+			break;
+		wait_for_kafka(relay, reason);
+	}
+	relay->connected = true;
+}
+
+/*
+ * Reads the last record of the progress topic into set.  Returns false when
+ * there is none.
+ */
+static bool
+read_record(Relay *relay, PublishedSet *set)
+{
+	char		error[PRODUCER_ERROR_LEN];
+	ProgressReader *reader;
+	ReadStatus	status;
+	const char *record;
+	int			len;
+
+	reader = progress_reader_open(relay->config, relay->exact->topic, error);
+	if (reader == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+				 errmsg("could not open a Kafka consumer: %s", error)));
+	while ((status = progress_reader_step(reader, STEP_MS)) != READ_DONE)
+	{
+		if (status == READ_UNREACHABLE)
+			wait_for_kafka(relay, progress_reader_error(reader));
+		else
+			relay_wait(relay, 0);
+		sender_poll(relay);
+	}
+	record = progress_reader_record(reader, &len);
+	if (record)
+		published_set_decode(set, record, len);
+	progress_reader_close(reader);
+	return record != NULL;
+}
+
+/* Stays fenced until the process ends. */
+static void
+stay_fenced(Relay *relay)
+{
+	relay->fenced = shmem_relay_configuration() + 1;
+	for (;;)
+	{
+		relay_obstacle(relay, RELAY_FENCED, fenced_message);
+		relay_wait(relay, -1);
+	}
+}
+
+/*
+ * Kafka takes nothing from us any more: another relay has taken our name, or
+ * our transaction has lasted longer than it may.  The last record tells who
+ * came after us.
+ */
+void
+resume_fence(Relay *relay)
+{
+	PublishedSet set;
+
+	relay->delivery_failed = false;
+	sender_close(relay);
+	if (!sender_open(relay))
+		relay_restart(relay);
+	if (read_record(relay, &set) &&
+		strcmp(set.instance, relay->exact->set.instance) != 0)
+		stay_fenced(relay);
+	ereport(LOG,
+			(errmsg("outbox relay starts over: Kafka has ended its transaction"),
+			 errdetail("It lasted longer than transaction.timeout.ms."),
+			 errhint("Raise the option \"transaction.timeout.ms\" of the server \"kafka\".")));
+	proc_exit(0);
+}
+
+/* Gets to be the only one of our name. */
+static void
+init_transactions(Relay *relay)
+{
+	TransactionResult result;
+
+	for (;;)
+	{
+		transaction_start(relay->producer, TRANSACTION_INIT, INIT_TIMEOUT_MS);
+		result = exactly_once_wait(relay);
+		if (result == TRANSACTION_DONE)
+			return;
+		if (result != TRANSACTION_RETRY)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+					 errmsg("could not begin with Kafka transactions: %s",
+							producer_error(relay->producer)),
+					 errhint("The option \"transaction.timeout.ms\" of the server \"kafka\" must not be above the brokers' transaction.max.timeout.ms, and the relay needs the right to write under transactional.id \"%s\".",
+							 resume_transactional_id())));
+		wait_for_kafka(relay, producer_error(relay->producer));
+	}
+}
+
+/* Is it a record of this database, and of its past? */
+static bool
+is_trusted(const PublishedSet *set)
+{
+	TimeLineID	ours = GetWALInsertionTimeLine();
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	List	   *history;
+
+	if (set->system_identifier != GetSystemIdentifier() ||
+		set->database != MyDatabaseId)
+		return false;
+	if (set->timeline != ours)
+	{
+		history = readTimeLineHistory(ours);
+		end = tliInHistory(set->timeline, history) ?
+			tliSwitchPoint(set->timeline, history, NULL) : InvalidXLogRecPtr;
+	}
+	if (set->lsn <= end)
+		return true;
+	ereport(WARNING,
+			(errmsg("outbox relay goes on from its watermark: what Kafka has is ahead of this database"),
+			 errdetail("Kafka has what was committed up to %X/%X on timeline %u; of that timeline this database has the part up to %X/%X.",
+					   LSN_FORMAT_ARGS(set->lsn), set->timeline,
+					   LSN_FORMAT_ARGS(end)),
+			 errhint("A failover has lost commits whose events are on Kafka. Events of about the last second before it may come twice.")));
+	return false;
+}
+
+/* Stores how far a replay had come. */
+static void
+adopt_replay(const PublishedSet *set)
+{
+	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
+	Datum		args[3] = {Int64GetDatum(set->replay_job),
+		Int64GetDatum(set->replay_id),
+	Int64GetDatum(set->replay_sent)};
+
+	if (set->replay_job == 0)
+		return;
+	worker_begin_sql();
+	if (SPI_execute_with_args("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
+							  " WHERE id = $1 AND last_id < $2",
+							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not store the progress of a replay");
+	worker_commit_sql();
+}
+
+/* Makes what the record says the watermark, if it is ahead. */
+static void
+adopt_record(const PublishedSet *set)
+{
+	Watermark  *watermark = watermark_load(CurrentMemoryContext);
+	Watermark	reached;
+
+	adopt_replay(set);
+	if (XLogRecPtrIsInvalid(set->lsn) ||
+		(watermark && watermark->lsn >= set->lsn))
+		return;
+	reached.lsn = set->lsn;
+	reached.snapshot = published_set_fold(set);
+	watermark_store(&reached);
+}
+
+/* Our own set begins with the watermark; tells everybody who we are. */
+static void
+claim(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+	Watermark  *watermark = watermark_load(TopMemoryContext);
+
+	exact->set.system_identifier = GetSystemIdentifier();
+	exact->set.database = MyDatabaseId;
+	exact->set.timeline = GetWALInsertionTimeLine();
+	exact->set.lsn = watermark ? watermark->lsn : InvalidXLogRecPtr;
+	exact->set.snapshot = watermark ? watermark->snapshot :
+		MemoryContextStrdup(TopMemoryContext, NOTHING);
+	exact->base_lsn = exact->stored_lsn = exact->set.lsn;
+	if (transaction_begin(relay->producer) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
+	exactly_once_send_record(relay);
+	sender_drain(relay);
+	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
+	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
+}
+
+/* Was it exact the last time? */
+static bool
+is_remembered(void)
+{
+	bool		remembered;
+
+	worker_begin_sql();
+	if (SPI_execute("SELECT FROM outbox.exactly_once WHERE home = outbox.home()",
+					true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read outbox.exactly_once");
+	remembered = SPI_processed > 0;
+	worker_commit_sql();
+	return remembered;
+}
+
+/* Remembers that it is exact, or that it is not any more. */
+static void
+remember(bool exact)
+{
+	worker_begin_sql();
+	if (SPI_execute(exact ? "INSERT INTO outbox.exactly_once DEFAULT VALUES" :
+					"DELETE FROM outbox.exactly_once WHERE home = outbox.home()",
+					false, 0) < 0)
+		elog(ERROR, "could not write outbox.exactly_once");
+	worker_commit_sql();
+	XLogFlush(XactLastCommitEnd);
+}
+
+/* Finds out who we are, and what is on Kafka. */
+static void
+resume(Relay *relay, bool take_over)
+{
+	PublishedSet set;
+
+	create_topic(relay);
+	if (!take_over && read_record(relay, &set) &&
+		set.timeline > GetWALInsertionTimeLine())
+		stay_fenced(relay);
+	init_transactions(relay);
+	if (read_record(relay, &set) && is_trusted(&set))
+		adopt_record(&set);
+}
+
+static void
+make_state(Relay *relay)
+{
+	pg_uuid_t	instance;
+	Datum		text_of;
+
+	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
+	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
+											  psprintf("outbox.progress." UINT64_FORMAT ".%u",
+													   GetSystemIdentifier(),
+													   MyDatabaseId));
+	instance = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
+	text_of = DirectFunctionCall1(uuid_out, UUIDPGetDatum(&instance));
+	strlcpy(relay->exact->set.instance, DatumGetCString(text_of),
+			sizeof(relay->exact->set.instance));
+}
+
+/*
+ * A relay that need not be exact any more: finds out what is on Kafka, and
+ * goes on with an ordinary producer.
+ */
+static void
+leave_exactly_once(Relay *relay)
+{
+	relay->config->transactional_id = resume_transactional_id();
+	sender_close(relay);
+	if (!sender_open(relay))
+		elog(ERROR, "%s", relay->status.error);
+	make_state(relay);
+	resume(relay, true);
+	sender_close(relay);
+	relay->exact = NULL;
+	relay->config->transactional_id = NULL;
+	if (!sender_open(relay))
+		elog(ERROR, "%s", relay->status.error);
+	remember(false);
+}
+
+/*
+ * Called once, when there is a producer: makes the watermark say what is on
+ * Kafka, and makes the relay exact when its settings say so.
+ */
+void
+resume_start(Relay *relay)
+{
+	bool		take_over = relay->fenced != 0 &&
+	relay->fenced != shmem_relay_configuration() + 1;
+
+	if (!relay->config->exactly_once)
+	{
+		relay->fenced = 0;
+		if (is_remembered())
+			leave_exactly_once(relay);
+		return;
+	}
+	make_state(relay);
+	if (relay->fenced != 0 && !take_over)
+		stay_fenced(relay);
+	relay->fenced = 0;
+	if (!is_remembered())
+		remember(true);
+	resume(relay, take_over);
+	claim(relay);
+}
