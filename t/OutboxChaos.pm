@@ -41,7 +41,8 @@ my %fault = (
 # The names of all faults.
 sub faults { return sort keys %fault }
 
-# Starts Kafka and a server.  Options: outage (seconds), delivery.
+# Starts Kafka and a server.  Options: outage, how long all brokers stay away
+# (seconds), and delivery.
 sub new
 {
 	my ($class, %options) = @_;
@@ -98,11 +99,11 @@ sub wait_for
 	return;
 }
 
-# An outage takes its time, while the writers go on.
-sub last_an_outage
+# Something lasts for some seconds, while the writers go on.
+sub last_for
 {
-	my ($self) = @_;
-	$self->sql("SELECT pg_sleep($self->{outage})");
+	my ($self, $seconds) = @_;
+	$self->sql("SELECT pg_sleep($seconds)");
 	return;
 }
 
@@ -281,7 +282,7 @@ sub kill_all_brokers
 {
 	my ($self) = @_;
 	kafka('kill', $self->{kafka});
-	$self->last_an_outage;
+	$self->last_for($self->{outage});
 	kafka('restart', $self->{kafka});
 	return;
 }
@@ -302,7 +303,7 @@ sub hurt_network
 {
 	my ($self, $how, @arguments) = @_;
 	$self->{proxy}->$how(@arguments);
-	$self->last_an_outage;
+	$self->last_for(3);
 	$self->{proxy}->heal;
 	return;
 }
