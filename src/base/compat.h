@@ -21,6 +21,11 @@
 #error "outbox needs PostgreSQL 15 or newer"
 #endif
 
+/* Marks the declaration, in front, of a function that does not return. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* The new tuple of a decoded change. */
 #if PG_VERSION_NUM >= 170000
 #define compat_new_tuple(change) ((change)->data.tp.newtuple)

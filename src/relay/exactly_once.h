@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "kafka/transaction.h"
 #include "relay/published_set.h"
 #include "relay/relay.h"
@@ -44,7 +45,7 @@ extern void exactly_once_step(Relay *relay, bool idle);
 extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);
 extern void exactly_once_commit(Relay *relay, XLogRecPtr position);
 extern void exactly_once_reached(Relay *relay, const Watermark *reached);
-extern void exactly_once_start_over(Relay *relay) pg_attribute_noreturn();
+pg_noreturn extern void exactly_once_start_over(Relay *relay);
 extern void exactly_once_leave(Relay *relay);
 extern TransactionResult exactly_once_wait(Relay *relay);
 extern void exactly_once_send_record(Relay *relay);
@@ -52,6 +53,6 @@ extern void exactly_once_send_record(Relay *relay);
 /* resume.c */
 extern const char *resume_transactional_id(void);
 extern void resume_start(Relay *relay);
-extern void resume_fence(Relay *relay) pg_attribute_noreturn();
+pg_noreturn extern void resume_fence(Relay *relay);
 
 #endif							/* OUTBOX_EXACTLY_ONCE_H */

@@ -12,6 +12,7 @@
 
 #include "storage/latch.h"
 
+#include "base/compat.h"
 #include "base/shmem.h"
 #include "kafka/producer.h"
 #include "publish/event.h"
@@ -72,7 +73,7 @@ extern void relay_show(Relay *relay);
 extern void relay_work(Relay *relay);
 extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
 extern void relay_wait(Relay *relay, long timeout_ms);
-extern void relay_restart(Relay *relay) pg_attribute_noreturn();
+pg_noreturn extern void relay_restart(Relay *relay);
 
 /* sender.c */
 extern bool sender_open(Relay *relay);
