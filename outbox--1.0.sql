@@ -209,6 +209,78 @@ COMMENT ON COLUMN outbox.replay_job.requested_by IS 'who asked';
 COMMENT ON COLUMN outbox.replay_job.requested_at IS 'when';
 COMMENT ON COLUMN outbox.replay_job.finished_at IS 'when all of it was on Kafka';
 
+--
+-- Events that Kafka refuses for good.  Written by the relay alone; retry() and
+-- discard() mark or remove.
+--
+
+CREATE TABLE outbox.dead_letter (
+    position   bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id   text        NOT NULL,
+    topic      text        NOT NULL,
+    key        text,
+    error_code text        NOT NULL,
+    error      text        NOT NULL,
+    attempts   integer     NOT NULL DEFAULT 1,
+    failed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    state      text        NOT NULL DEFAULT 'failed' CHECK (state IN ('failed', 'retrying')),
+    holds      boolean     NOT NULL,
+    replay     boolean     NOT NULL,
+    id         bigint      NOT NULL PRIMARY KEY,
+    chunk      smallint    NOT NULL,
+    xid        xid8        NOT NULL,
+    home       integer     NOT NULL
+);
+CREATE INDEX dead_letter_event_id_idx ON outbox.dead_letter (event_id);
+CREATE INDEX dead_letter_topic_idx ON outbox.dead_letter (topic);
+CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE state = 'retrying';
+CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (topic, key) WHERE holds;
+CREATE TRIGGER wake_relay AFTER UPDATE OR DELETE OR TRUNCATE ON outbox.dead_letter
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+COMMENT ON TABLE outbox.dead_letter IS
+    'events that Kafka refuses for good; see outbox.retry() and outbox.discard()';
+COMMENT ON COLUMN outbox.dead_letter.position IS 'order in which they were refused, and are sent again';
+COMMENT ON COLUMN outbox.dead_letter.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.topic IS 'Kafka topic that it was sent to';
+COMMENT ON COLUMN outbox.dead_letter.key IS 'Kafka key that it was sent with';
+COMMENT ON COLUMN outbox.dead_letter.error_code IS 'librdkafka''s name of the error';
+COMMENT ON COLUMN outbox.dead_letter.error IS 'what Kafka said when it was last refused';
+COMMENT ON COLUMN outbox.dead_letter.attempts IS 'how often it was refused';
+COMMENT ON COLUMN outbox.dead_letter.failed_at IS 'when it was last refused';
+COMMENT ON COLUMN outbox.dead_letter.state IS 'failed, or retrying when it is to be sent again';
+COMMENT ON COLUMN outbox.dead_letter.holds IS 'do later events of topic and key wait behind it, in outbox.held_event?';
+COMMENT ON COLUMN outbox.dead_letter.replay IS 'was it published before, and refused when outbox.replay() sent it again?';
+COMMENT ON COLUMN outbox.dead_letter.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.xid IS 'transaction that published';
+COMMENT ON COLUMN outbox.dead_letter.home IS 'database that published';
+
+CREATE TABLE outbox.held_event (
+    position bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id text        NOT NULL,
+    topic    text        NOT NULL,
+    key      text        NOT NULL,
+    held_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    id       bigint      NOT NULL PRIMARY KEY,
+    chunk    smallint    NOT NULL,
+    xid      xid8        NOT NULL,
+    home     integer     NOT NULL
+);
+CREATE INDEX held_event_key_idx ON outbox.held_event (topic, key, position);
+
+COMMENT ON TABLE outbox.held_event IS
+    'events that wait behind a dead letter of the same topic and key; see outbox.on_poison';
+COMMENT ON COLUMN outbox.held_event.position IS 'order in which they will be sent';
+COMMENT ON COLUMN outbox.held_event.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.held_event.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.held_event.key IS 'Kafka key';
+COMMENT ON COLUMN outbox.held_event.held_at IS 'when the relay met it';
+COMMENT ON COLUMN outbox.held_event.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.held_event.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.held_event.xid IS 'transaction that published';
+COMMENT ON COLUMN outbox.held_event.home IS 'database that published';
+
 -- What a dump of the database carries.
 SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.event_0', '');
@@ -224,6 +296,10 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.event_chunk_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.watermark', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.watermark_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.held_event', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.held_event_position_seq', '');
 
 --
 -- Publishing.
@@ -290,6 +366,8 @@ BEGIN
         FROM outbox.identity WHERE home <> outbox.home();
         INSERT INTO outbox.watermark (lsn, snapshot)
         VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
+        DELETE FROM outbox.held_event WHERE home <> outbox.home();
+        DELETE FROM outbox.dead_letter WHERE home <> outbox.home();
         DELETE FROM outbox.identity WHERE home <> outbox.home();
     END IF;
 END
@@ -328,6 +406,8 @@ BEGIN
     WHERE e.created_at BETWEEN replay.since AND replay.until
       AND (replay.aggregate_type IS NULL OR e.aggregate_type = replay.aggregate_type)
       AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id)
+      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id)
     HAVING count(*) > 0
     RETURNING j.total INTO events;
     RETURN coalesce(events, 0);
@@ -335,6 +415,71 @@ END
 $$;
 COMMENT ON FUNCTION outbox.replay(timestamptz, timestamptz, text) IS
     'send published events again, in order, with header "replay"; returns how many, outbox.replay_job shows the progress';
+
+CREATE FUNCTION outbox.retry(event_id uuid) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM outbox.dead_letter d WHERE d.event_id = retry.event_id::text
+               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk)) THEN
+        RAISE EXCEPTION 'event % cannot be sent again', retry.event_id
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'It is no longer in outbox.event.',
+                  HINT = 'Use outbox.discard() to forget it.';
+    END IF;
+    UPDATE outbox.dead_letter d SET state = 'retrying' WHERE d.event_id = retry.event_id::text;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION outbox.retry(uuid) IS
+    'send a dead letter again, once this transaction commits; false when there is no such dead letter';
+
+CREATE FUNCTION outbox.retry(event_id text) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.retry(retry.event_id::uuid);
+END
+$$;
+COMMENT ON FUNCTION outbox.retry(text) IS
+    'send a dead letter again, once this transaction commits; false when there is no such dead letter';
+
+CREATE FUNCTION outbox.retry_all(topic text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    letters bigint;
+BEGIN
+    UPDATE outbox.dead_letter d SET state = 'retrying'
+    WHERE d.state = 'failed' AND (retry_all.topic IS NULL OR d.topic = retry_all.topic)
+      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk);
+    GET DIAGNOSTICS letters = ROW_COUNT;
+    RETURN letters;
+END
+$$;
+COMMENT ON FUNCTION outbox.retry_all(text) IS
+    'send all dead letters of a topic again, or of all topics; returns how many';
+
+CREATE FUNCTION outbox.discard(event_id uuid) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM outbox.dead_letter d WHERE d.event_id = discard.event_id::text;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION outbox.discard(uuid) IS
+    'give a dead letter up, and let those go on that wait behind it; false when there is no such dead letter';
+
+CREATE FUNCTION outbox.discard(event_id text) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.discard(discard.event_id::uuid);
+END
+$$;
+COMMENT ON FUNCTION outbox.discard(text) IS
+    'give a dead letter up, and let those go on that wait behind it; false when there is no such dead letter';
 
 --
 -- Kafka settings.
@@ -360,10 +505,14 @@ SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
             THEN pg_catalog.convert_from(e.payload, 'UTF8')
             ELSE pg_catalog.encode(e.payload, 'escape') END AS payload,
        e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
-       CASE WHEN w.taken_at IS NULL THEN 'pending' ELSE 'published' END AS status,
-       w.taken_at AS published_at,
-       NULL::text AS error
+       CASE WHEN d.id IS NOT NULL THEN 'failed'
+            WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
+            ELSE 'published' END AS status,
+       CASE WHEN d.id IS NULL AND h.id IS NULL THEN w.taken_at END AS published_at,
+       d.error
 FROM outbox.event e
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
@@ -372,7 +521,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) w ON true;
 COMMENT ON VIEW outbox.events IS
-    'events with a readable payload and whether each is on Kafka yet';
+    'events with a readable payload and whether each is on Kafka yet, or was refused';
 
 CREATE FUNCTION outbox.relay_status(
     OUT state                  text,
@@ -387,7 +536,6 @@ CREATE FUNCTION outbox.relay_status(
     OUT in_flight              bigint,
     OUT retries                bigint,
     OUT round_trip_ms          double precision,
-    OUT blocked_event          uuid,
     OUT last_error             text,
     OUT last_error_at          timestamptz,
     OUT started_at             timestamptz,
@@ -399,7 +547,11 @@ COMMENT ON FUNCTION outbox.relay_status() IS
     'the state of this database''s relay, out of shared memory; see outbox.stat_relay';
 
 CREATE VIEW outbox.stat_relay AS
-SELECT * FROM outbox.relay_status();
+SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes, s.lag_seconds,
+       s.events, s.bytes, s.in_flight, s.retries, s.round_trip_ms,
+       (SELECT pg_catalog.count(*) FROM outbox.dead_letter) AS dead_letters,
+       s.last_error, s.last_error_at, s.started_at, s.librdkafka_version
+FROM outbox.relay_status() s;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
 

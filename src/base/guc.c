@@ -21,11 +21,18 @@ int			outbox_capture = CAPTURE_AUTO;
 int			outbox_poll_interval = 1000;
 int			outbox_max_slot_wal = 10240;
 int			outbox_transaction_interval = 100;
+int			outbox_on_poison = POISON_SKIP;
 
 static const struct config_enum_entry capture_modes[] = {
 	{"auto", CAPTURE_AUTO, false},
 	{"log", CAPTURE_LOG, false},
 	{"poll", CAPTURE_POLL, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry poison_modes[] = {
+	{"skip", POISON_SKIP, false},
+	{"hold", POISON_HOLD, false},
 	{NULL, 0, false}
 };
 
@@ -78,6 +85,13 @@ guc_init(void)
 							&outbox_transaction_interval,
 							100, 1, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("outbox.on_poison",
+							 "What becomes of later events of a key when Kafka refuses one for good.",
+							 "\"skip\" sends them, \"hold\" lets them wait until the dead letter is retried or discarded.",
+							 &outbox_on_poison,
+							 POISON_SKIP, poison_modes,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("outbox");
 }

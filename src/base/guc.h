@@ -17,7 +17,15 @@ typedef enum CaptureMode
 	CAPTURE_POLL
 } CaptureMode;
 
+/* What becomes of later events of a key that has a dead letter. */
+typedef enum PoisonMode
+{
+	POISON_SKIP,				/* they go on */
+	POISON_HOLD					/* they wait */
+} PoisonMode;
+
 extern int	outbox_max_databases;
+extern int	outbox_on_poison;
 extern int	outbox_capture;
 extern int	outbox_poll_interval;
 extern int	outbox_max_slot_wal;

@@ -358,12 +358,14 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 /*
  * SQL function outbox.wake_relay() RETURNS trigger: when the
- * transaction commits, the relay looks at settings and identity again.
+ * transaction commits, the relay looks at settings and identity again, and
+ * for what it was asked to send.  It knows what it wrote itself.
  */
 Datum
 outbox_wake_relay(PG_FUNCTION_ARGS)
 {
-	configuration_changed = true;
+	if (!shmem_is_relay())
+		configuration_changed = true;
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -18,7 +18,6 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "storage/latch.h"
-#include "utils/uuid.h"
 
 #define RELAY_ERROR_LEN 1024
 
@@ -30,7 +29,6 @@ typedef enum RelayState
 	RELAY_WAITING_KAFKA,
 	RELAY_CATCHING_UP,
 	RELAY_STREAMING,
-	RELAY_BLOCKED,
 	RELAY_COPIED,
 	RELAY_POLLING,
 	RELAY_FENCED
@@ -53,8 +51,6 @@ typedef struct RelayStatus
 	uint64		retries;
 	int64		in_flight;
 	int64		round_trip_us;	/* -1 when unknown */
-	bool		has_blocked_event;
-	pg_uuid_t	blocked_event;
 	TimestampTz error_at;		/* 0 when there was none */
 	char		error[RELAY_ERROR_LEN];
 } RelayStatus;
@@ -114,6 +110,7 @@ extern void shmem_report_failure(Oid database, const char *message);
 
 /* A relay, about the entry that it is attached to. */
 extern bool shmem_relay_attach(Oid database);
+extern bool shmem_is_relay(void);
 extern uint64 shmem_relay_requests(void);
 extern bool shmem_relay_absent(uint64 requests);
 extern void shmem_relay_publish(const RelayStatus *status);

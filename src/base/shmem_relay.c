@@ -88,6 +88,15 @@ shmem_relay_attach(Oid database)
 }
 
 /*
+ * Is this process a relay?
+ */
+bool
+shmem_is_relay(void)
+{
+	return my_entry != NULL;
+}
+
+/*
  * How often somebody asked for this relay; to be read before the relay looks
  * for the extension.
  */

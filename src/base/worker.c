@@ -82,3 +82,17 @@ worker_commit_sql(void)
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
 }
+
+/*
+ * The same, but what was written lasts when this returns.
+ */
+void
+worker_commit_sql_durably(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	CommitTransactionCommand();
+}

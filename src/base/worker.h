@@ -18,5 +18,6 @@ extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
 extern void worker_begin_sql(void);
 extern void worker_commit_sql(void);
+extern void worker_commit_sql_durably(void);
 
 #endif							/* OUTBOX_WORKER_H */

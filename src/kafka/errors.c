@@ -5,7 +5,9 @@
  *
  * A message is only ever given up for an error that says that the broker
  * will never take it.  Anything that is not in the list, new codes included,
- * counts as something that may pass.
+ * counts as something that may pass.  So does what is wrong with all messages
+ * alike: a right on the whole cluster that is missing, a compression that the
+ * broker does not know.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,17 +30,19 @@ errors_classify(rd_kafka_resp_err_t error)
 
 		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
 		case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
+		case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
+			return DELIVERY_TOO_LARGE;
+
 		case RD_KAFKA_RESP_ERR_INVALID_RECORD:
 		case RD_KAFKA_RESP_ERR_INVALID_MSG:
-		case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
 		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
-		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
 		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
 		case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
-		case RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE:
 			return DELIVERY_REFUSED;
+
+		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+			return DELIVERY_TOPIC_REFUSED;
 
 		case RD_KAFKA_RESP_ERR__PURGE_QUEUE:
 		case RD_KAFKA_RESP_ERR__PURGE_INFLIGHT:

@@ -147,6 +147,7 @@ events_check_fatal(Producer *producer)
 		RD_KAFKA_RESP_ERR_NO_ERROR)
 		return;
 	producer->fatal = true;
+	producer->error_name = "";
 	(void) rd_kafka_fatal_error(producer->handle, producer->error,
 								sizeof(producer->error));
 }

@@ -47,12 +47,14 @@ struct Producer
 	TransactionCall *call;		/* under way in a thread of its own */
 	ProducerStats stats;
 	char		error[PRODUCER_ERROR_LEN];	/* of the last call that failed */
+	const char *error_name;		/* its code */
 };
 
 /* producer.c */
 extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config, char *error);
 extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 								 char *error);
+extern void producer_set_error(Producer *producer, rd_kafka_resp_err_t err);
 
 /* topics.c */
 extern void topics_create(Producer *producer);

@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 
 #include "kafka/destroy.h"
+#include "kafka/errors.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
 
@@ -343,6 +344,25 @@ producer_error(const Producer *producer)
 }
 
 /*
+ * The library's name of its code.  Never freed.
+ */
+const char *
+producer_error_name(const Producer *producer)
+{
+	return producer->error_name ? producer->error_name : "";
+}
+
+/*
+ * Keeps an error for producer_error().
+ */
+void
+producer_set_error(Producer *producer, rd_kafka_resp_err_t err)
+{
+	strlcpy(producer->error, rd_kafka_err2str(err), sizeof(producer->error));
+	producer->error_name = rd_kafka_err2name(err);
+}
+
+/*
  * Numbers for monitoring, and the last error event.
  */
 const ProducerStats *
@@ -395,13 +415,14 @@ producer_send(Producer *producer, const Message *message)
 	rd_kafka_headers_destroy(headers);
 	if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return SEND_QUEUE_FULL;
-	strlcpy(producer->error, rd_kafka_err2str(err), sizeof(producer->error));
+	producer_set_error(producer, err);
 	events_check_fatal(producer);
 	/* The Kafka transaction has failed: it takes nothing any more. */
 	if (producer->fatal || err == RD_KAFKA_RESP_ERR__STATE)
 		return SEND_FATAL;
 	producer->doubts++;
-	return SEND_REFUSED;
+	return errors_classify(err) == DELIVERY_TOO_LARGE ? SEND_TOO_LARGE :
+		SEND_REFUSED;
 }
 
 /*

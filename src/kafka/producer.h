@@ -45,8 +45,8 @@ typedef enum SendResult
 {
 	SEND_QUEUED,				/* a delivery report will follow */
 	SEND_QUEUE_FULL,			/* poll, wait, try again */
-	SEND_REFUSED,				/* this message cannot be sent: it is too
-								 * large, or the topic has gone */
+	SEND_TOO_LARGE,				/* above the producer's own limit */
+	SEND_REFUSED,				/* cannot be sent now: the topic has gone */
 	SEND_FATAL					/* the producer is beyond use: close it */
 } SendResult;
 
@@ -56,7 +56,9 @@ typedef enum DeliveryResult
 	DELIVERY_OK,
 	DELIVERY_RETRY,				/* not the message's fault: send it again */
 	DELIVERY_REFUSED,			/* the broker will never take it, or a
-								 * neighbour in its batch */
+								 * neighbour in its batch, */
+	DELIVERY_TOO_LARGE,			/* for its size, or */
+	DELIVERY_TOPIC_REFUSED,		/* whatever is sent to that topic */
 	DELIVERY_PURGED				/* given up because of another message: the
 								 * producer went fatal or was purged */
 } DeliveryResult;
@@ -65,7 +67,8 @@ typedef struct Delivery
 {
 	uint64		opaque;
 	DeliveryResult result;
-	const char *error_name;		/* librdkafka's name of the code, "" if OK */
+	const char *error_name;		/* librdkafka's name of the code, never freed;
+								 * "" if OK */
 	const char *error_text;
 	int			bytes;			/* key and value */
 } Delivery;
@@ -98,6 +101,7 @@ extern int	producer_event_fd(const Producer *producer);
 extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg);
 extern bool producer_is_fatal(const Producer *producer);
 extern const char *producer_error(const Producer *producer);
+extern const char *producer_error_name(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);
 extern ProducerTopic *producer_topic(Producer *producer, const char *name);
 extern TopicStatus producer_topic_status(Producer *producer,

@@ -51,13 +51,6 @@ topics_destroy(Producer *producer)
 			rd_kafka_topic_destroy(topic->handle);
 }
 
-/* Keeps the text of an error for producer_error(). */
-static void
-set_error(Producer *producer, rd_kafka_resp_err_t err)
-{
-	strlcpy(producer->error, rd_kafka_err2str(err), sizeof(producer->error));
-}
-
 /*
  * Returns the topic of that name, making it known to the library if it is
  * not; NULL, with the reason in producer_error(), when the library refuses
@@ -74,7 +67,7 @@ producer_topic(Producer *producer, const char *name)
 		return topic;
 	if (strlen(name) >= TOPIC_NAME_LEN)
 	{
-		set_error(producer, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION);
+		producer_set_error(producer, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION);
 		return NULL;
 	}
 	topic = hash_search(producer->topics, name, HASH_ENTER, &found);
@@ -87,7 +80,7 @@ producer_topic(Producer *producer, const char *name)
 		topic->handle = rd_kafka_topic_new(producer->handle, name, NULL);
 	if (topic->handle == NULL)
 	{
-		set_error(producer, rd_kafka_last_error());
+		producer_set_error(producer, rd_kafka_last_error());
 		return NULL;
 	}
 	producer->last_topic = topic;
@@ -108,8 +101,8 @@ judge_topic(Producer *producer, const struct rd_kafka_metadata *metadata)
 			return TOPIC_READY;
 		err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
 	}
-	set_error(producer, err);
-	if (errors_classify(err) == DELIVERY_REFUSED)
+	producer_set_error(producer, err);
+	if (errors_classify(err) == DELIVERY_TOPIC_REFUSED)
 		return TOPIC_REFUSED;
 	/* "No leader" is a topic in the making. */
 	if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
@@ -136,7 +129,7 @@ producer_topic_status(Producer *producer, ProducerTopic *topic, int timeout_ms)
 							timeout_ms);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		set_error(producer, err);
+		producer_set_error(producer, err);
 		return TOPIC_UNREACHABLE;
 	}
 	status = judge_topic(producer, metadata);
@@ -158,7 +151,7 @@ producer_connect(Producer *producer, int timeout_ms)
 	err = rd_kafka_metadata(producer->handle, 0, NULL, &metadata, timeout_ms);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		set_error(producer, err);
+		producer_set_error(producer, err);
 		return false;
 	}
 	rd_kafka_metadata_destroy(metadata);

@@ -17,7 +17,6 @@
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 #include "base/shmem.h"
 #include "kafka/producer.h"
@@ -39,7 +38,6 @@ enum
 	COL_IN_FLIGHT,
 	COL_RETRIES,
 	COL_ROUND_TRIP,
-	COL_BLOCKED_EVENT,
 	COL_ERROR,
 	COL_ERROR_AT,
 	COL_STARTED_AT,
@@ -64,8 +62,6 @@ state_name(RelayState state)
 			return "catching up";
 		case RELAY_STREAMING:
 			return "streaming";
-		case RELAY_BLOCKED:
-			return "blocked";
 		case RELAY_COPIED:
 			return "copied";
 		case RELAY_POLLING:
@@ -151,8 +147,6 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 	values[COL_RETRIES] = Int64GetDatum(status->retries);
 	nulls[COL_ROUND_TRIP] = status->round_trip_us < 0;
 	values[COL_ROUND_TRIP] = Float8GetDatum(status->round_trip_us / 1000.0);
-	nulls[COL_BLOCKED_EVENT] = !status->has_blocked_event;
-	values[COL_BLOCKED_EVENT] = UUIDPGetDatum(&status->blocked_event);
 	nulls[COL_ERROR] = status->error[0] == '\0';
 	if (!nulls[COL_ERROR])
 		values[COL_ERROR] = PointerGetDatum(error_text(status->error));

@@ -116,6 +116,8 @@ event_from_values(Event *event, const Datum *values, const bool *nulls)
 	event->created_at = nulls[EVENT_CREATED_AT] ? 0 :
 		DatumGetTimestampTz(values[EVENT_CREATED_AT]);
 	event->replay = false;
+	event->chunk = nulls[EVENT_CHUNK] ? 0 :
+		DatumGetInt16(values[EVENT_CHUNK]);
 	event->home = nulls[EVENT_HOME] ? 0 :
 		DatumGetInt32(values[EVENT_HOME]);
 	event->xid = nulls[EVENT_XID] ? 0 :

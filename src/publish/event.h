@@ -99,9 +99,18 @@ typedef struct Event
 	TimestampTz deliver_at;
 	TimestampTz created_at;
 	uint64		xid;
+	int16		chunk;			/* of outbox.event */
 	int32		home;			/* database in which xid means something */
 	bool		replay;			/* sent again on request; not a column */
 } Event;
+
+/* What decides the partition, as text of the database. */
+static inline Slice
+event_key(const Event *event)
+{
+	return event->partition_key.data ? event->partition_key :
+		event->aggregate_id;
+}
 
 extern bool event_tupdesc_matches(TupleDesc desc);
 extern void event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc);

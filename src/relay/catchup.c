@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/worker.h"
+#include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
@@ -179,6 +180,7 @@ publish_snapshot(Relay *relay, Watermark *reached)
 	MemoryContextSwitchTo(TopMemoryContext);
 
 	ledger_close_commit(relay->ledger, reached->lsn);
+	deadletter_store(relay);
 	return sent;
 }
 

@@ -132,8 +132,7 @@ encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
 	id.data = encoder->id;
 	id.len = UUID_TEXT_LEN;
 
-	message->key = to_utf8(event->partition_key.data ?
-						   event->partition_key : event->aggregate_id);
+	message->key = to_utf8(event_key(event));
 	message->value = event->payload;
 	message->timestamp_ms = commit_time / 1000 +
 		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000);

@@ -41,6 +41,7 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "relay/deadletter.h"
 #include "relay/decode.h"
 
 #define PROPOSAL_INTERVAL_MS 1000
@@ -198,6 +199,8 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 		return;
 	exact->ended_at = GetCurrentTimestamp();
 	exact->set.lsn = position;
+	/* The record passes what was refused, too. */
+	deadletter_store(relay);
 	exactly_once_send_record(relay);
 	sender_drain(relay);
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);

@@ -253,6 +253,7 @@ LedgerPosition
 ledger_position(const Ledger *ledger)
 {
 	LedgerPosition position = {.acknowledged = ledger->acknowledged,
+		.next = ledger->base,
 	.outstanding = ledger->next - ledger->base};
 
 	if (!ledger_is_empty(ledger))

@@ -23,7 +23,8 @@ typedef struct LedgerPosition
 	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
 	TransactionId xid;			/* the next commit, invalid when there is none */
 	uint64		events;			/* of which so many are acknowledged */
-	uint64		outstanding;	/* events after those, so far */
+	uint64		next;			/* number of the first that is not */
+	uint64		outstanding;	/* events from that on, so far */
 } LedgerPosition;
 
 extern Ledger *ledger_create(MemoryContext context);

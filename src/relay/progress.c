@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/watermark.h"
 
@@ -22,16 +23,20 @@
 #define WATERMARK_INTERVAL_MS 1000
 
 /*
- * Confirms to the slot what Kafka has acknowledged.
+ * Confirms to the slot what Kafka has acknowledged, after what it refused is
+ * stored.
  */
 void
 progress_confirm(Relay *relay)
 {
 	static TimestampTz saved_at = 0;
 	static bool unsaved = false;
-	XLogRecPtr	position = ledger_is_empty(relay->ledger) ?
-	decode_position() : ledger_acknowledged(relay->ledger);
+	XLogRecPtr	position;
 	TimestampTz now = GetCurrentTimestamp();
+
+	deadletter_store(relay);
+	position = ledger_is_empty(relay->ledger) ?
+		decode_position() : ledger_acknowledged(relay->ledger);
 
 	if (position > relay->status.confirmed)
 	{
@@ -49,7 +54,8 @@ progress_confirm(Relay *relay)
 }
 
 /*
- * Proposes a watermark now and then, and stores it once it is true.
+ * Proposes a watermark now and then, and stores it once it is true.  Call it
+ * right after progress_confirm(), which stores what was refused.
  */
 void
 progress_move_watermark(Relay *relay)
@@ -58,6 +64,7 @@ progress_move_watermark(Relay *relay)
 	static TimestampTz proposed_at = 0;
 	static uint64 events_covered = 0;
 	static uint64 events_proposed = 0;
+	uint64		events = relay->status.events + relay->set_aside;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (proposal && decode_position() >= proposal->lsn &&
@@ -69,11 +76,11 @@ progress_move_watermark(Relay *relay)
 		pfree(proposal);
 		proposal = NULL;
 	}
-	if (proposal == NULL && relay->status.events != events_covered &&
+	if (proposal == NULL && events != events_covered &&
 		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
 	{
 		proposal = watermark_propose(TopMemoryContext);
-		events_proposed = relay->status.events;
+		events_proposed = events;
 		proposed_at = now;
 	}
 }

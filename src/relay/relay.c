@@ -42,6 +42,7 @@
 #include "base/home.h"
 #include "base/worker.h"
 #include "relay/catchup.h"
+#include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
@@ -107,7 +108,6 @@ relay_work(Relay *relay)
 	if (relay->status.state == relay->working_state)
 		return;
 	relay->status.state = relay->working_state;
-	relay->status.has_blocked_event = false;
 	show_now(relay);
 }
 
@@ -119,8 +119,6 @@ void
 relay_obstacle(Relay *relay, RelayState state, const char *message)
 {
 	relay->status.state = state;
-	if (state != RELAY_BLOCKED)
-		relay->status.has_blocked_event = false;
 	if (message != relay->status.error)
 		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
@@ -303,6 +301,7 @@ check_configuration(Relay *relay)
 	if (relay->configuration == shmem_relay_configuration())
 		return;
 	replay_look();
+	resend_look();
 	if (identity_check() != IDENTITY_SETTLED)
 		relay_restart(relay);
 	config = settings_load(relay);
@@ -365,7 +364,9 @@ stream(Relay *relay)
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
-		if (replay_step(relay) || more)
+		more |= resend_step(relay);
+		more |= replay_step(relay);
+		if (more)
 		{
 			relay_show(relay);
 			handle_latch(relay);
@@ -395,7 +396,10 @@ poll_table(Relay *relay)
 		check_configuration(relay);
 		check_extension(relay);
 		show_now(relay);
-		if (replay_step(relay) || more)
+		more |= resend_step(relay);
+		more |= replay_step(relay);
+		deadletter_store(relay);
+		if (more)
 			handle_latch(relay);
 		else
 			relay_wait(relay, outbox_poll_interval);
@@ -426,10 +430,11 @@ hand_over(Relay *relay)
 static void
 relay_exit(int code, Datum arg)
 {
-	hand_over(the_relay);
 	exactly_once_leave(the_relay);
 	decode_leave();
 	sender_close(the_relay);
+	if (deadletter_leave(the_relay))
+		hand_over(the_relay);
 	the_relay->shown_at = 0;
 	relay_show(the_relay);
 }
@@ -443,7 +448,6 @@ relay_create(uint64 requests)
 	relay->status.state = RELAY_STARTING;
 	relay->status.started_at = GetCurrentTimestamp();
 	relay->status.in_flight = 0;
-	relay->status.has_blocked_event = false;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
 	relay->configuration = shmem_relay_configuration();
@@ -503,6 +507,7 @@ outbox_relay_main(Datum arg)
 	before_shmem_exit(relay_exit, (Datum) 0);
 	settings_wait(the_relay);
 	resume_start(the_relay);
+	deadletter_start(the_relay);
 	if (settings_polling())
 		poll_table(the_relay);
 	open_stream(the_relay);

@@ -48,6 +48,9 @@ typedef struct Relay
 	Ledger	   *ledger;
 	Encoder		encoder;
 	uint64		careful;		/* events left to send one at a time */
+	uint64		refused_through;	/* one more than the number of the last
+									 * refused event; 0 if none */
+	uint64		set_aside;		/* events that were not sent, so far */
 	bool		connected;		/* a broker answered, and no error since */
 	int			reopen_delay;	/* ms, before a broken producer is replaced */
 	bool		held;			/* an event was not accepted: only its
@@ -62,6 +65,7 @@ typedef struct Relay
 	bool		broken;			/* and has to: see sender_finish() */
 	bool		delivery_failed;
 	DeliveryResult failure;
+	const char *failure_name;	/* librdkafka's name of the code */
 	char		failure_text[PRODUCER_ERROR_LEN];
 
 	TimestampTz shown_at;		/* when status was last published */
@@ -86,6 +90,11 @@ extern uint64 sender_begin(Relay *relay);
 extern bool sender_finish(Relay *relay);
 extern void sender_wait_connected(Relay *relay);
 extern void sender_check_connection(Relay *relay);
-
+extern const char *sender_connection_error(const Relay *relay);
+extern void sender_back_off(Relay *relay, int *delay_ms);
+extern void sender_reopen(Relay *relay);
+extern void sender_replace(Relay *relay);
+extern SendResult sender_leave_message(Relay *relay, const Message *message);
+extern void sender_await_deliveries(Relay *relay);
 
 #endif							/* OUTBOX_RELAY_H */

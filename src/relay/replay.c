@@ -42,6 +42,10 @@
 	"      OR e.aggregate_type OPERATOR(pg_catalog.=) j.aggregate_type)" \
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, j.published)" \
 	" AND e.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" AND NOT EXISTS (SELECT FROM outbox.dead_letter d" \
+	"                 WHERE d.id OPERATOR(pg_catalog.=) e.id)" \
+	" AND NOT EXISTS (SELECT FROM outbox.held_event h" \
+	"                 WHERE h.id OPERATOR(pg_catalog.=) e.id)" \
 	" ORDER BY e.id LIMIT $2"
 
 /* May there be a job?  Set when somebody asks, and when a relay starts. */
@@ -96,7 +100,26 @@ next_job(void)
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Sends the rows of the last query. */
+static void
+send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Commit		commit = {0};
+	Event		event;
+
+	event_from_tuple(&event, tuple, desc);
+	event.replay = true;
+	commit.time = event.created_at;
+	sender_event(relay, &event, &commit);
+	batch_last_id = event.id;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
+/*
+ * Sends the rows of the last query and waits until Kafka has taken or refused
+ * each.
+ */
 static void
 send_batch(Relay *relay)
 {
@@ -106,21 +129,11 @@ send_batch(Relay *relay)
 	SPITupleTable *rows = SPI_tuptable;
 	uint64		nrows = SPI_processed;
 
-	for (uint64 i = 0; i < nrows; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-		Commit		commit = {0};
-		Event		event;
-
-		event_from_tuple(&event, rows->vals[i], rows->tupdesc);
-		event.replay = true;
-		commit.time = event.created_at;
-		sender_event(relay, &event, &commit);
-		batch_last_id = event.id;
-		batch_events++;
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(context);
-	}
+	do
+		for (uint64 i = sender_begin(relay); i < nrows && !relay->broken; i++)
+			send_row(relay, rows->vals[i], rows->tupdesc, context);
+	while (!sender_finish(relay));
+	batch_events = nrows;
 	ledger_close_commit(relay->ledger, decode_position());
 	MemoryContextDelete(context);
 }

@@ -8,12 +8,8 @@
  *
  * When the broker refuses anything, the producer cannot go on without breaking
  * the order of keys (see producer.h).  Then the relay starts over from what is
- * acknowledged and sends carefully: one event at a time, each retried where it
- * stands until it is acknowledged.  So the culprit is found, nothing overtakes
- * it, and nothing is sent again because of it.
- *
- * What is not an event's fault - a broker that is away, a topic that does not
- * exist - is waited for in the same way, for ever.
+ * acknowledged and sends carefully, one event at a time (careful.c), until it
+ * is past what was refused.
  *
  * sender_event() runs inside a decoding callback.  It waits there, so that a
  * transaction of any size needs only as much memory as the producer's queue.
@@ -28,13 +24,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "relay/careful.h"
+#include "relay/deadletter.h"
 #include "relay/exactly_once.h"
-#include "relay/route.h"
 
 #define MAX_BACKOFF_MS 5000
 #define METADATA_TIMEOUT_MS 100
 #define STALL_MS 3000			/* without an acknowledgement */
-#define NEW_TOPIC_MS 400		/* a broker may take to create a topic */
 
 /* Forgets what to wait for: it depends on the producer. */
 static void
@@ -101,12 +97,16 @@ on_delivery(void *arg, const Delivery *delivery)
 		relay->status.bytes += delivery->bytes;
 		return;
 	}
+	if (delivery->result != DELIVERY_RETRY && delivery->result != DELIVERY_PURGED)
+		relay->refused_through = Max(relay->refused_through,
+									 delivery->opaque + 1);
 	if (!relay->delivery_failed || relay->failure == DELIVERY_PURGED)
 	{
 		relay->delivery_failed = true;
 		relay->failure = delivery->result;
-		snprintf(relay->failure_text, sizeof(relay->failure_text), "%s (%s)",
-				 delivery->error_text, delivery->error_name);
+		relay->failure_name = delivery->error_name;
+		strlcpy(relay->failure_text, delivery->error_text,
+				sizeof(relay->failure_text));
 	}
 }
 
@@ -131,9 +131,11 @@ serve_producer(Relay *relay)
 	relay->progressed = true;
 }
 
-/* Waits for a while that doubles with each call. */
-static void
-back_off(Relay *relay, int *delay_ms)
+/*
+ * Waits for a while that doubles with each call.
+ */
+void
+sender_back_off(Relay *relay, int *delay_ms)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													*delay_ms);
@@ -154,13 +156,24 @@ back_off(Relay *relay, int *delay_ms)
  * Makes a new producer in place of one that is beyond use, after a while that
  * grows until something is acknowledged.
  */
-static void
-reopen_producer(Relay *relay)
+void
+sender_reopen(Relay *relay)
 {
 	sender_close(relay);
 	do
-		back_off(relay, &relay->reopen_delay);
+		sender_back_off(relay, &relay->reopen_delay);
 	while (!sender_open(relay));
+}
+
+/*
+ * The same at once, where nothing is wrong with the world.
+ */
+void
+sender_replace(Relay *relay)
+{
+	sender_close(relay);
+	if (!sender_open(relay))
+		sender_reopen(relay);
 }
 
 /*
@@ -179,7 +192,9 @@ start_over(Relay *relay)
 			 errdetail("A message was not accepted: %s.",
 					   relay->delivery_failed ? relay->failure_text :
 					   producer_error(relay->producer))));
-	relay->careful = position.outstanding;
+	relay->careful = relay->refused_through > position.next ?
+		relay->refused_through - position.next : position.outstanding;
+	relay->refused_through = 0;
 	if (!relay->can_resend)
 	{
 		/* Out of the table, the next relay begins with the first event. */
@@ -190,7 +205,8 @@ start_over(Relay *relay)
 	relay->broken = true;
 	relay->delivery_failed = false;
 	ledger_rewind(relay->ledger);
-	reopen_producer(relay);
+	deadletter_rewind(relay);
+	sender_reopen(relay);
 }
 
 /*
@@ -211,7 +227,7 @@ sender_poll(Relay *relay)
 
 	/* Nothing was under way: a new producer will do. */
 	relay_obstacle(relay, RELAY_WAITING_KAFKA, producer_error(relay->producer));
-	reopen_producer(relay);
+	sender_reopen(relay);
 }
 
 /*
@@ -254,9 +270,11 @@ sender_finish(Relay *relay)
 	return !relay->broken;
 }
 
-/* What is wrong with the connection, as far as the producer told us. */
-static const char *
-connection_error(const Relay *relay)
+/*
+ * What is wrong with the connection, as far as the producer told us.
+ */
+const char *
+sender_connection_error(const Relay *relay)
 {
 	const ProducerStats *stats = producer_stats(relay->producer);
 
@@ -292,7 +310,7 @@ sender_check_connection(Relay *relay)
 	}
 	else if (stats->nerrors > relay->errors_past || stalled ||
 			 relay->status.state == relay->working_state)
-		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
+		relay_obstacle(relay, RELAY_WAITING_KAFKA, sender_connection_error(relay));
 }
 
 /*
@@ -308,75 +326,12 @@ sender_wait_connected(Relay *relay)
 	}
 }
 
-/* An event that cannot be sent now; shows why. */
-static void
-show_obstacle(Relay *relay, const Event *event, RelayState state,
-			  const char *message)
-{
-	relay->status.has_blocked_event = state == RELAY_BLOCKED;
-	relay->status.blocked_event = event->event_id;
-	relay_obstacle(relay, state, message);
-}
-
 /*
- * Waits until the event's topic can take messages; returns it.
+ * Leaves a message with the producer, waiting for room.  Returns anything
+ * but SEND_QUEUE_FULL.
  */
-static ProducerTopic *
-wait_for_topic(Relay *relay, const Event *event)
-{
-	char		name[TOPIC_MAX_LEN + 1];
-	char		message[PRODUCER_ERROR_LEN];
-	ProducerTopic *topic;
-	int			delay = FIRST_BACKOFF_MS;
-	bool		waited = false;
-
-	for (;;)
-	{
-		TopicStatus status = TOPIC_REFUSED;
-
-		topic = NULL;
-		if (!route_topic(event, name))
-			snprintf(message, sizeof(message), "topic name is too long");
-		else if ((topic = producer_topic(relay->producer, name)) != NULL)
-			status = producer_topic_status(relay->producer, topic,
-										   METADATA_TIMEOUT_MS);
-		if (status == TOPIC_READY)
-			break;
-		if (status == TOPIC_REFUSED && topic != NULL)
-			snprintf(message, sizeof(message), "topic \"%s\" cannot be written: %s",
-					 name, producer_error(relay->producer));
-		else if (status == TOPIC_UNKNOWN)
-			snprintf(message, sizeof(message),
-					 "topic \"%s\" does not exist and Kafka does not create it", name);
-		else if (status == TOPIC_UNREACHABLE)
-			strlcpy(message, connection_error(relay), sizeof(message));
-		if (delay > (status == TOPIC_UNKNOWN ? NEW_TOPIC_MS : FIRST_BACKOFF_MS))
-			show_obstacle(relay, event, status == TOPIC_REFUSED ?
-						  RELAY_BLOCKED : RELAY_WAITING_KAFKA, message);
-		waited = true;
-		back_off(relay, &delay);
-	}
-	relay->connected = true;
-	if (waited)
-		relay_work(relay);
-	return topic;
-}
-
-/* Fills in the message for an event, topic included. */
-static void
-prepare_message(Relay *relay, const Event *event, const Commit *commit,
-				Message *message)
-{
-	message->topic = wait_for_topic(relay, event);
-	encode_message(&relay->encoder, event, commit->time, message);
-}
-
-/*
- * Leaves a message with the producer, waiting for room.  Returns SEND_QUEUED,
- * SEND_REFUSED or SEND_FATAL.
- */
-static SendResult
-send_message(Relay *relay, const Message *message)
+SendResult
+sender_leave_message(Relay *relay, const Message *message)
 {
 	SendResult	result;
 
@@ -400,73 +355,35 @@ send_message(Relay *relay, const Message *message)
 	return result;
 }
 
-/* Sends one message and waits for its delivery; true when acknowledged. */
-static bool
-try_alone(Relay *relay, const Message *message)
+/*
+ * Waits until nothing is in flight, whatever becomes of it.
+ */
+void
+sender_await_deliveries(Relay *relay)
 {
-	SendResult	result;
-
-	relay->delivery_failed = false;
-	result = send_message(relay, message);
-	if (result == SEND_QUEUED)
+	while (serve_producer(relay), relay->status.in_flight > 0)
 	{
-		while (serve_producer(relay), relay->status.in_flight > 0)
-		{
-			sender_check_connection(relay);
-			relay_show(relay);
-			relay_wait(relay, 1000);
-		}
-		return !relay->delivery_failed;
+		sender_check_connection(relay);
+		relay_show(relay);
+		relay_wait(relay, 1000);
 	}
-	relay->delivery_failed = true;
-	relay->failure = result == SEND_REFUSED ? DELIVERY_REFUSED : DELIVERY_RETRY;
-	strlcpy(relay->failure_text, producer_error(relay->producer),
-			sizeof(relay->failure_text));
-	return false;
 }
 
-/*
- * Sends one event and holds everything else until it is acknowledged.
- */
+/* Sends an event alone, or in spite of the others. */
 static void
 send_alone(Relay *relay, const Event *event, const Commit *commit,
 		   uint64 number)
 {
-	Message		message = {0};
-	int			delay = FIRST_BACKOFF_MS;
-
-	sender_drain(relay);
-	if (relay->broken)
-		return;
-	for (;;)
-	{
-		prepare_message(relay, event, commit, &message);
-		message.opaque = number;
-		if (try_alone(relay, &message))
-			break;
-		show_obstacle(relay, event, relay->failure == DELIVERY_REFUSED ?
-					  RELAY_BLOCKED : RELAY_WAITING_KAFKA, relay->failure_text);
-		relay->held = true;
-		if (relay->exact)
-		{
-			back_off(relay, &delay);
-			exactly_once_start_over(relay);
-		}
-		if (producer_is_fatal(relay->producer))
-			reopen_producer(relay);
-		else
-			back_off(relay, &delay);
-	}
-	if (relay->held)
-	{
-		relay->held = false;
-		relay_work(relay);
-	}
+	careful_send(relay, event, commit, number);
+	if (!relay->broken && relay->careful > 0)
+		relay->careful--;
 }
 
 /*
- * Sends an event of a transaction that has committed.  Returns
- * when the producer has it, and in careful mode when the broker has.
+ * Sends an event of a transaction that has committed.  Returns when the
+ * producer has it, and in careful mode when the broker has.  An event that is
+ * not to be sent now, since it waits behind another or is refused for good,
+ * is set aside; deadletter_store() makes that last.
  */
 void
 sender_event(Relay *relay, const Event *event, const Commit *commit)
@@ -480,18 +397,19 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	if (relay->exact)
 		exactly_once_event(relay, event, commit);
 	number = ledger_add_event(relay->ledger, commit);
-	if (relay->careful > 0)
+	if (deadletter_set_aside(relay, event, number))
+		return;
+	if (relay->careful > 0 || careful_wanted(relay, event) ||
+		(message.topic = careful_topic(relay, event)) == NULL)
 	{
 		send_alone(relay, event, commit, number);
-		if (!relay->broken)
-			relay->careful--;
 		return;
 	}
 
-	prepare_message(relay, event, commit, &message);
+	encode_message(&relay->encoder, event, commit->time, &message);
 	message.opaque = number;
-	result = send_message(relay, &message);
-	if (result == SEND_REFUSED)
+	result = sender_leave_message(relay, &message);
+	if (result == SEND_TOO_LARGE || result == SEND_REFUSED)
 		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
 		start_over(relay);

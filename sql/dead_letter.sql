@@ -1,0 +1,75 @@
+-- Dead letters: the functions, their errors and rights.  What the relay does
+-- with them is for the tests with a real Kafka.
+CREATE EXTENSION outbox;
+SELECT outbox.publish('Order', '1', 'Placed', '1', event_id => 'dead0000-0000-4000-8000-000000000001');
+SELECT outbox.publish('Order', '1', 'Placed', '2', event_id => 'dead0000-0000-4000-8000-000000000002');
+SELECT outbox.publish('Order', '1', 'Placed', '3', event_id => 'dead0000-0000-4000-8000-000000000003');
+-- as the relay would
+INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, home)
+SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', false, false, id, chunk, xid, home
+FROM outbox.event WHERE event_id::text LIKE '%1';
+INSERT INTO outbox.held_event (event_id, topic, key, id, chunk, xid, home)
+SELECT event_id, 'outbox.event.Order', '1', id, chunk, xid, home
+FROM outbox.event WHERE event_id::text LIKE '%2';
+
+-- What a user sees.
+SELECT event_id, status, published_at, error FROM outbox.events ORDER BY id;
+SELECT event_id, topic, error, attempts, failed_at IS NOT NULL AS failed, state FROM outbox.dead_letter;
+SELECT dead_letters FROM outbox.stat_relay;
+
+-- A dead letter can be named by a text or a uuid.
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001');
+SELECT state FROM outbox.dead_letter;
+SELECT outbox.retry('DEAD0000-0000-4000-8000-000000000001'::uuid);
+-- what is retried already is not counted again
+SELECT outbox.retry_all('outbox.event.Order');
+UPDATE outbox.dead_letter SET state = 'failed';
+SELECT outbox.retry_all('outbox.event.Other');
+SELECT outbox.retry_all();
+
+-- Others are none.
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000002');
+SELECT outbox.discard('dead0000-0000-4000-8000-000000000003'::uuid);
+SELECT outbox.retry(NULL::text) IS NULL AS nothing;
+SELECT outbox.retry('no uuid');
+SELECT outbox.discard('no uuid');
+
+-- An event that has gone cannot be sent again, but it can be discarded.
+DELETE FROM outbox.event WHERE event_id = 'dead0000-0000-4000-8000-000000000001';
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001');
+UPDATE outbox.dead_letter SET state = 'failed';
+SELECT outbox.retry_all();
+SELECT outbox.discard('dead0000-0000-4000-8000-000000000001');
+SELECT count(*) FROM outbox.dead_letter;
+SELECT outbox.discard('dead0000-0000-4000-8000-000000000001');
+
+-- Rights: PUBLIC has none, and the functions need no more than EXECUTE.
+CREATE ROLE regress_operator;
+SET ROLE regress_operator;
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001');
+RESET ROLE;
+GRANT USAGE ON SCHEMA outbox TO regress_operator;
+SET ROLE regress_operator;
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001');
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001'::uuid);
+SELECT outbox.discard('dead0000-0000-4000-8000-000000000001');
+SELECT outbox.discard('dead0000-0000-4000-8000-000000000001'::uuid);
+SELECT outbox.retry_all('outbox.event.Order');
+TABLE outbox.dead_letter;
+TABLE outbox.held_event;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION outbox.retry(text), outbox.retry(uuid), outbox.retry_all, outbox.discard(text),
+    outbox.discard(uuid) TO regress_operator;
+SET ROLE regress_operator;
+SELECT outbox.retry('dead0000-0000-4000-8000-000000000001'), outbox.retry_all(),
+       outbox.discard('dead0000-0000-4000-8000-000000000001');
+RESET ROLE;
+
+-- The setting.
+SHOW outbox.on_poison;
+SET outbox.on_poison = 'hold';
+ALTER SYSTEM SET outbox.on_poison = 'stop';
+
+DROP OWNED BY regress_operator;
+DROP ROLE regress_operator;
+DROP EXTENSION outbox;

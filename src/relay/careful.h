@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * careful.h
+ *	  Events that are sent one at a time, because something is refused.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CAREFUL_H
+#define OUTBOX_CAREFUL_H
+
+#include "relay/relay.h"
+
+extern ProducerTopic *careful_topic(Relay *relay, const Event *event);
+extern bool careful_wanted(const Relay *relay, const Event *event);
+extern void careful_send(Relay *relay, const Event *event,
+						 const Commit *commit, uint64 number);
+
+#endif							/* OUTBOX_CAREFUL_H */

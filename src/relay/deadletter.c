@@ -1,0 +1,332 @@
+/*-------------------------------------------------------------------------
+ *
+ * deadletter.c
+ *	  Events that Kafka refuses for good, and those that wait behind them.
+ *
+ * Such an event is set aside: in memory at first, since it is found inside a
+ * decoding callback, where nothing can be written.  To the ledger it counts as
+ * acknowledged.  The rule that keeps it from being lost: before anything that
+ * follows from the ledger leaves this process - a slot's position, a watermark,
+ * what is handed over to the next relay, the progress of a replay - whatever
+ * the ledger has passed is written to outbox.dead_letter, durably.  A crash
+ * before that finds everything as it was, and the event is refused again.
+ *
+ * What the ledger has not passed stays in memory: when the pipeline breaks, it
+ * is forgotten, as it will be sent and refused again.
+ *
+ * With outbox.on_poison = hold, later events of the same topic and key are set
+ * aside too, into outbox.held_event, so that they hold back neither the slot
+ * nor other keys.
+ *
+ * After a crash the relay may meet events again that are stored already, as
+ * the watermark does not show them yet.  Their ids are read at the start.
+ *
+ * When deliveries are exact, the ledger learns of a whole Kafka transaction at
+ * once.  All that was set aside is written before that is committed, or when
+ * the relay starts over because of a refused event, so that the next one leaves
+ * it out.  Then such events are sure to be met again, and a key is held from
+ * there on only: what comes before has not been delivered yet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/deadletter.h"
+
+#include "access/xact.h"
+#include "storage/lwlock.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/guc.h"
+#include "base/worker.h"
+#include "relay/route.h"
+
+/* What may be set aside before it must be written, wherever we are. */
+#define MAX_PENDING_BYTES (16 * 1024 * 1024)
+
+#define INITIAL_SIZE 64
+
+/* In the order of numbers; strings are in the context. */
+static SetAside *pending = NULL;
+static int	npending = 0;
+static int	pending_size = 0;
+static MemoryContext pending_context = NULL;
+
+static HTAB *stored = NULL;		/* by id; NULL when there are none */
+
+static ResendKind resending = RESEND_NONE;
+static bool writing = false;
+
+/*
+ * Reads what former relays stored.  To be called before anything is sent, and
+ * when the watermark is what we go on from.  Runs a transaction of its own.
+ */
+void
+deadletter_start(Relay *relay)
+{
+	worker_begin_sql();
+	stored = deadletter_load_stored();
+	deadletter_load_keys(relay->exact != NULL);
+	worker_commit_sql();
+}
+
+/*
+ * Says what the events are that are sent from now on.
+ */
+void
+deadletter_set_resend(ResendKind kind)
+{
+	resending = kind;
+}
+
+/* Makes room for one more and returns it. */
+static SetAside *
+new_pending(void)
+{
+	if (pending_context == NULL)
+		pending_context = AllocSetContextCreate(TopMemoryContext,
+												"outbox events set aside",
+												ALLOCSET_DEFAULT_SIZES);
+	if (pending == NULL)
+	{
+		pending_size = INITIAL_SIZE;
+		pending = MemoryContextAlloc(pending_context,
+									 pending_size * sizeof(SetAside));
+	}
+	else if (npending == pending_size)
+	{
+		pending_size *= 2;
+		pending = repalloc_huge(pending, pending_size * sizeof(SetAside));
+	}
+	return &pending[npending++];
+}
+
+/* Forgets all but the first so many. */
+static void
+truncate_pending(int count)
+{
+	npending = count;
+	if (count > 0 || pending == NULL)
+		return;
+	pending = NULL;
+	MemoryContextReset(pending_context);
+}
+
+static char *
+copy_slice(Slice slice)
+{
+	char	   *copy;
+
+	if (slice.data == NULL)
+		return NULL;
+	copy = MemoryContextAlloc(pending_context, slice.len + 1);
+	memcpy(copy, slice.data, slice.len);
+	copy[slice.len] = '\0';
+	return copy;
+}
+
+/* The event's topic, even if it is too long to be one. */
+static char *
+copy_topic(const Event *event)
+{
+	char		topic[TOPIC_MAX_LEN + 1];
+
+	if (route_topic(event, topic))
+		return MemoryContextStrdup(pending_context, topic);
+	return copy_slice(event->topic.data ? event->topic : event->aggregate_type);
+}
+
+/* Sets an event aside.  To the ledger it is done with. */
+static SetAside *
+remember(Relay *relay, const Event *event, uint64 number)
+{
+	SetAside   *item = new_pending();
+
+	memset(item, 0, sizeof(SetAside));
+	item->number = number;
+	item->resend = resending;
+	item->replay = event->replay;
+	item->id = event->id;
+	item->event_id = event->event_id;
+	item->xid = event->xid;
+	item->chunk = event->chunk;
+	item->home = event->home;
+	item->topic = copy_topic(event);
+	item->key = copy_slice(event_key(event));
+	ledger_acknowledge(relay->ledger, number);
+	relay->set_aside++;
+	return item;
+}
+
+/*
+ * When memory is full in the middle of a transaction, which may be a large
+ * one, the next relay goes on from there: this one writes as it leaves.
+ */
+static void
+check_memory(Relay *relay)
+{
+	if (MemoryContextMemAllocated(pending_context, true) < MAX_PENDING_BYTES)
+		return;
+	sender_drain(relay);
+	if (!relay->broken)
+		relay_restart(relay);
+}
+
+/*
+ * Must the event not be sent now, because it waits behind a dead letter or is
+ * stored already?  Then takes care of it.
+ */
+bool
+deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
+{
+	char		topic[TOPIC_MAX_LEN + 1];
+	Slice		key = event_key(event);
+	StoredEvent *known;
+
+	if (resending != RESEND_NONE || event->replay)
+		return false;
+	if (!stored && !heldkeys_any())
+		return false;
+	if (!route_topic(event, topic))
+		topic[0] = '\0';
+	if (stored && (known = hash_search(stored, &event->id, HASH_FIND, NULL)))
+	{
+		if (known->holds || known->waits)
+		{
+			heldkeys_add(topic, key, known->holds, 0);
+			resend_look();
+		}
+		ledger_acknowledge(relay->ledger, number);
+		relay->set_aside++;
+		return true;
+	}
+	if (key.data == NULL || !heldkeys_contain(topic, key))
+		return false;
+	remember(relay, event, number)->waits = true;
+	check_memory(relay);
+	return true;
+}
+
+/*
+ * Kafka refuses the event, which has that number in the ledger, for good.
+ * error_name must last.
+ */
+void
+deadletter_add(Relay *relay, const Event *event, uint64 number,
+			   const char *error_name, const char *error)
+{
+	SetAside   *item = remember(relay, event, number);
+
+	item->error_name = error_name;
+	item->error = MemoryContextStrdup(pending_context, error);
+	item->holds = outbox_on_poison == POISON_HOLD && !event->replay &&
+		item->key != NULL && resending != RESEND_FAILED;
+	if (item->holds)
+		heldkeys_add(item->topic, event_key(event), true, number + 1);
+	check_memory(relay);
+}
+
+/*
+ * The pipeline is broken: forgets what will be sent again.
+ */
+void
+deadletter_rewind(Relay *relay)
+{
+	uint64		next = ledger_position(relay->ledger).next;
+	int			count = npending;
+
+	while (count > 0 && pending[count - 1].number >= next)
+		count--;
+	truncate_pending(count);
+	heldkeys_rewind(next);
+}
+
+/* How many of those that were set aside has the ledger passed? */
+static int
+count_passed(const Relay *relay)
+{
+	uint64		next = relay->exact ? PG_UINT64_MAX :
+	ledger_position(relay->ledger).next;
+	int			count = 0;
+
+	while (count < npending && pending[count].number < next)
+		count++;
+	return count;
+}
+
+/*
+ * Writes what was set aside and the ledger has passed, in the current
+ * transaction, which the caller commits.  Needs SPI.
+ */
+void
+deadletter_write(Relay *relay)
+{
+	int			count = count_passed(relay);
+	MemoryContext context;
+
+	if (count == 0)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "outbox dead letter",
+									ALLOCSET_SMALL_SIZES);
+	writing = true;
+	for (int i = 0; i < count; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		deadletter_write_one(&pending[i]);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	writing = false;
+	MemoryContextDelete(context);
+	memmove(pending, pending + count, (npending - count) * sizeof(SetAside));
+	truncate_pending(npending - count);
+}
+
+/*
+ * Writes what was set aside and the ledger has passed, durably, in a
+ * transaction of its own.  To be called between records before anything that
+ * the ledger says is passed on.
+ */
+void
+deadletter_store(Relay *relay)
+{
+	if (npending == 0 || count_passed(relay) == 0)
+		return;
+	worker_begin_sql();
+	writing = true;
+	deadletter_write(relay);
+	writing = true;
+	worker_commit_sql_durably();
+	writing = false;
+}
+
+/*
+ * The same as the process ends, from wherever that happens, a decoding
+ * callback included.  Returns false when it cannot be done: then nothing may
+ * be handed over.
+ */
+bool
+deadletter_leave(Relay *relay)
+{
+	if (relay->exact == NULL)
+		deadletter_rewind(relay);
+	if (npending == 0)
+		return !writing;
+	if (writing)
+		return false;
+	LWLockReleaseAll();
+	AbortOutOfAnyTransaction();
+	if (HistoricSnapshotActive())
+		TeardownHistoricSnapshot(true);
+	InvalidateSystemCaches();
+	/* No standby may keep the process from ending. */
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	deadletter_store(relay);
+	return true;
+}

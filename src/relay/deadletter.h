@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * deadletter.h
+ *	  Events that Kafka refuses for good, and those that wait behind them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_DEADLETTER_H
+#define OUTBOX_DEADLETTER_H
+
+#include "utils/hsearch.h"
+
+#include "relay/relay.h"
+
+/* What events that are sent again from outbox.dead_letter are to it. */
+typedef enum ResendKind
+{
+	RESEND_NONE,				/* a new event, or a replay */
+	RESEND_FAILED,				/* a dead letter */
+	RESEND_HELD					/* one that waited behind a dead letter */
+} ResendKind;
+
+/* An event that is set aside and not yet written. */
+typedef struct SetAside
+{
+	uint64		number;			/* in the ledger */
+	ResendKind	resend;			/* what it was before */
+	bool		waits;			/* behind a dead letter; else it is one */
+	bool		holds;			/* later ones of the key wait behind it */
+	bool		replay;
+	int64		id;
+	pg_uuid_t	event_id;
+	uint64		xid;
+	int16		chunk;
+	int32		home;
+	char	   *topic;
+	char	   *key;			/* NULL when there is none */
+	const char *error_name;
+	char	   *error;
+} SetAside;
+
+/* A stored event that may come again. */
+typedef struct StoredEvent
+{
+	int64		id;				/* hash key */
+	bool		holds;
+	bool		waits;
+} StoredEvent;
+
+/* deadletter.c */
+extern void deadletter_set_resend(ResendKind kind);
+extern void deadletter_start(Relay *relay);
+extern bool deadletter_set_aside(Relay *relay, const Event *event,
+								 uint64 number);
+extern void deadletter_add(Relay *relay, const Event *event, uint64 number,
+						   const char *error_name, const char *error);
+extern void deadletter_rewind(Relay *relay);
+extern void deadletter_store(Relay *relay);
+extern void deadletter_write(Relay *relay);
+extern bool deadletter_leave(Relay *relay);
+
+/* deadletter_sql.c */
+extern HTAB *deadletter_load_stored(void);
+extern void deadletter_load_keys(bool exact);
+extern void deadletter_write_one(const SetAside *item);
+
+/* heldkeys.c */
+extern void heldkeys_clear(void);
+extern bool heldkeys_any(void);
+extern bool heldkeys_contain(const char *topic, Slice key);
+extern bool heldkeys_blocked(const char *topic, Slice key);
+extern void heldkeys_add(const char *topic, Slice key, bool blocked,
+						 uint64 after);
+extern void heldkeys_remove(const char *topic, Slice key);
+extern void heldkeys_rewind(uint64 number);
+extern void heldkeys_unblock_all(void);
+extern void heldkeys_block(const char *topic, Slice key);
+extern bool heldkeys_next_free(const char **topic, Slice *key);
+
+/* resend.c */
+extern void resend_look(void);
+extern bool resend_step(Relay *relay);
+
+#endif							/* OUTBOX_DEADLETTER_H */

@@ -1,0 +1,258 @@
+# An event that Kafka refuses for good becomes a dead letter and holds nothing
+# up.  It can be sent again, or given up.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use lib 't';
+use OutboxTest;
+
+# Topics of these tests take messages of 100 kB.  Batches must be smaller.
+my $limit = 100_000;
+my $node = new_server('dead');
+create_extension($node, 'postgres');
+$node->safe_psql('postgres',
+	"ALTER SERVER kafka OPTIONS (ADD \"batch.size\" '50000')");
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+# A third more than so many bytes, on one line, that compression makes hardly
+# smaller.
+sql(<<'SQL');
+CREATE FUNCTION noise(bytes int) RETURNS bytea LANGUAGE sql AS
+	$$ SELECT convert_to(translate(encode(string_agg(sha512(i::text::bytea), ''), 'base64'), E'\n', ''), 'UTF8')
+	   FROM generate_series(1, bytes / 64) i $$;
+CREATE FUNCTION poison(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
+	$$ SELECT outbox.publish_bytes('Big', key, 'Big', noise(150000), topic => topic,
+	                               headers => '{"origin": "test"}') $$;
+CREATE FUNCTION small(topic text, key text, first int, last int) RETURNS bigint LANGUAGE sql AS
+	$$ SELECT count(outbox.publish('Small', key, 'Small', to_jsonb(i), topic => topic))
+	   FROM generate_series(first, last) i $$;
+SQL
+
+sub limited_topic
+{
+	my ($name, $partitions) = @_;
+	return make_topic(topic_name($name), $partitions || 1,
+		'max.message.bytes' => $limit);
+}
+
+sub raise_limit
+{
+	my ($topic) = @_;
+	kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR},
+		$topic, 'max.message.bytes=1000000');
+	return;
+}
+
+# The topic's events in their order, each when it comes first: the payload of
+# small ones, else "big".
+sub sequence
+{
+	my ($topic, $key) = @_;
+	my (@sequence, %seen);
+	foreach my $line (consume_lines($topic, '%k %S %s'))
+	{
+		my ($k, $size, $payload) = split / /, $line, 3;
+		next unless defined $payload && (!defined $key || $k eq $key);
+		$payload = 'big' if $size > $limit;
+		push @sequence, $payload unless $seen{"$k $payload"}++;
+	}
+	return @sequence;
+}
+
+sub letters
+{
+	my ($topic) = @_;
+	return sql("SELECT count(*) FROM outbox.dead_letter WHERE topic = '$topic'");
+}
+
+sub wait_for_letters
+{
+	my ($topic, $count) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = $count FROM outbox.dead_letter WHERE topic = '$topic'")
+	  or die "there are not $count dead letters\n";
+	return;
+}
+
+# Seconds until a number of events, of which some may be refused, is done with.
+sub seconds_to_publish
+{
+	my ($statements) = @_;
+	return seconds_of(sub {
+		is(sql("$statements; SELECT outbox.wait_published('60 s')") =~ /t$/,
+			1, 'all of it is done with');
+	});
+}
+
+# ---------------------------------------------------------------------------
+# In the stream
+
+my $topic = limited_topic('stream', 4);
+my $load = <<SQL;
+DO \$\$
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		PERFORM outbox.publish('Small', 'one', 'Small', to_jsonb(i), topic => '$topic');
+		PERFORM outbox.publish('Small', 'other' || i % 100, 'Small', to_jsonb(i), topic => '$topic');
+		IF i % 100 = 0 THEN COMMIT; END IF;
+	END LOOP;
+END \$\$
+SQL
+my $poisoned = $load =~ s/IF i % 100/IF i = 5000 THEN PERFORM poison('$topic', 'one'); END IF;\n\t\tIF i % 100/r;
+$poisoned =~ s/'one', 'Small', to_jsonb\(i\)/'one', 'Small', to_jsonb(CASE i WHEN 5000 THEN 0 ELSE i END)/;
+
+my $before = seconds_to_publish($load);
+my $during = seconds_to_publish($poisoned =~ s/to_jsonb\((.*?)\), topic/to_jsonb(20000 + ($1)), topic/gr);
+my $after = seconds_to_publish($load =~ s/to_jsonb\(i\)/to_jsonb(40000 + i)/gr);
+note("20,000 events took $before s, with poison $during s, afterwards $after s");
+is(letters($topic), 1, 'one dead letter');
+is_deeply(
+	[ sequence($topic, 'one') ],
+	[ 1 .. 10000, 20001 .. 24999, 20000, 25001 .. 30000, 40001 .. 50000 ],
+	'the other events of its key are delivered in order');
+my $disorder = 0;
+my $others = 0;
+foreach my $key (map { "other$_" } 0 .. 99)
+{
+	my @sequence = sequence($topic, $key);
+	$others += @sequence;
+	$disorder++ if "@sequence" ne join ' ', sort { $a <=> $b } @sequence;
+}
+is($others, 30000, 'and so are all events of other keys');
+is($disorder, 0, 'in order, too');
+cmp_ok($after, '<', 2 * $before + 1, 'afterwards it is as fast as before');
+
+my $letter = sql("SELECT event_id FROM outbox.dead_letter WHERE topic = '$topic'");
+is( sql("SELECT key, error_code, attempts, state, holds, error ~* 'too large', failed_at > now() - interval '5 min' FROM outbox.dead_letter WHERE topic = '$topic'"),
+	'one|MSG_SIZE_TOO_LARGE|1|failed|f|t|t',
+	'the dead letter says what happened');
+is( sql("SELECT status, error ~* 'too large', published_at IS NULL FROM outbox.events WHERE event_id = '$letter'"),
+	'failed|t|t',
+	'outbox.events shows it as failed');
+is( sql("SELECT count(*) FROM outbox.events WHERE status = 'failed'"),
+	1, 'and nothing else');
+is(sql('SELECT dead_letters FROM outbox.stat_relay'),
+	1, 'stat_relay counts it');
+like(relay_status($node, 'postgres', 'last_error'),
+	qr/^event $letter became a dead letter: .*too large/i,
+	'and names it as the last error');
+is(relay_status($node, 'postgres', 'state'), 'streaming', 'the relay streams');
+
+# ---------------------------------------------------------------------------
+# retry and discard
+
+is(sql("SELECT outbox.retry('$letter')"), 't', 'retry() finds it');
+$node->poll_query_until('postgres',
+	"SELECT attempts = 2 AND state = 'failed' FROM outbox.dead_letter")
+  or die 'it was not tried again';
+pass('refused again, it stays, and the attempts are counted');
+
+raise_limit($topic);
+is(sql("SELECT outbox.retry('$letter'::uuid)"), 't', 'retry() takes a uuid, too');
+wait_for_letters($topic, 0);
+pass('once Kafka takes it the dead letter is gone');
+my ($sent) = grep { $_->{key} eq 'one' && length $_->{payload} > $limit } consume($topic);
+is(header($sent, 'id'), $letter, 'it has its id');
+is(header($sent, 'origin'), 'test', 'and its headers');
+is( sql("SELECT status FROM outbox.events WHERE event_id = '$letter'"),
+	'published', 'it counts as published');
+
+$topic = limited_topic('discard');
+sql("SELECT poison('$topic') FROM generate_series(1, 3)");
+wait_for_letters($topic, 3);
+$letter = sql("SELECT min(event_id) FROM outbox.dead_letter");
+is(sql("SELECT outbox.discard('$letter')"), 't', 'discard() finds a dead letter');
+is(letters($topic), 2, 'and it is gone');
+is(sql("SELECT outbox.discard('$letter'), outbox.retry('$letter')"),
+	'f|f', 'it is not found twice');
+raise_limit($topic);
+is(sql("SELECT outbox.retry_all('$topic.other')"), 0, 'retry_all() is about one topic');
+is(sql("SELECT outbox.retry_all('$topic')"), 2, 'and says how many it found');
+wait_for_letters($topic, 0);
+is(scalar sequence($topic), 1, 'all of it is sent') or diag join ' ', sequence($topic);
+is(scalar(consume_lines($topic, '%o')), 2, 'but what was discarded');
+
+# ---------------------------------------------------------------------------
+# Much poison among others
+
+$topic = limited_topic('many');
+my $seconds = seconds_to_publish(
+	"SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), poison('$topic') FROM generate_series(0, 99) i");
+note("1000 events and 100 refused ones took $seconds s");
+is(letters($topic), 100, 'each refused event of many is a dead letter');
+is_deeply([ sequence($topic) ], [ 1 .. 1000 ], 'the others are delivered, in order');
+cmp_ok($seconds, '<', 30, 'in reasonable time');
+sql("DELETE FROM outbox.dead_letter");
+
+# ---------------------------------------------------------------------------
+# An event above a limit of our own
+
+$topic = make_topic(topic_name('own'));
+sql("ALTER SERVER kafka OPTIONS (ADD \"message.max.bytes\" '120000')");
+sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+wait_for_letters($topic, 1);
+wait_for_events($topic, 20);
+is_deeply([ sequence($topic) ], [ 1 .. 20 ], 'a limit of ours makes dead letters, too');
+sql('ALTER SERVER kafka OPTIONS (DROP "message.max.bytes")');
+sql('SELECT outbox.retry_all()');
+wait_for_letters($topic, 0);
+is_deeply([ sequence($topic) ], [ 1 .. 20, 'big' ], 'which can be sent when it is gone');
+
+# ---------------------------------------------------------------------------
+# Replay
+
+$topic = make_topic(topic_name('replayed'));
+sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+wait_for_events($topic, 21);
+$node->poll_query_until('postgres',
+	"SELECT NOT EXISTS (SELECT FROM outbox.events WHERE status = 'pending')");
+kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, "max.message.bytes=$limit");
+my $since = sql("SELECT min(created_at) FROM outbox.event WHERE topic = '$topic'");
+is(sql("SELECT outbox.replay('$since')"), 21, 'a replay');
+$node->poll_query_until('postgres',
+	'SELECT bool_and(finished_at IS NOT NULL) FROM outbox.replay_job');
+is( sql("SELECT replay FROM outbox.dead_letter WHERE topic = '$topic'"),
+	't', 'of which an event is refused makes a dead letter');
+is( sql("SELECT DISTINCT status FROM outbox.events WHERE topic = '$topic'"),
+	'published', 'though the event is published');
+is(scalar(consume_lines($topic, '%o')), 41, 'and sends all others again');
+raise_limit($topic);
+sql('SELECT outbox.retry_all()');
+wait_for_letters($topic, 0);
+is(header((consume($topic))[-1], 'replay'), 'true', 'sent again it is still a replay');
+
+# ---------------------------------------------------------------------------
+# Catch-up and polling
+
+$topic = limited_topic('old');
+sql('DROP SERVER kafka');
+wait_for_state($node, 'postgres', 'waiting for configuration');
+sql("SELECT small('$topic', 'k', 1, 2000), poison('$topic'), small('$topic', 'k', 2001, 4000), poison('$topic')");
+create_server($node, 'postgres');
+sql("ALTER SERVER kafka OPTIONS (ADD \"batch.size\" '50000')");
+wait_for_state($node, 'postgres', 'streaming');
+is(letters($topic), 2, 'in catch-up refused events become dead letters as well');
+is_deeply([ sequence($topic) ], [ 1 .. 4000 ], 'and the others are delivered, in order');
+
+$node->append_conf('postgresql.conf', "outbox.capture = 'poll'");
+$node->reload;
+wait_for_state($node, 'postgres', 'polling');
+sql("SELECT small('$topic', 'k', 4001, 5000), poison('$topic'), small('$topic', 'k', 5001, 6000); SELECT outbox.wait_published('60 s')");
+is(letters($topic), 3, 'and so they do when the table is polled');
+is_deeply([ sequence($topic) ], [ 1 .. 6000 ], 'where the others are delivered, too');
+raise_limit($topic);
+is(sql("SELECT outbox.retry_all('$topic')"), 3, 'dead letters of both kinds');
+wait_for_letters($topic, 0);
+is((sequence($topic))[-1], 'big', 'are sent again by a relay that polls');
+
+$node->stop;
+done_testing();
