@@ -178,6 +178,26 @@ AS 'MODULE_PATHNAME', 'outbox_progress_snapshot';
 COMMENT ON FUNCTION outbox.progress_snapshot(text) IS
     'transactions whose events are on Kafka according to a record of the progress topic';
 
+CREATE TABLE outbox.catchup (
+    home         integer     NOT NULL PRIMARY KEY,
+    snapshot     pg_snapshot NOT NULL,
+    lsn          pg_lsn      NOT NULL,
+    last_id      bigint      NOT NULL,
+    events_done  bigint      NOT NULL,
+    events_total bigint      NOT NULL,
+    saved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+COMMENT ON TABLE outbox.catchup IS
+    'how far a catch-up has come that takes more than a second: an event whose xid is visible in the snapshot of its home and whose id is at most last_id is on Kafka';
+COMMENT ON COLUMN outbox.catchup.home IS 'database whose events it publishes';
+COMMENT ON COLUMN outbox.catchup.snapshot IS 'what it publishes: the transactions seen here and not in the latest watermark of home';
+COMMENT ON COLUMN outbox.catchup.lsn IS 'what the snapshot shows was committed before';
+COMMENT ON COLUMN outbox.catchup.last_id IS 'events are published in the order of ids, so far up to this one';
+COMMENT ON COLUMN outbox.catchup.events_done IS 'number of events that Kafka has acknowledged';
+COMMENT ON COLUMN outbox.catchup.events_total IS 'number of events to publish, those included';
+COMMENT ON COLUMN outbox.catchup.saved_at IS 'when the row was last written, about once a second';
+
 CREATE TABLE outbox.replay_job (
     id             bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     since          timestamptz NOT NULL,
@@ -300,6 +320,7 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.catchup', '');
 
 --
 -- Publishing.
@@ -368,6 +389,7 @@ BEGIN
         VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
         DELETE FROM outbox.held_event WHERE home <> outbox.home();
         DELETE FROM outbox.dead_letter WHERE home <> outbox.home();
+        DELETE FROM outbox.catchup;
         DELETE FROM outbox.identity WHERE home <> outbox.home();
     END IF;
 END
@@ -539,7 +561,9 @@ CREATE FUNCTION outbox.relay_status(
     OUT last_error             text,
     OUT last_error_at          timestamptz,
     OUT started_at             timestamptz,
-    OUT librdkafka_version     text
+    OUT librdkafka_version     text,
+    OUT catchup_done           bigint,
+    OUT catchup_left           bigint
 ) RETURNS record
 LANGUAGE C VOLATILE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'outbox_relay_status';
@@ -550,10 +574,15 @@ CREATE VIEW outbox.stat_relay AS
 SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes, s.lag_seconds,
        s.events, s.bytes, s.in_flight, s.retries, s.round_trip_ms,
        (SELECT pg_catalog.count(*) FROM outbox.dead_letter) AS dead_letters,
-       s.last_error, s.last_error_at, s.started_at, s.librdkafka_version
+       s.last_error, s.last_error_at, s.started_at, s.librdkafka_version,
+       s.catchup_done, s.catchup_left
 FROM outbox.relay_status() s;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
+COMMENT ON COLUMN outbox.stat_relay.catchup_done IS
+    'events of the present catch-up that Kafka has acknowledged, those before a restart included as far as they were stored; NULL when there is none';
+COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
+    'events that it has still to publish: counted when the catch-up, or this relay, began it, so rows removed since still count; events published since are not among them';
 
 --
 -- Rights: nothing for PUBLIC; monitoring roles may look at the relay.

@@ -111,7 +111,7 @@ sub prepare_waiting
 	return;
 }
 
-# One whose relay catches up, inside of a transaction, and waits for a topic.
+# One whose relay catches up and waits for a topic.
 my $strict =
   own_kafka('strict', '--property', 'auto.create.topics.enable=false');
 
@@ -122,7 +122,7 @@ sub prepare_catching_up
 	publish($db, $topic, 'before');
 	create_server($node, $db, kafka_bootstrap($strict));
 	wait_for_state($node, $db, 'waiting for kafka');
-	wait_for_transaction($node, $db);
+	wait_for_catchup($node, $db);
 	return;
 }
 

@@ -68,7 +68,7 @@ stops_soon(
 	'catching up',
 	sub {
 		wait_for_state($node, 'postgres', 'waiting for kafka');
-		wait_for_transaction($node, 'postgres');
+		wait_for_catchup($node, 'postgres');
 	});
 
 set_bootstrap($node, 'postgres', kafka_bootstrap());

@@ -125,7 +125,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 publish($topic, 'never');
 create_server($node, 'postgres', kafka_bootstrap($strict));
 wait_for_state($node, 'postgres', 'waiting for kafka');
-wait_for_transaction($node, 'postgres');
+wait_for_catchup($node, 'postgres');
 cmp_ok(
 	seconds_of(
 		sub {

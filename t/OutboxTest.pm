@@ -22,7 +22,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
-  relay_pid seconds_of set_bootstrap closed_port wait_for_transaction);
+  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -296,14 +296,13 @@ sub closed_port
 	return '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
 }
 
-# Waits until the relay of a database has a transaction open, which is how it
-# catches up.
-sub wait_for_transaction
+# Waits until the relay of a database is in the middle of a catch-up.
+sub wait_for_catchup
 {
 	my ($node, $db) = @_;
 	$node->poll_query_until($db,
-		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'outbox relay' AND datname = current_database() AND backend_xmin IS NOT NULL"
-	) or die "the relay has no transaction open\n";
+		'SELECT catchup_left > 0 FROM outbox.stat_relay')
+	  or die "the relay does not catch up\n";
 	return;
 }
 

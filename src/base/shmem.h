@@ -51,6 +51,9 @@ typedef struct RelayStatus
 	uint64		retries;
 	int64		in_flight;
 	int64		round_trip_us;	/* -1 when unknown */
+	bool		catching_up;	/* are the next two of use? */
+	int64		catchup_done;	/* events of the round that are acknowledged */
+	int64		catchup_left;	/* and those that are not */
 	TimestampTz error_at;		/* 0 when there was none */
 	char		error[RELAY_ERROR_LEN];
 } RelayStatus;

@@ -45,6 +45,7 @@ relay_detach(int code, Datum arg)
 	SpinLockAcquire(&my_entry->mutex);
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
+	my_entry->status.catching_up = false;
 	if (last_words[0] != '\0')
 	{
 		strlcpy(my_entry->status.error, last_words, RELAY_ERROR_LEN);

@@ -42,6 +42,8 @@ enum
 	COL_ERROR_AT,
 	COL_STARTED_AT,
 	COL_LIBRDKAFKA,
+	COL_CATCHUP_DONE,
+	COL_CATCHUP_LEFT,
 	NCOLUMNS
 };
 
@@ -152,6 +154,9 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 		values[COL_ERROR] = PointerGetDatum(error_text(status->error));
 	set_time(values, nulls, COL_ERROR_AT, status->error_at);
 	set_time(values, nulls, COL_STARTED_AT, status->started_at);
+	nulls[COL_CATCHUP_DONE] = nulls[COL_CATCHUP_LEFT] = !status->catching_up;
+	values[COL_CATCHUP_DONE] = Int64GetDatum(status->catchup_done);
+	values[COL_CATCHUP_LEFT] = Int64GetDatum(status->catchup_left);
 }
 
 /*

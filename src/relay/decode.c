@@ -246,6 +246,20 @@ decode_slot_create(void)
 }
 
 /*
+ * The snapshot of decode_slot_create() is not needed any more, its transaction
+ * has ended.  From here on the slot holds back the vacuum of catalogs only, as
+ * any logical slot does.
+ */
+void
+decode_slot_unpin(void)
+{
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	MyReplicationSlot->effective_xmin = InvalidTransactionId;
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotsComputeRequiredXmin(false);
+}
+
+/*
  * Makes the slot outlive this process.
  */
 void

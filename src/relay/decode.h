@@ -30,6 +30,7 @@ extern void decode_slot_drop(void);
 extern void decode_slot_forget(Oid database);
 
 extern Snapshot decode_slot_create(void);
+extern void decode_slot_unpin(void);
 extern void decode_slot_keep(void);
 
 extern void decode_open(const EventSink *sink);

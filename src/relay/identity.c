@@ -73,18 +73,41 @@ identity_check(void)
 }
 
 /*
- * All pending events of adopted databases are on Kafka: from now on they count
- * as published, and the originals are forgotten.  Needs SPI.
+ * Finds an adopted database whose pending events are still to be published,
+ * the one that stopped first.  Returns false when there is none.  Runs a
+ * transaction of its own.
+ */
+bool
+identity_next_adopted(int32 *home)
+{
+	bool		isnull;
+	bool		found;
+
+	worker_begin_sql();
+	if (SPI_execute("SELECT i.home FROM outbox.identity i"
+					" WHERE i.adopted AND i.home <> outbox.home()"
+					" ORDER BY (SELECT max(w.taken_at) FROM outbox.watermark w"
+					"           WHERE w.home = i.home) NULLS FIRST, i.home"
+					" LIMIT 1", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read outbox.identity");
+	found = SPI_processed > 0;
+	if (found)
+		*home = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 1, &isnull));
+	worker_commit_sql();
+	return found;
+}
+
+/*
+ * An adopted database is done with.  Needs SPI.
  */
 void
-identity_settle(void)
+identity_forget(int32 home)
 {
-	if (SPI_execute("INSERT INTO outbox.watermark (home, lsn, snapshot)"
-					" SELECT home, '0/0', '9223372036854775807:9223372036854775807:'"
-					" FROM outbox.identity WHERE home <> outbox.home() AND adopted",
-					false, 0) != SPI_OK_INSERT ||
-		SPI_execute("DELETE FROM outbox.identity"
-					" WHERE home <> outbox.home() AND adopted",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not settle adopted databases");
+	Oid			types[1] = {INT4OID};
+	Datum		args[1] = {Int32GetDatum(home)};
+
+	if (SPI_execute_with_args("DELETE FROM outbox.identity WHERE home = $1",
+							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not forget an adopted database");
 }

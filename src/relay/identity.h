@@ -17,6 +17,7 @@ typedef enum Identity
 } Identity;
 
 extern Identity identity_check(void);
-extern void identity_settle(void);
+extern bool identity_next_adopted(int32 *home);
+extern void identity_forget(int32 home);
 
 #endif							/* OUTBOX_IDENTITY_H */

@@ -296,15 +296,18 @@ decode_some(Relay *relay, XLogRecPtr limit)
 static void
 check_configuration(Relay *relay)
 {
+	uint64		configuration = shmem_relay_configuration();
 	KafkaConfig *config;
 
-	if (relay->configuration == shmem_relay_configuration())
+	if (relay->configuration == configuration)
 		return;
 	replay_look();
 	resend_look();
 	if (identity_check() != IDENTITY_SETTLED)
 		relay_restart(relay);
 	config = settings_load(relay);
+	/* What changed since we looked at the identity is still to be seen. */
+	relay->configuration = configuration;
 	if (config != NULL && kafka_config_equal(config, relay->config))
 		return;
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
@@ -434,7 +437,10 @@ relay_exit(int code, Datum arg)
 	decode_leave();
 	sender_close(the_relay);
 	if (deadletter_leave(the_relay))
+	{
 		hand_over(the_relay);
+		catchup_leave(the_relay);
+	}
 	the_relay->shown_at = 0;
 	relay_show(the_relay);
 }
@@ -448,6 +454,7 @@ relay_create(uint64 requests)
 	relay->status.state = RELAY_STARTING;
 	relay->status.started_at = GetCurrentTimestamp();
 	relay->status.in_flight = 0;
+	relay->status.catching_up = false;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
 	relay->configuration = shmem_relay_configuration();

@@ -145,12 +145,30 @@ wait_for_kafka_settings(Relay *relay)
 }
 
 /*
+ * Text for Kafka is UTF-8.  As the encoding of a client it can be converted to
+ * outside of transactions.
+ */
+static void
+set_encoding(void)
+{
+	StartTransactionCommand();
+	(void) set_config_option("client_encoding", "UTF8", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, LOG, false);
+	CommitTransactionCommand();
+}
+
+/*
  * Waits until all is in place; then the relay has a producer.
  */
 void
 settings_wait(Relay *relay)
 {
+	uint64		configuration = shmem_relay_configuration();
+
+	set_encoding();
 	wait_for_identity(relay);
 	wait_for_server_settings(relay);
 	wait_for_kafka_settings(relay);
+	/* What changed since we looked at the identity is still to be seen. */
+	relay->configuration = configuration;
 }

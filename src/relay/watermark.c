@@ -30,6 +30,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/xid8.h"
 
+#include "base/home.h"
 #include "base/worker.h"
 
 /* Rows older than this many days are not needed to tell when an event was
@@ -53,18 +54,20 @@ query_text(const char *query, int nargs, Oid *types, Datum *args,
 }
 
 /*
- * The latest watermark of this database, or NULL.  Needs SPI.
+ * The latest watermark of a home, or NULL.  Needs SPI.
  */
 Watermark *
-watermark_latest(MemoryContext context)
+watermark_latest(int32 home, MemoryContext context)
 {
+	Oid			types[1] = {INT4OID};
+	Datum		args[1] = {Int32GetDatum(home)};
 	Watermark  *watermark;
 	char	   *snapshot;
 	char	   *lsn;
 
 	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
-						  " WHERE home = outbox.home() ORDER BY id DESC LIMIT 1",
-						  0, NULL, NULL, 1, context);
+						  " WHERE home = $1 ORDER BY id DESC LIMIT 1",
+						  1, types, args, 1, context);
 	if (snapshot == NULL)
 		return NULL;
 	watermark = MemoryContextAlloc(context, sizeof(Watermark));
@@ -76,7 +79,7 @@ watermark_latest(MemoryContext context)
 }
 
 /*
- * The same, in a transaction of its own.
+ * That of this database, in a transaction of its own.
  */
 Watermark *
 watermark_load(MemoryContext context)
@@ -84,7 +87,7 @@ watermark_load(MemoryContext context)
 	Watermark  *watermark;
 
 	worker_begin_sql();
-	watermark = watermark_latest(context);
+	watermark = watermark_latest(home_id(), context);
 	worker_commit_sql();
 	return watermark;
 }
@@ -146,27 +149,42 @@ watermark_propose(MemoryContext context)
 }
 
 /*
- * Stores a watermark that has come true, and drops old ones.  Does not wait
- * for the disk: the watermark before it stays true.
+ * Stores a watermark of a home that has come true, and drops old ones.  It
+ * shows all that a round of catch-up there can have stored so far, so that is
+ * dropped, too.  Needs SPI.
+ */
+void
+watermark_insert(int32 home, const Watermark *watermark)
+{
+	Oid			types[3] = {INT4OID, LSNOID, TEXTOID};
+	Datum		args[3];
+
+	args[0] = Int32GetDatum(home);
+	args[1] = LSNGetDatum(watermark->lsn);
+	args[2] = CStringGetTextDatum(watermark->snapshot);
+	if (SPI_execute_with_args("INSERT INTO outbox.watermark"
+							  " (home, lsn, snapshot)"
+							  " VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
+							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not store the watermark");
+	if (SPI_execute_with_args("DELETE FROM outbox.watermark"
+							  " WHERE home = $1 AND taken_at <"
+							  " pg_catalog.now() - interval '" HISTORY "'",
+							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not drop old watermarks");
+	if (SPI_execute_with_args("DELETE FROM outbox.catchup WHERE home = $1",
+							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not drop the progress of catch-up");
+}
+
+/*
+ * Stores a watermark of this database, in a transaction of its own.  Does not
+ * wait for the disk: the watermark before it stays true.
  */
 void
 watermark_store(const Watermark *watermark)
 {
-	Oid			types[2] = {LSNOID, TEXTOID};
-	Datum		args[2];
-
 	worker_begin_sql();
-	args[0] = LSNGetDatum(watermark->lsn);
-	args[1] = CStringGetTextDatum(watermark->snapshot);
-	if (SPI_execute_with_args("INSERT INTO outbox.watermark"
-							  " (lsn, snapshot)"
-							  " VALUES ($1, $2::pg_catalog.pg_snapshot)",
-							  2, types, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not store the watermark");
-	if (SPI_execute("DELETE FROM outbox.watermark"
-					" WHERE home = outbox.home()"
-					" AND taken_at < pg_catalog.now() - interval '" HISTORY "'",
-					false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not drop old watermarks");
+	watermark_insert(home_id(), watermark);
 	worker_commit_sql();
 }
