@@ -69,6 +69,7 @@ typedef struct RelayHandover
 	TransactionId xid;			/* of this one, */
 	uint64		events;			/* so many events are */
 	uint64		careful;		/* events to be sent one at a time */
+	int			patience;		/* ms, with a Kafka transaction */
 	uint64		fenced;			/* counter of configurations, plus one, when
 								 * another relay took over; else 0 */
 } RelayHandover;

@@ -49,9 +49,51 @@
 #define FULL_BYTES (64 * 1024 * 1024)
 #define MESSAGE_BYTES 100		/* what a message takes beside its payload */
 #define STALL_MS 3000			/* of a commit */
+#define METADATA_TIMEOUT_MS 100
+#define MAX_PATIENCE_MS 60000
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
+
+/*
+ * Ends the process.  The launcher makes one that achieved nothing wait before
+ * it starts the next.
+ */
+static void
+end_process(Relay *relay)
+{
+	if (relay->progressed)
+		relay_restart(relay);
+	proc_exit(0);
+}
+
+/*
+ * Old releases of librdkafka may never send what waits for a coordinator that
+ * was away for a moment.  When nothing moves although a broker answers, a new
+ * producer is needed.  Doubles the patience, in case Kafka is just slow.
+ */
+void
+exactly_once_check_stall(Relay *relay)
+{
+	ExactlyOnce *exact = relay->exact;
+	TimestampTz now = GetCurrentTimestamp();
+
+	exact->moved_at = Max(exact->moved_at, relay->waiting_since);
+	if (relay->status.in_flight == 0 && !transaction_is_running(relay->producer))
+		exact->moved_at = now;
+	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience))
+		return;
+	if (!producer_connect(relay->producer, METADATA_TIMEOUT_MS))
+	{
+		exact->moved_at = now;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("outbox relay starts over: Kafka answers, but a transaction did not move for %d ms",
+					relay->patience)));
+	relay->patience = Min(relay->patience * 2, MAX_PATIENCE_MS);
+	end_process(relay);
+}
 
 /*
  * Waits for what transaction_start() began.  Returns its result.
@@ -62,10 +104,12 @@ exactly_once_wait(Relay *relay)
 	TimestampTz since = GetCurrentTimestamp();
 	TransactionResult result;
 
+	relay->exact->moved_at = since;
 	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
 	{
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), STALL_MS))
 			relay_obstacle(relay, RELAY_WAITING_KAFKA, waiting);
+		exactly_once_check_stall(relay);
 		relay_show(relay);
 		relay_wait(relay, 1000);
 		sender_poll(relay);
@@ -94,11 +138,8 @@ exactly_once_start_over(Relay *relay)
 							 ledger_position(relay->ledger).outstanding);
 	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
-
-	/* The launcher makes one that achieves nothing wait before the next. */
-	if (relay->progressed)
-		relay_restart(relay);
-	proc_exit(0);
+	end_process(relay);
+	pg_unreachable();
 }
 
 /* Begins a Kafka transaction. */
@@ -174,6 +215,8 @@ exactly_once_send_record(Relay *relay)
 	message.value.len = record.len;
 	message.timestamp_ms = 0;	/* now */
 	message.opaque = PROGRESS_OPAQUE;
+	if (relay->status.in_flight == 0)
+		relay->waiting_since = GetCurrentTimestamp();
 	while ((result = producer_send(relay->producer, &message)) == SEND_QUEUE_FULL)
 	{
 		sender_poll(relay);
@@ -208,6 +251,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 		exactly_once_start_over(relay);
 
 	exact->open = false;
+	relay->patience = FIRST_PATIENCE_MS;
 	ledger_acknowledge_all(relay->ledger);
 	relay->status.events += exact->events;
 	relay->status.bytes += exact->bytes;

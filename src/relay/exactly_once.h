@@ -31,6 +31,7 @@ struct ExactlyOnce
 	bool		open;			/* a Kafka transaction is */
 	TimestampTz opened_at;
 	TimestampTz ended_at;		/* when the one before was due */
+	TimestampTz moved_at;		/* when Kafka was last not to blame */
 	uint64		sent_bytes;		/* in the open one */
 	uint64		events;			/* of it, acknowledged so far */
 	uint64		bytes;			/* of those */
@@ -40,6 +41,7 @@ struct ExactlyOnce
 extern void exactly_once_event(Relay *relay, const Event *event,
 							   const Commit *commit);
 extern void exactly_once_delivered(Relay *relay, const Delivery *delivery);
+extern void exactly_once_check_stall(Relay *relay);
 extern bool exactly_once_is_full(const Relay *relay);
 extern void exactly_once_step(Relay *relay, bool idle);
 extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);

@@ -426,6 +426,7 @@ hand_over(Relay *relay)
 	}
 	next.careful = relay->careful;
 	next.fenced = relay->fenced;
+	next.patience = relay->patience;
 	shmem_relay_set_handover(&next);
 }
 
@@ -467,6 +468,7 @@ relay_create(uint64 requests)
 	inherited_left = inherited.events;
 	relay->careful = inherited.careful;
 	relay->fenced = inherited.fenced;
+	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;

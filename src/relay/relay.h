@@ -22,6 +22,9 @@
 /* A wait for something to pass begins with this, and doubles. */
 #define FIRST_BACKOFF_MS 100
 
+/* How long a Kafka transaction may stand still at first; doubles likewise. */
+#define FIRST_PATIENCE_MS 3000
+
 typedef struct ExactlyOnce ExactlyOnce;
 
 typedef struct Relay
@@ -41,6 +44,7 @@ typedef struct Relay
 
 	/* Kafka transactions; see exactly_once.c */
 	ExactlyOnce *exact;			/* NULL unless deliveries are exact */
+	int			patience;		/* ms, with a transaction that does not move */
 	uint64		fenced;			/* shared counter of configurations, plus one,
 								 * when another relay took over; else 0 */
 

@@ -327,6 +327,7 @@ make_state(Relay *relay)
 	Datum		text_of;
 
 	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
+	relay->exact->moved_at = GetCurrentTimestamp();
 	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
 											  psprintf("outbox.progress." UINT64_FORMAT ".%u",
 													   GetSystemIdentifier(),

@@ -311,6 +311,8 @@ sender_check_connection(Relay *relay)
 	else if (stats->nerrors > relay->errors_past || stalled ||
 			 relay->status.state == relay->working_state)
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, sender_connection_error(relay));
+	if (relay->exact)
+		exactly_once_check_stall(relay);
 }
 
 /*
