@@ -129,53 +129,78 @@ note_failure(Relay *relay, DeliveryResult failure, const char *name,
 }
 
 /*
- * Waits until the event's topic can take messages; returns it.  Returns NULL
- * when it never will; the failure is noted then.
+ * Asks for the event's topic.  Whatever the answer, *topic may be NULL; unless
+ * it is TOPIC_READY, what is wrong is noted.
+ */
+static TopicStatus
+ask_topic(Relay *relay, const Event *event, ProducerTopic **topic)
+{
+	char		name[TOPIC_MAX_LEN + 1];
+	TopicStatus status = TOPIC_REFUSED;
+
+	*topic = NULL;
+	if (!route_topic(event, name))
+	{
+		note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
+					 "the name of the topic is too long");
+		return TOPIC_REFUSED;
+	}
+	*topic = producer_topic(relay->producer, name);
+	if (*topic)
+		status = producer_topic_status(relay->producer, *topic,
+									   METADATA_TIMEOUT_MS);
+	/* The failure that broke the pipeline says more. */
+	if (relay->delivery_failed)
+		return status;
+	if (status == TOPIC_REFUSED)
+		note_failure(relay, DELIVERY_TOPIC_REFUSED,
+					 producer_error_name(relay->producer),
+					 producer_error(relay->producer));
+	else if (status == TOPIC_UNKNOWN)
+		snprintf(relay->failure_text, sizeof(relay->failure_text),
+				 "topic \"%s\" does not exist and Kafka does not create it", name);
+	else if (status == TOPIC_UNREACHABLE)
+		strlcpy(relay->failure_text, sender_connection_error(relay),
+				sizeof(relay->failure_text));
+	return status;
+}
+
+/*
+ * The event's topic, if it can take messages at once, else NULL: then the
+ * event is to be sent alone, since what is in flight must not wait for it.
  */
 ProducerTopic *
 careful_topic(Relay *relay, const Event *event)
 {
-	char		name[TOPIC_MAX_LEN + 1];
-	char		message[PRODUCER_ERROR_LEN];
 	ProducerTopic *topic;
-	int			delay = FIRST_BACKOFF_MS;
-	bool		waited = false;
 
-	if (!route_topic(event, name))
-	{
-		note_failure(relay, DELIVERY_REFUSED, "TOPIC_EXCEPTION",
-					 "the name of the topic is too long");
+	if (ask_topic(relay, event, &topic) != TOPIC_READY)
 		return NULL;
-	}
-	for (;;)
-	{
-		TopicStatus status = TOPIC_REFUSED;
+	relay->connected = true;
+	return topic;
+}
 
-		topic = producer_topic(relay->producer, name);
-		if (topic)
-			status = producer_topic_status(relay->producer, topic,
-										   METADATA_TIMEOUT_MS);
-		if (status == TOPIC_READY)
-			break;
+/*
+ * Waits until the event's topic can take messages; returns it.  Returns NULL
+ * when it never will; the failure is noted then.
+ */
+static ProducerTopic *
+wait_for_topic(Relay *relay, const Event *event)
+{
+	ProducerTopic *topic;
+	TopicStatus status;
+	int			delay = FIRST_BACKOFF_MS;
+
+	while ((status = ask_topic(relay, event, &topic)) != TOPIC_READY)
+	{
 		if (status == TOPIC_REFUSED)
-		{
-			note_failure(relay, DELIVERY_TOPIC_REFUSED,
-						 producer_error_name(relay->producer),
-						 producer_error(relay->producer));
 			return NULL;
-		}
-		if (status == TOPIC_UNKNOWN)
-			snprintf(message, sizeof(message),
-					 "topic \"%s\" does not exist and Kafka does not create it", name);
-		else
-			strlcpy(message, sender_connection_error(relay), sizeof(message));
 		if (delay > (status == TOPIC_UNKNOWN ? NEW_TOPIC_MS : FIRST_BACKOFF_MS))
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, message);
-		waited = true;
+			relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
 		sender_back_off(relay, &delay);
 	}
 	relay->connected = true;
-	if (waited)
+	if (delay > FIRST_BACKOFF_MS)
 		relay_work(relay);
 	return topic;
 }
@@ -223,7 +248,7 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 	for (;;)
 	{
 		reached_broker = false;
-		message.topic = careful_topic(relay, event);
+		message.topic = wait_for_topic(relay, event);
 		if (message.topic == NULL)
 			return false;
 		encode_message(&relay->encoder, event, commit->time, &message);

@@ -1,0 +1,181 @@
+# With outbox.on_poison = hold, events of a key wait behind the one that Kafka
+# refuses, and go on in order when that is sent or given up.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use lib 't';
+use OutboxTest;
+
+my $node = new_server('hold', "outbox.on_poison = hold\n");
+create_extension($node, 'postgres');
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+# A third more than so many bytes, on one line, that compression makes hardly
+# smaller.
+sub create_functions
+{
+	sql(<<'SQL');
+CREATE FUNCTION noise(bytes int) RETURNS bytea LANGUAGE sql AS
+	$$ SELECT convert_to(translate(encode(string_agg(sha512(i::text::bytea), ''), 'base64'), E'\n', ''), 'UTF8')
+	   FROM generate_series(1, bytes / 64) i $$;
+CREATE FUNCTION poison(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
+	$$ SELECT outbox.publish_bytes('Big', key, 'Big', noise(150000), topic => topic) $$;
+CREATE FUNCTION small(topic text, key text, first int, last int) RETURNS bigint LANGUAGE sql AS
+	$$ SELECT count(outbox.publish('Small', key, 'Small', to_jsonb(i), topic => topic))
+	   FROM generate_series(first, last) i $$;
+SQL
+	return;
+}
+
+# Payloads of a topic, or of one key there, in their order; "big" for large
+# ones.
+sub sequence
+{
+	my ($topic, $key, @options) = @_;
+	my @sequence;
+	foreach my $line (consume_lines($topic, '%k %S %s', undef, @options))
+	{
+		my ($k, $size, $payload) = split / /, $line, 3;
+		next if !defined $payload || (defined $key && $k ne $key);
+		push @sequence, $size > 1000 ? 'big' : $payload;
+	}
+	return @sequence;
+}
+
+# Waits until a topic or a key has so many messages; returns what it has.
+sub wait_for_sequence
+{
+	my ($count, @which) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my @sequence;
+	do { @sequence = sequence(@which) } while (@sequence < $count && time < $deadline);
+	return @sequence;
+}
+
+# Waits until a query gives true.
+sub wait_until
+{
+	my ($query) = @_;
+	$node->poll_query_until('postgres', $query) or die "not true: $query\n";
+	return;
+}
+
+create_functions();
+
+sub limited_topic
+{
+	my ($name) = @_;
+	return make_topic(topic_name($name), 1, 'max.message.bytes' => 100_000);
+}
+
+sub held
+{
+	my ($topic) = @_;
+	return sql("SELECT count(*) FROM outbox.held_event WHERE topic = '$topic'");
+}
+
+# ---------------------------------------------------------------------------
+
+my $topic = limited_topic('held');
+my $other = limited_topic('other');
+sql("SELECT small('$topic', 'a', 1, 10), poison('$topic', 'a')");
+sql("SELECT small('$topic', 'a', 11, 20), small('$topic', 'b', 1, 20), small('$other', 'a', 1, 20)");
+wait_until_confirmed($node, 'postgres');
+is_deeply([ sequence($topic, 'a') ], [ 1 .. 10 ], 'the key waits behind what was refused');
+is_deeply([ sequence($topic, 'b') ], [ 1 .. 20 ], 'other keys go on');
+is_deeply([ sequence($other, 'a') ], [ 1 .. 20 ], 'and so does the same key of another topic');
+is(sql('SELECT count(*) FROM outbox.dead_letter WHERE holds'), 1, 'there is one dead letter');
+is(held($topic), 10, 'and the others are known to wait');
+is( sql("SELECT status, count(*) FROM outbox.events WHERE topic = '$topic' AND aggregate_id = 'a' AND id > (SELECT id FROM outbox.dead_letter) GROUP BY 1"),
+	'pending|10',
+	'they are pending');
+wait_until("SELECT bool_and(status = 'published') FROM outbox.events WHERE topic = '$other'");
+
+$node->stop('immediate');
+$node->start;
+wait_for_state($node, 'postgres', 'streaming');
+sql("SELECT small('$topic', 'a', 21, 25), small('$topic', 'b', 21, 25)");
+wait_until_confirmed($node, 'postgres');
+is((sequence($topic, 'b'))[-1], 25, 'after a crash of the server other keys go on');
+is(scalar(grep { $_ > 10 } sequence($topic, 'a')), 0, 'and the key waits still');
+is(held($topic), 15, 'new events with the old ones');
+
+my $letter = sql('SELECT event_id FROM outbox.dead_letter');
+is(sql("SELECT outbox.retry('$letter')"), 't', 'a retry');
+wait_until("SELECT attempts > 1 AND state = 'failed' FROM outbox.dead_letter");
+is(held($topic), 15, 'that fails lets nothing go on');
+is(sql("SELECT outbox.retry(event_id) FROM outbox.held_event LIMIT 1"),
+	'f', 'what waits cannot be sent out of turn');
+
+sql("SELECT outbox.discard('$letter')");
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
+my %seen;
+is_deeply([ grep { !$seen{$_}++ } sequence($topic, 'a') ],
+	[ 1 .. 25 ], 'once it is discarded those behind it are sent, in order');
+sql("SELECT small('$topic', 'a', 26, 27)");
+wait_until_confirmed($node, 'postgres');
+is_deeply([ (sequence($topic, 'a'))[ -2, -1 ] ], [ 26, 27 ], 'and the key is free');
+
+# ---------------------------------------------------------------------------
+# One after the other
+
+$topic = limited_topic('several');
+sql("SELECT poison('$topic'), small('$topic', 'k', 1, 5), poison('$topic'), small('$topic', 'k', 6, 10)");
+sql("SELECT outbox.publish('Small', NULL, 'Small', '11', topic => '$topic')");
+wait_until_confirmed($node, 'postgres');
+is_deeply([ sequence($topic) ], [11], 'an event without a key waits for none');
+is(held($topic), 11, 'what may be refused waits like others');
+sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
+wait_until("SELECT count(*) = 5 FROM outbox.held_event");
+is_deeply([ sequence($topic, 'k') ], [ 1 .. 5 ], 'those before the next one are sent');
+wait_until("SELECT count(*) = 1 FROM outbox.dead_letter");
+kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
+sql('SELECT outbox.retry_all()');
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
+is_deeply([ sequence($topic, 'k') ], [ 1 .. 5, 'big', 6 .. 10 ], 'and after it, the others');
+
+# ---------------------------------------------------------------------------
+# Many, while more come, and a change of the setting
+
+$topic = limited_topic('many');
+sql("SELECT poison('$topic')");
+sql("SELECT small('$topic', 'k', 1, 3000)");
+wait_until_confirmed($node, 'postgres');
+is(held($topic), 3000, 'thousands wait');
+$node->append_conf('postgresql.conf', "outbox.on_poison = skip\n");
+$node->reload;
+sql("SELECT small('$topic', 'k', 3001, 3100)");
+wait_until_confirmed($node, 'postgres');
+is(held($topic), 3100, 'what is held stays held when the setting changes');
+sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
+sql("SELECT small('$topic', 'k', $_, $_)") foreach 3101 .. 3130;
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
+wait_until_confirmed($node, 'postgres');
+is_deeply([ sequence($topic) ], [ 1 .. 3130 ], 'and nothing overtakes it');
+
+# ---------------------------------------------------------------------------
+# When the table is polled
+
+$node->append_conf('postgresql.conf', "outbox.on_poison = hold\noutbox.capture = poll\n");
+$node->reload;
+wait_for_state($node, 'postgres', 'polling');
+$topic = limited_topic('polled');
+sql("SELECT poison('$topic', 'a'), small('$topic', 'a', 1, 10), small('$topic', 'b', 1, 10)");
+sql("SELECT small('$topic', 'a', 11, 20)");
+wait_until("SELECT count(*) = 20 FROM outbox.held_event");
+is_deeply([ sequence($topic) ], [ 1 .. 10 ], 'only the key waits when the table is polled');
+sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
+is_deeply([ sequence($topic, 'a') ], [ 1 .. 20 ], 'and goes on in order');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,234 @@
+# Between Kafka's refusal and the row in outbox.dead_letter nothing is lost,
+# whatever ends the relay there.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use lib 't';
+use OutboxTest;
+
+my $kafka = own_kafka('dead', '--property', 'auto.create.topics.enable=false');
+my $bootstrap = kafka_bootstrap($kafka);
+my $node = new_server('deadcrash', "restart_after_crash = on\n");
+create_extension($node, 'postgres', $bootstrap);
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+# A third more than so many bytes, on one line, that compression makes hardly
+# smaller.
+sub create_functions
+{
+	sql(<<'SQL');
+CREATE FUNCTION noise(bytes int) RETURNS bytea LANGUAGE sql AS
+	$$ SELECT convert_to(translate(encode(string_agg(sha512(i::text::bytea), ''), 'base64'), E'\n', ''), 'UTF8')
+	   FROM generate_series(1, bytes / 64) i $$;
+CREATE FUNCTION poison(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
+	$$ SELECT outbox.publish_bytes('Big', key, 'Big', noise(150000), topic => topic) $$;
+CREATE FUNCTION small(topic text, key text, first int, last int) RETURNS bigint LANGUAGE sql AS
+	$$ SELECT count(outbox.publish('Small', key, 'Small', to_jsonb(i), topic => topic))
+	   FROM generate_series(first, last) i $$;
+SQL
+	return;
+}
+
+# Payloads of a topic, or of one key there, in their order; "big" for large
+# ones.
+sub sequence
+{
+	my ($topic, $key, @options) = @_;
+	my @sequence;
+	foreach my $line (consume_lines($topic, '%k %S %s', $bootstrap, @options))
+	{
+		my ($k, $size, $payload) = split / /, $line, 3;
+		next if !defined $payload || (defined $key && $k ne $key);
+		push @sequence, $size > 1000 ? 'big' : $payload;
+	}
+	return @sequence;
+}
+
+# Waits until a topic or a key has so many messages; returns what it has.
+sub wait_for_sequence
+{
+	my ($count, @which) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my @sequence;
+	do { @sequence = sequence(@which) } while (@sequence < $count && time < $deadline);
+	return @sequence;
+}
+
+# Waits until a query gives true.
+sub wait_until
+{
+	my ($query) = @_;
+	$node->poll_query_until('postgres', $query) or die "not true: $query\n";
+	return;
+}
+
+create_functions();
+
+sub limited_topic
+{
+	my ($name) = @_;
+	return make_topic(topic_name($name), 1, dir => $kafka,
+		'max.message.bytes' => 100_000);
+}
+
+sub letters
+{
+	my ($topic) = @_;
+	return sql("SELECT count(*), min(attempts), max(attempts) FROM outbox.dead_letter WHERE topic = '$topic'");
+}
+
+# Ends the relay as a crash does, and waits until the server is back.
+sub crash_relay
+{
+	my $pid = relay_pid($node, 'postgres');
+	my $started = sql('SELECT pg_postmaster_start_time()');
+	kill 'KILL', $pid or die "cannot kill $pid: $!";
+	$node->poll_query_until('postgres',
+		"SELECT pid <> $pid AND state <> 'stopped' FROM outbox.stat_relay")
+	  or die "no relay after the crash\n";
+	return;
+}
+
+sub first_occurrences
+{
+	my %seen;
+	return grep { !$seen{$_}++ } @_;
+}
+
+# Lets nobody write dead letters until the session ends.
+my $locker;
+
+sub lock_letters
+{
+	$locker = start_psql($node, 'postgres',
+		'BEGIN; LOCK TABLE outbox.dead_letter IN SHARE MODE; SELECT pg_sleep(300)');
+	wait_until("SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'ShareLock' AND granted AND relation = 'outbox.dead_letter'::regclass)");
+	return;
+}
+
+sub unlock_letters
+{
+	sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'ShareLock' AND relation = 'outbox.dead_letter'::regclass");
+	$locker->finish;
+	return;
+}
+
+my $waits = "SELECT EXISTS (SELECT FROM pg_locks l JOIN outbox.stat_relay r ON r.pid = l.pid WHERE NOT granted)";
+
+# ---------------------------------------------------------------------------
+# The relay has met the refusal, and cannot store it
+
+my $topic = limited_topic('killed');
+lock_letters();
+my $before = sql('SELECT pg_current_wal_insert_lsn()');
+sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+wait_until($waits);
+sql("SELECT small('$topic', 'k', 21, 30)");
+is( sql("SELECT confirmed_flush_lsn <= (SELECT end_lsn FROM (SELECT max(lsn) AS end_lsn FROM outbox.watermark UNION ALL SELECT pg_current_wal_insert_lsn()) x WHERE end_lsn IS NOT NULL ORDER BY 1 DESC LIMIT 1) AND restart_lsn <= '$before' FROM pg_replication_slots"),
+	't',
+	'the slot keeps what is not stored');
+is( sql("SELECT DISTINCT status FROM outbox.events WHERE topic = '$topic'"),
+	'pending', 'and the watermark does not pass it');
+crash_relay();
+$locker->finish;
+wait_until("SELECT count(*) = 1 FROM outbox.dead_letter");
+wait_until_confirmed($node, 'postgres');
+is(letters($topic), '1|1|1', 'killed there, the next relay finds it again');
+is_deeply([ first_occurrences(sequence($topic)) ],
+	[ 1 .. 30 ], 'and loses nothing');
+
+lock_letters();
+$topic = limited_topic('terminated');
+sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+wait_until($waits);
+my $pid = relay_pid($node, 'postgres');
+sql("SELECT pg_terminate_backend($pid)");
+wait_until("SELECT pid <> $pid FROM outbox.stat_relay");
+unlock_letters();
+wait_until("SELECT count(*) = 1 FROM outbox.dead_letter WHERE topic = '$topic'");
+wait_until_confirmed($node, 'postgres');
+is(letters($topic), '1|1|1', 'terminated there, likewise');
+is_deeply([ first_occurrences(sequence($topic)) ],
+	[ 1 .. 20 ], 'with nothing lost');
+
+# ---------------------------------------------------------------------------
+# It is in the middle of a transaction, where nothing can be stored
+
+foreach my $end ('terminated', 'killed')
+{
+	$topic = limited_topic("middle.$end");
+	my $missing = topic_name("missing.$end");
+	sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20), small('$missing', 'k', 1, 1), small('$topic', 'k', 21, 30)");
+	wait_for_state($node, 'postgres', 'waiting for kafka');
+	is_deeply([ first_occurrences(wait_for_sequence(20, $topic)) ],
+		[ 1 .. 20 ], 'in the middle of a transaction');
+	is(letters($topic), '0||', 'a refused event is not stored yet');
+	if ($end eq 'killed')
+	{
+		crash_relay();
+	}
+	else
+	{
+		$pid = relay_pid($node, 'postgres');
+		sql("SELECT pg_terminate_backend($pid)");
+		wait_until("SELECT pid <> $pid FROM outbox.stat_relay");
+		is(letters($topic), '1|1|1', 'the relay stores it when it is terminated');
+	}
+	make_topic($missing, 1, dir => $kafka);
+	wait_for_state($node, 'postgres', 'streaming');
+	wait_until_confirmed($node, 'postgres');
+	is(letters($topic), '1|1|1', "$end there, it is a dead letter");
+	my @sequence = sequence($topic);
+	is_deeply([ first_occurrences(@sequence) ], [ 1 .. 30 ], 'and nothing is lost');
+	is(scalar @sequence, 30, 'or repeated') if $end eq 'terminated';
+	is_deeply([ first_occurrences(sequence($missing)) ], [1], 'nowhere');
+}
+
+# ---------------------------------------------------------------------------
+# Killed again and again, with much poison
+
+$topic = limited_topic('often');
+foreach my $round (0 .. 4)
+{
+	sql("SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), poison('$topic') FROM generate_series($round * 10, $round * 10 + 9) i");
+	wait_until("SELECT count(*) > $round * 10 FROM outbox.dead_letter WHERE topic = '$topic'");
+	crash_relay();
+}
+wait_for_state($node, 'postgres', 'streaming');
+wait_until_confirmed($node, 'postgres');
+is( sql("SELECT count(*), count(DISTINCT event_id) FROM outbox.dead_letter WHERE topic = '$topic'"),
+	'50|50',
+	'whenever the relay is killed, all that is refused is stored');
+is_deeply([ first_occurrences(sequence($topic)) ],
+	[ 1 .. 500 ], 'and all else is delivered, in order');
+is( sql("SELECT status, count(*) FROM outbox.events WHERE topic = '$topic' AND event_type = 'Big' GROUP BY 1"),
+	'failed|50',
+	'outbox.events agrees');
+
+# ---------------------------------------------------------------------------
+# A copy
+
+my $dump = $node->basedir . '/dump.sql';
+$node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'a dump');
+sql('CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-qXf', $dump, $node->connstr('copy') ], 'and its copy');
+my $all = sql('SELECT count(*) FROM outbox.dead_letter');
+is($node->safe_psql('copy', 'SELECT count(*) FROM outbox.dead_letter'),
+	$all, 'dead letters go with a dump');
+is( $node->safe_psql('copy', "SELECT count(*) FROM outbox.events WHERE status = 'failed'"),
+	$all, 'and count as failed in the copy');
+$node->safe_psql('copy', 'SELECT outbox.resume(false)');
+is($node->safe_psql('copy', 'SELECT count(*) FROM outbox.dead_letter'),
+	0, 'which forgets them when it counts all as done');
+
+$node->stop;
+done_testing();
