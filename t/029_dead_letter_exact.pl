@@ -87,7 +87,7 @@ my $other = limited_topic('exactother');
 sql("SELECT small('$topic', 'k', 1, 10)");
 sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$other', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 31, 40)");
 sql("SELECT small('$topic', 'k', 41, 50)");
-sql("SELECT outbox.wait_published('60 s')");
+wait_until_confirmed($node, 'postgres');
 is(sql("SELECT count(*) FROM outbox.dead_letter WHERE topic = '$topic'"),
 	2, 'refused events are dead letters');
 is_deeply([ sequence($topic, 'k', @committed) ],
@@ -109,7 +109,7 @@ $topic = limited_topic('exacthold');
 sql("SELECT small('$topic', 'k', 1, 10)");
 sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$topic', 'other', 1, 10)");
 sql("SELECT small('$topic', 'k', 31, 40)");
-sql("SELECT outbox.wait_published('60 s')");
+wait_until_confirmed($node, 'postgres');
 is_deeply([ sequence($topic, 'k', @committed) ],
 	[ 1 .. 20 ], 'when keys are held, what came before is committed');
 is_deeply([ sequence($topic, 'other', @committed) ], [ 1 .. 10 ], 'other keys go on');
@@ -118,7 +118,7 @@ $node->stop('immediate');
 $node->start;
 wait_for_state($node, 'postgres', 'streaming');
 sql("SELECT small('$topic', 'k', 41, 50)");
-sql("SELECT outbox.wait_published('60 s')");
+wait_until_confirmed($node, 'postgres');
 is(sql('SELECT count(*) FROM outbox.held_event'), 30, 'after a crash, too');
 sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
 wait_until('SELECT NOT EXISTS (SELECT FROM outbox.held_event)');
