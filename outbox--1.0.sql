@@ -585,11 +585,298 @@ COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
     'events that it has still to publish: counted when the catch-up, or this relay, began it, so rows removed since still count; events published since are not among them';
 
 --
+-- Inbox: who takes what from Kafka, and how far they are.
+--
+
+CREATE FUNCTION inbox.wake_consumers() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_wake_consumers';
+COMMENT ON FUNCTION inbox.wake_consumers() IS
+    'makes the consumers look at inbox.subscription again when the transaction commits';
+
+CREATE TABLE inbox.subscription (
+    name               text        NOT NULL PRIMARY KEY,
+    topics             text[]      NOT NULL,
+    handler            text        NOT NULL,
+    role_id            oid         NOT NULL,
+    role_name          name        NOT NULL,
+    server             name        NOT NULL,
+    start              text        NOT NULL,
+    max_attempts       integer     NOT NULL,
+    retry_backoff      interval    NOT NULL,
+    ordering           text        NOT NULL CHECK (ordering IN ('key', 'partition', 'none')),
+    on_failure         text        NOT NULL CHECK (on_failure IN ('dead_letter', 'stop')),
+    batch_size         integer     NOT NULL,
+    workers            integer     NOT NULL,
+    filter_event_types text[],
+    isolation          text        NOT NULL CHECK (isolation IN ('read_committed', 'repeatable_read', 'serializable')),
+    keep               interval,
+    handler_timeout    interval    NOT NULL,
+    group_id           text,
+    paused             boolean     NOT NULL DEFAULT false,
+    stopped_by         text,
+    home               integer     NOT NULL DEFAULT outbox.home(),
+    generation         bigint      NOT NULL DEFAULT 1,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    changed_at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
+
+COMMENT ON TABLE inbox.subscription IS
+    'who takes what from Kafka; changed by inbox.subscribe() and its kin only';
+COMMENT ON COLUMN inbox.subscription.name IS 'name of the subscription';
+COMMENT ON COLUMN inbox.subscription.topics IS 'topics; one that begins with ^ is a regular expression';
+COMMENT ON COLUMN inbox.subscription.handler IS
+    'name of the function, qualified and quoted; whether it takes one message or an array is seen when it is called';
+COMMENT ON COLUMN inbox.subscription.role_id IS
+    'role that subscribed: the handler runs as it, with the search_path of inbox.role_search_path()';
+COMMENT ON COLUMN inbox.subscription.role_name IS 'name that the role had; finds the role again after a restore';
+COMMENT ON COLUMN inbox.subscription.server IS 'foreign server with the Kafka settings';
+COMMENT ON COLUMN inbox.subscription.start IS
+    'where a partition begins that has no position yet: earliest, or a time, in ISO 8601, or latest, which is created_at';
+COMMENT ON COLUMN inbox.subscription.max_attempts IS 'calls of the handler for a message before it counts as failed';
+COMMENT ON COLUMN inbox.subscription.retry_backoff IS 'pause after the first attempt; doubles, to 1 minute';
+COMMENT ON COLUMN inbox.subscription.ordering IS 'what waits for a message that is retried: its key, its partition or nothing';
+COMMENT ON COLUMN inbox.subscription.on_failure IS 'dead_letter: go on without a failed message; stop: stop at it';
+COMMENT ON COLUMN inbox.subscription.batch_size IS 'messages of one transaction, at most';
+COMMENT ON COLUMN inbox.subscription.workers IS 'number of workers; partition p belongs to worker p modulo workers';
+COMMENT ON COLUMN inbox.subscription.filter_event_types IS 'only messages of these event types; NULL for all';
+COMMENT ON COLUMN inbox.subscription.isolation IS 'isolation level of the transactions';
+COMMENT ON COLUMN inbox.subscription.keep IS
+    'how long processed messages stay in inbox.message, at least; zero: they are not stored; NULL: as long as inbox.dedupe_window';
+COMMENT ON COLUMN inbox.subscription.handler_timeout IS 'longest time that one call of the handler may take';
+COMMENT ON COLUMN inbox.subscription.group_id IS
+    'Kafka group that the offsets are reported to; NULL: <name of the database>.<name>';
+COMMENT ON COLUMN inbox.subscription.paused IS 'set by inbox.pause()';
+COMMENT ON COLUMN inbox.subscription.stopped_by IS
+    'event_id of the message that stopped the subscription; reset by inbox.retry() or inbox.discard() of it';
+COMMENT ON COLUMN inbox.subscription.home IS
+    'database that it is for, see outbox.home(): in a copy, where it differs, nothing is consumed until inbox.resume()';
+COMMENT ON COLUMN inbox.subscription.generation IS
+    'grows with every change that workers shall notice, those of seek, retry and discard too';
+COMMENT ON COLUMN inbox.subscription.created_at IS 'when it was made';
+COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
+
+-- A worker makes the row of a partition when it first meets it, and takes it
+-- over by raising its fence.  Every batch moves next_offset WHERE the fence is
+-- still its own.  inbox.seek() raises the fence too, so that a batch that is
+-- under way fails, and the worker reads the row again.  It sets next_offset
+-- when it was given an offset; given a time, it sets seek_time, which the
+-- worker turns into next_offset ('-infinity' is the first offset there is,
+-- 'infinity' the end) and resets to NULL.  Duplicates below rerun_until are
+-- processed once more.
+CREATE TABLE inbox.position (
+    subscription text        NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
+    topic        text        NOT NULL,
+    partition    integer     NOT NULL,
+    next_offset  bigint,
+    fence        bigint      NOT NULL DEFAULT 1,
+    seek_time    timestamptz,
+    rerun_until  bigint,
+    end_offset   bigint,
+    lost_from    bigint,
+    lost_until   bigint,
+    received     bigint      NOT NULL DEFAULT 0,
+    processed    bigint      NOT NULL DEFAULT 0,
+    duplicates   bigint      NOT NULL DEFAULT 0,
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (subscription, topic, partition)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE inbox.position IS
+    'how far each subscription is: moves in the transaction that processes the messages';
+COMMENT ON COLUMN inbox.position.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.position.topic IS 'topic';
+COMMENT ON COLUMN inbox.position.partition IS 'partition of the topic';
+COMMENT ON COLUMN inbox.position.next_offset IS 'offset of the next message; NULL: not known yet, see seek_time and the subscription''s start';
+COMMENT ON COLUMN inbox.position.fence IS 'raised by whoever takes the partition over: others that write then find that they are late';
+COMMENT ON COLUMN inbox.position.seek_time IS 'time to go to, asked for by inbox.seek()';
+COMMENT ON COLUMN inbox.position.rerun_until IS 'messages before this offset are processed though they were before; NULL: none';
+COMMENT ON COLUMN inbox.position.end_offset IS 'end of the partition when it was last seen';
+COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read; NULL: nothing is lost';
+COMMENT ON COLUMN inbox.position.lost_until IS 'first offset after it that is still there';
+COMMENT ON COLUMN inbox.position.received IS 'number of messages that were read, duplicates too';
+COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler committed';
+COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been received before';
+COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
+
+--
+-- Inbox: messages, and what tells a repeated one.
+--
+-- Both tables are a ring of four chunks, as outbox.event is.  Rows go into the
+-- current chunk; inbox.expire() truncates the oldest once everything in it is
+-- old enough, and then moves on.  Between them the chunks that are in use hold
+-- between one and one and a third of the time that rows shall stay.
+--
+-- An entry of inbox.received must be unique over all chunks.  Who adds one
+-- looks for it in the other chunks, seeing uncommitted entries too and
+-- waiting for them, and checks afterwards that the ring has not moved on
+-- meanwhile: see src/inbox/received.c, which also has the functions for a
+-- consumer's batch.
+--
+
+CREATE SEQUENCE inbox.message_chunk_seq AS smallint MINVALUE 0 MAXVALUE 3 CYCLE;
+COMMENT ON SEQUENCE inbox.message_chunk_seq IS
+    'last_value is the chunk of inbox.message that takes new rows';
+CREATE SEQUENCE inbox.received_chunk_seq AS smallint MINVALUE 0 MAXVALUE 3 CYCLE;
+COMMENT ON SEQUENCE inbox.received_chunk_seq IS
+    'last_value is the chunk of inbox.received that takes new rows';
+
+CREATE FUNCTION inbox.current_message_chunk() RETURNS smallint
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_current_message_chunk';
+COMMENT ON FUNCTION inbox.current_message_chunk() IS
+    'the chunk of inbox.message that takes new rows';
+
+-- Processed messages need no index, so that they cost little to store.
+CREATE TABLE inbox.message (
+    subscription   text        NOT NULL,
+    event_id       text        NOT NULL,
+    topic          text        NOT NULL,
+    partition      integer     NOT NULL,
+    "offset"       bigint      NOT NULL,
+    key            bytea,
+    event_type     text,
+    aggregate_type text,
+    aggregate_id   text,
+    payload        bytea,
+    headers        jsonb,
+    status         text        NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'processed', 'failed')),
+    attempts       integer     NOT NULL DEFAULT 0,
+    error          text,
+    received_at    timestamptz NOT NULL DEFAULT now(),
+    processed_at   timestamptz,
+    created_at     timestamptz,
+    error_sqlstate text,
+    error_context  text,
+    next_attempt_at timestamptz,
+    chunk          smallint    NOT NULL DEFAULT inbox.current_message_chunk()
+) PARTITION BY LIST (chunk);
+CREATE INDEX message_unprocessed_idx ON inbox.message (subscription, status, event_id)
+    WHERE status <> 'processed';
+
+COMMENT ON TABLE inbox.message IS
+    'messages that subscriptions received; also the type of a handler''s argument';
+COMMENT ON COLUMN inbox.message.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.message.event_id IS
+    'identity of the message: its header "id", else <topic>/<partition>/<offset>';
+COMMENT ON COLUMN inbox.message.topic IS 'Kafka topic';
+COMMENT ON COLUMN inbox.message.partition IS 'partition of the topic';
+COMMENT ON COLUMN inbox.message."offset" IS 'offset in the partition';
+COMMENT ON COLUMN inbox.message.key IS 'Kafka key, byte for byte; NULL when there is none';
+COMMENT ON COLUMN inbox.message.event_type IS 'what happened: header "type"';
+COMMENT ON COLUMN inbox.message.aggregate_type IS 'kind of thing that the event is about: header "aggregate_type"';
+COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: the key as text, when it is valid UTF-8';
+COMMENT ON COLUMN inbox.message.payload IS 'Kafka value, byte for byte; NULL is a tombstone; see inbox.payload_json()';
+COMMENT ON COLUMN inbox.message.headers IS
+    'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text';
+COMMENT ON COLUMN inbox.message.status IS 'pending, processed or failed';
+COMMENT ON COLUMN inbox.message.attempts IS 'number of times that the handler failed';
+COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt';
+COMMENT ON COLUMN inbox.message.received_at IS 'when it came into the database';
+COMMENT ON COLUMN inbox.message.processed_at IS 'when the handler succeeded';
+COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message';
+COMMENT ON COLUMN inbox.message.error_sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN inbox.message.error_context IS 'where in the handler it was raised';
+COMMENT ON COLUMN inbox.message.next_attempt_at IS 'when the handler is called again, while pending after an error';
+COMMENT ON COLUMN inbox.message.chunk IS 'partition of the table that holds the row';
+
+CREATE TABLE inbox.message_0 PARTITION OF inbox.message FOR VALUES IN (0);
+CREATE TABLE inbox.message_1 PARTITION OF inbox.message FOR VALUES IN (1);
+CREATE TABLE inbox.message_2 PARTITION OF inbox.message FOR VALUES IN (2);
+CREATE TABLE inbox.message_3 PARTITION OF inbox.message FOR VALUES IN (3);
+COMMENT ON TABLE inbox.message_0 IS 'chunk 0 of inbox.message';
+COMMENT ON TABLE inbox.message_1 IS 'chunk 1 of inbox.message';
+COMMENT ON TABLE inbox.message_2 IS 'chunk 2 of inbox.message';
+COMMENT ON TABLE inbox.message_3 IS 'chunk 3 of inbox.message';
+
+-- Where a publication of all tables takes them in, updates need an identity.
+ALTER TABLE inbox.message_0 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_1 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_2 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_3 REPLICA IDENTITY FULL;
+
+CREATE TABLE inbox.received (
+    received_at  timestamptz NOT NULL DEFAULT now(),
+    chunk        smallint    NOT NULL,
+    consumer     text        NOT NULL COLLATE "C",
+    event_id     text        NOT NULL COLLATE "C",
+    payload_hash bytea,
+    PRIMARY KEY (consumer, event_id, chunk)
+) PARTITION BY LIST (chunk);
+
+COMMENT ON TABLE inbox.received IS
+    'what consumers have received, to tell a repeated message; entries stay for inbox.dedupe_window';
+COMMENT ON COLUMN inbox.received.received_at IS 'when it came';
+COMMENT ON COLUMN inbox.received.chunk IS 'partition of the table that holds the row';
+COMMENT ON COLUMN inbox.received.consumer IS
+    'as inbox.receive() was told, or @ and the name of a subscription';
+COMMENT ON COLUMN inbox.received.event_id IS 'identity of the message';
+COMMENT ON COLUMN inbox.received.payload_hash IS
+    'as inbox.receive() was told: another one under the same id is an error';
+
+CREATE TABLE inbox.received_0 PARTITION OF inbox.received FOR VALUES IN (0);
+CREATE TABLE inbox.received_1 PARTITION OF inbox.received FOR VALUES IN (1);
+CREATE TABLE inbox.received_2 PARTITION OF inbox.received FOR VALUES IN (2);
+CREATE TABLE inbox.received_3 PARTITION OF inbox.received FOR VALUES IN (3);
+COMMENT ON TABLE inbox.received_0 IS 'chunk 0 of inbox.received';
+COMMENT ON TABLE inbox.received_1 IS 'chunk 1 of inbox.received';
+COMMENT ON TABLE inbox.received_2 IS 'chunk 2 of inbox.received';
+COMMENT ON TABLE inbox.received_3 IS 'chunk 3 of inbox.received';
+
+CREATE TABLE inbox.ring (
+    name     text        NOT NULL,
+    chunk    smallint    NOT NULL,
+    ended_at timestamptz NOT NULL,
+    PRIMARY KEY (name, chunk)
+);
+COMMENT ON TABLE inbox.ring IS 'when the chunks of inbox.message and inbox.received took their last rows';
+COMMENT ON COLUMN inbox.ring.name IS 'message or received';
+COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
+COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
+
+-- What a dump of the database carries.
+SELECT pg_catalog.pg_extension_config_dump('inbox.subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.position', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_0', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_1', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_2', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_3', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_0', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_1', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_2', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_3', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.ring', '');
+
+-- The setting that a role's own sessions would have, for its handlers.
+CREATE FUNCTION inbox.role_search_path(role_id oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT substr(setting, length('search_path=') + 1)
+         FROM pg_db_role_setting r CROSS JOIN unnest(setconfig) setting
+         WHERE r.setrole IN (0, role_id)
+           AND r.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+           AND setting LIKE 'search\_path=%'
+         ORDER BY r.setrole = 0, r.setdatabase = 0
+         LIMIT 1),
+        (SELECT setting FROM pg_file_settings
+         WHERE name = 'search_path' AND applied ORDER BY seqno DESC LIMIT 1),
+        (SELECT boot_val FROM pg_settings WHERE name = 'search_path'))
+$$;
+COMMENT ON FUNCTION inbox.role_search_path(oid) IS
+    'the search_path that a role''s sessions in this database begin with';
+
+--
 -- Rights: nothing for PUBLIC; monitoring roles may look at the relay.
 --
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA outbox FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox, inbox FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA outbox, inbox FROM PUBLIC;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay TO pg_monitor;

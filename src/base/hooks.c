@@ -46,6 +46,7 @@
 #include "relay/decode.h"
 
 PG_FUNCTION_INFO_V1(outbox_wake_relay);
+PG_FUNCTION_INFO_V1(outbox_wake_consumers);
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
@@ -53,6 +54,7 @@ static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 /* What this transaction changed; acted upon when it commits. */
 static bool extension_changed = false;
 static bool configuration_changed = false;
+static bool subscriptions_changed = false;
 static List *changed_databases = NIL;
 
 /*
@@ -90,6 +92,8 @@ announce_changes(void)
 				 errhint("Raise outbox.max_databases and restart the server.")));
 	if (configuration_changed)
 		shmem_configuration_changed(MyDatabaseId);
+	if (subscriptions_changed)
+		shmem_subscriptions_changed(MyDatabaseId);
 }
 
 /*
@@ -104,6 +108,7 @@ announce_prepared_changes(void)
 		return;
 	(void) shmem_request_relay(MyDatabaseId);
 	shmem_configuration_changed(MyDatabaseId);
+	shmem_subscriptions_changed(MyDatabaseId);
 }
 
 static void
@@ -127,7 +132,8 @@ changes_xact_callback(XactEvent event, void *arg)
 			announce_changes();
 			break;
 		case XACT_EVENT_PREPARE:
-			if (extension_changed || configuration_changed)
+			if (extension_changed || configuration_changed ||
+				subscriptions_changed)
 				shmem_set_prepared_changes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -141,6 +147,7 @@ changes_xact_callback(XactEvent event, void *arg)
 	changed_databases = NIL;
 	extension_changed = false;
 	configuration_changed = false;
+	subscriptions_changed = false;
 }
 
 static void
@@ -366,6 +373,17 @@ outbox_wake_relay(PG_FUNCTION_ARGS)
 {
 	if (!shmem_is_relay())
 		configuration_changed = true;
+	PG_RETURN_POINTER(NULL);
+}
+
+/*
+ * SQL function inbox.wake_consumers() RETURNS trigger: when the transaction
+ * commits, launcher and consumers look at inbox.subscription again.
+ */
+Datum
+outbox_wake_consumers(PG_FUNCTION_ARGS)
+{
+	subscriptions_changed = true;
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -258,6 +258,28 @@ shmem_configuration_changed(Oid database)
 }
 
 /*
+ * Tells launcher and consumers of a database that inbox.subscription changed.
+ */
+void
+shmem_subscriptions_changed(Oid database)
+{
+	DatabaseEntry *entry;
+
+	if (registry == NULL)
+		return;
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = registry_find(database);
+	if (entry != NULL)
+	{
+		entry->subscriptions++;
+		if (entry->relay_latch)
+			SetLatch(entry->relay_latch);
+		registry_wake_launcher();
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
  * A transaction was prepared that changed the extension or the Kafka settings
  * of some database.  Nobody knows which one when it commits, so from now on
  * each COMMIT PREPARED is looked at.

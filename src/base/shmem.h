@@ -94,6 +94,7 @@ extern bool shmem_available(void);
 extern void shmem_wake_relay(Oid database);
 extern bool shmem_request_relay(Oid database);
 extern void shmem_configuration_changed(Oid database);
+extern void shmem_subscriptions_changed(Oid database);
 extern bool shmem_hold_database(Oid database);
 extern void shmem_wait_for_leave(Oid database);
 extern void shmem_release_database(Oid database);
