@@ -852,6 +852,12 @@ SELECT pg_catalog.pg_extension_config_dump('inbox.received_3', '');
 SELECT pg_catalog.pg_extension_config_dump('inbox.received_chunk_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('inbox.ring', '');
 
+CREATE FUNCTION inbox.receive(consumer text, event_id text, payload_hash bytea DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_receive';
+COMMENT ON FUNCTION inbox.receive(text, text, bytea) IS
+    'true when the consumer receives the message for the first time, false afterwards; atomic with the transaction';
+
 -- The setting that a role's own sessions would have, for its handlers.
 CREATE FUNCTION inbox.role_search_path(role_id oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

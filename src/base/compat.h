@@ -49,6 +49,24 @@
 #define compat_slot_acquire(name) ReplicationSlotAcquire(name, true)
 #endif
 
+/* Starts to scan an index by so many keys, without an ordering. */
+#if PG_VERSION_NUM >= 180000
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* Inserts a new row into the indexes; tells conflicts instead of raising. */
+#if PG_VERSION_NUM >= 160000
+#define compat_insert_index_tuples(target, slot, estate, conflict) \
+	ExecInsertIndexTuples(target, slot, estate, false, true, conflict, NIL, false)
+#else
+#define compat_insert_index_tuples(target, slot, estate, conflict) \
+	ExecInsertIndexTuples(target, slot, estate, false, true, conflict, NIL)
+#endif
+
 /* May the slot no longer be decoded from? */
 #if PG_VERSION_NUM >= 160000
 #define compat_slot_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)

@@ -22,6 +22,7 @@ int			outbox_poll_interval = 1000;
 int			outbox_max_slot_wal = 10240;
 int			outbox_transaction_interval = 100;
 int			outbox_on_poison = POISON_SKIP;
+int			inbox_dedupe_window = 604800;
 
 static const struct config_enum_entry capture_modes[] = {
 	{"auto", CAPTURE_AUTO, false},
@@ -93,5 +94,13 @@ guc_init(void)
 							 POISON_SKIP, poison_modes,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
+	DefineCustomIntVariable("inbox.dedupe_window",
+							"How long a message that comes again is recognized, at least.",
+							"Processed messages stay as long, unless their subscription says otherwise.",
+							&inbox_dedupe_window,
+							604800, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
 	MarkGUCPrefixReserved("outbox");
+	MarkGUCPrefixReserved("inbox");
 }

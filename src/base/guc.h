@@ -31,6 +31,7 @@ extern int	outbox_poll_interval;
 extern int	outbox_max_slot_wal;
 extern int	outbox_transaction_interval;
 extern int	outbox_max_event_size;
+extern int	inbox_dedupe_window;
 
 extern void guc_init(void);
 
