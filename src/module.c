@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/consumers.h"
 #include "base/guc.h"
 #include "base/hooks.h"
 #include "base/launcher.h"
@@ -30,6 +31,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	shmem_init();
+	consumers_shmem_init();
 	hooks_init();
 	launcher_register();
 }

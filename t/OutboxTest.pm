@@ -22,7 +22,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
-  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup);
+  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -294,6 +294,25 @@ sub set_bootstrap
 sub closed_port
 {
 	return '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
+}
+
+# Produces messages with kcat: a hash of options (bootstrap, partition, headers
+# as a list of "name=value") may come first, then lines of key, tab, value.
+sub produce
+{
+	my ($topic, @lines) = @_;
+	my $options = ref $lines[0] ? shift @lines : {};
+	my $input = join('', map { "$_\n" } @lines);
+	my $errors = '';
+	IPC::Run::run(
+		[
+			'kcat', '-P', '-b', $options->{bootstrap} || kafka_bootstrap(),
+			'-t', $topic, '-K', '\t', '-Z', '-X', 'linger.ms=5',
+			(defined $options->{partition} ? ('-p', $options->{partition}) : ()),
+			map { ('-H', $_) } @{ $options->{headers} || [] }
+		],
+		'<', \$input, '2>', \$errors) or die "kcat failed: $errors\n";
+	return;
 }
 
 # Waits until the relay of a database is in the middle of a catch-up.

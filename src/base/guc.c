@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 
 int			outbox_max_databases = 64;
+int			outbox_max_consumers = 128;
 int			outbox_max_event_size = 1000000;
 int			outbox_capture = CAPTURE_AUTO;
 int			outbox_poll_interval = 1000;
@@ -45,12 +46,20 @@ guc_init(void)
 {
 	/* Shared memory is sized by it, so it exists only in the postmaster. */
 	if (process_shared_preload_libraries_in_progress)
+	{
 		DefineCustomIntVariable("outbox.max_databases",
 								"Number of databases that can publish.",
 								"Each of them also needs one of max_worker_processes.",
 								&outbox_max_databases,
 								64, 1, 10000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("outbox.max_consumers",
+								"Number of workers of subscriptions, in all databases.",
+								"Each of them also needs one of max_worker_processes.",
+								&outbox_max_consumers,
+								128, 1, 10000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	}
 
 	DefineCustomIntVariable("outbox.max_event_size",
 							"Largest event that publish() takes: key, headers and payload together.",

@@ -26,6 +26,7 @@ typedef enum PoisonMode
 
 extern int	outbox_max_databases;
 extern int	outbox_on_poison;
+extern int	outbox_max_consumers;
 extern int	outbox_capture;
 extern int	outbox_poll_interval;
 extern int	outbox_max_slot_wal;

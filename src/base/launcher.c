@@ -19,6 +19,8 @@
  *	 absent		a relay looked and found no extension: it is forgotten until
  *				somebody asks again
  *
+ * It also starts the consumers of subscriptions: see launch.c.
+ *
  * Template databases are left alone, so that CREATE DATABASE never has to
  * wait for us.
  *
@@ -43,6 +45,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/consumers.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/worker.h"
@@ -381,6 +384,8 @@ tend_all_databases(DatabaseInfo *list)
 	for (int i = 0; i < n; i++)
 		next = Min(next, tend_database(&list[i], &looking));
 
+	next = Min(next, launch_tend());
+
 	n = shmem_list_databases(list, outbox_max_databases);
 	ask_databases(n);
 	report_full(list, n);
@@ -414,6 +419,7 @@ outbox_launcher_main(Datum arg)
 	list = MemoryContextAllocZero(TopMemoryContext,
 								  sizeof(DatabaseInfo) * outbox_max_databases);
 	MemoryContextSwitchTo(TopMemoryContext);
+	launch_init();
 	list_unasked_databases();
 
 	for (;;)

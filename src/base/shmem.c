@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/consumers.h"
 #include "base/guc.h"
 #include "base/registry.h"
 
@@ -253,6 +254,7 @@ shmem_configuration_changed(Oid database)
 		entry->configuration++;
 		if (entry->relay_latch)
 			SetLatch(entry->relay_latch);
+		consumers_wake(database);
 	}
 	LWLockRelease(registry->lock);
 }
@@ -263,20 +265,7 @@ shmem_configuration_changed(Oid database)
 void
 shmem_subscriptions_changed(Oid database)
 {
-	DatabaseEntry *entry;
-
-	if (registry == NULL)
-		return;
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = registry_find(database);
-	if (entry != NULL)
-	{
-		entry->subscriptions++;
-		if (entry->relay_latch)
-			SetLatch(entry->relay_latch);
-		registry_wake_launcher();
-	}
-	LWLockRelease(registry->lock);
+	consumers_request_scout(database);
 }
 
 /*
@@ -317,6 +306,7 @@ shmem_hold_database(Oid database)
 	if (entry != NULL)
 	{
 		entry->holds++;
+		consumers_dismiss(database);
 		if (entry->relay_latch)
 			SetLatch(entry->relay_latch);
 	}
@@ -337,15 +327,21 @@ shmem_wait_for_leave(Oid database)
 	for (;;)
 	{
 		pid_t		pid;
+		bool		consumers;
 
 		LWLockAcquire(registry->lock, LW_SHARED);
 		pid = entry->pid;
+		consumers = consumers_present(database);
 		LWLockRelease(registry->lock);
-		if (pid == 0)
+		if (pid == 0 && !consumers)
 			break;
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
 									   LEAVE_GRACE_MS))
-			kill(pid, SIGTERM);
+		{
+			if (pid != 0)
+				kill(pid, SIGTERM);
+			consumers_terminate(database);
+		}
 		ConditionVariableTimedSleep(&entry->left, LEAVE_GRACE_MS,
 									PG_WAIT_EXTENSION);
 	}
@@ -447,7 +443,10 @@ shmem_forget_database(const DatabaseInfo *info)
 	entry = registry_find(info->database);
 	if (entry != NULL && entry->pid == 0 && entry->holds == 0 &&
 		entry->requests == info->requests)
+	{
 		entry->database = InvalidOid;
+		consumers_dismiss(info->database);
+	}
 	LWLockRelease(registry->lock);
 }
 

@@ -110,9 +110,11 @@ is_mere_disconnect(const char *message)
 		strcmp(message + len - strlen(end), end) == 0;
 }
 
-/* Passes a message of the library's log on to the server's. */
-static void
-take_log(rd_kafka_event_t *event)
+/*
+ * Passes a message of the library's log on to the server's.
+ */
+void
+events_log(rd_kafka_event_t *event)
 {
 	char		message[PRODUCER_ERROR_LEN];
 	const char *facility;
@@ -153,23 +155,34 @@ events_check_fatal(Producer *producer)
 }
 
 /*
- * Keeps an error event for stat_relay.  "All brokers are down" says less than
- * the error of the last broker, which is kept, or else comes next.
+ * Copies the text of an error event to error (PRODUCER_ERROR_LEN bytes), and
+ * returns whether the event is worth counting.  "All brokers are down" says
+ * less than the error of the last broker, which is there already (has_error)
+ * and is kept, or else comes next.
  */
-static void
-take_error(Producer *producer, rd_kafka_event_t *event)
+bool
+events_error_text(rd_kafka_event_t *event, char *error, bool has_error)
 {
-	ProducerStats *stats = &producer->stats;
 	bool		vague = rd_kafka_event_error(event) ==
 	RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
 	char		message[PRODUCER_ERROR_LEN];
 
 	copy_message(message, rd_kafka_event_error_string(event));
-	if (is_mere_disconnect(message) || (vague && stats->error[0] == '\0'))
-		return;
-	stats->nerrors++;
+	if (is_mere_disconnect(message) || (vague && !has_error))
+		return false;
 	if (!vague)
-		strlcpy(stats->error, message, sizeof(stats->error));
+		strlcpy(error, message, PRODUCER_ERROR_LEN);
+	return true;
+}
+
+/* Keeps an error event for stat_relay. */
+static void
+take_error(Producer *producer, rd_kafka_event_t *event)
+{
+	ProducerStats *stats = &producer->stats;
+
+	if (events_error_text(event, stats->error, stats->error[0] != '\0'))
+		stats->nerrors++;
 }
 
 /* Tells the handler what became of each message of a delivery report. */
@@ -212,7 +225,7 @@ take_event(Producer *producer, rd_kafka_event_t *event,
 			take_error(producer, event);
 			break;
 		case RD_KAFKA_EVENT_LOG:
-			take_log(event);
+			events_log(event);
 			break;
 		case RD_KAFKA_EVENT_STATS:
 			statistics_parse(rd_kafka_event_stats(event), &producer->stats);

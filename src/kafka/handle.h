@@ -63,6 +63,9 @@ extern void topics_destroy(Producer *producer);
 /* events.c */
 extern void events_discard(Producer *producer);
 extern void events_check_fatal(Producer *producer);
+extern void events_log(rd_kafka_event_t *event);
+extern bool events_error_text(rd_kafka_event_t *event, char *error,
+							  bool has_error);
 
 /* transaction.c */
 extern bool transaction_configure(rd_kafka_conf_t *conf,

@@ -41,6 +41,7 @@
 #include "base/guc.h"
 #include "base/home.h"
 #include "base/worker.h"
+#include "inbox/worker.h"
 #include "relay/catchup.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
@@ -487,7 +488,11 @@ leave_if_absent(void)
 	{
 		requests = shmem_relay_requests();
 		if (worker_extension_exists())
+		{
+			/* Consumers shall not have to wait for what the relay waits for. */
+			(void) load_publish_list();
 			return requests;
+		}
 		if (decode_slot_condition() == SLOT_USABLE ||
 			decode_slot_condition() == SLOT_INVALIDATED)
 			decode_slot_drop();

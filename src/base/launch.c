@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * launch.c
+ *	  The launcher's part in consumers: starts what is wanted and not there.
+ *
+ * An entry (see consumers.h) goes through these states:
+ *
+ *	 due		wanted and without a process; it is started now, or after a
+ *				back-off that doubles from 1 s to 1 min with each start
+ *				without progress
+ *	 starting	a process was registered and has not attached yet
+ *	 running	a process is attached
+ *	 unwanted	it is freed as soon as its process has left
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/consumers.h"
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/registry.h"
+#include "base/worker.h"
+
+#define MAX_BACKOFF_S 60
+#define NO_SLOT_RETRY_MS 1000
+
+/* What the launcher remembers about a start, by entry. */
+typedef struct ConsumerStart
+{
+	BackgroundWorkerHandle *handle; /* NULL unless starting */
+	TimestampTz not_before;		/* end of the back-off; 0 when none was set */
+	bool		no_slot_reported;
+} ConsumerStart;
+
+/* A copy of what the launcher wants to know of an entry. */
+typedef struct EntryView
+{
+	Oid			database;
+	int			worker;
+	bool		wanted;
+	bool		held;
+	pid_t		pid;
+	int			failures;
+	char		name[CONSUMER_NAME_LEN];
+} EntryView;
+
+static ConsumerStart *starts;
+
+/*
+ * Makes the launcher's notes.  Call in TopMemoryContext.
+ */
+void
+launch_init(void)
+{
+	starts = palloc0(sizeof(ConsumerStart) * consumers_size());
+}
+
+static void
+look_at(const ConsumerEntry *entry, EntryView *view)
+{
+	DatabaseEntry *database;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	view->database = entry->database;
+	view->worker = entry->worker;
+	view->wanted = entry->wanted;
+	view->pid = entry->pid;
+	view->failures = entry->failures;
+	strlcpy(view->name, entry->name, CONSUMER_NAME_LEN);
+	database = OidIsValid(entry->database) ? registry_find(entry->database) : NULL;
+	view->held = database == NULL || database->holds > 0;
+	LWLockRelease(registry->lock);
+}
+
+/* Counts a start of a consumer; the consumer resets the count by progress. */
+static void
+count_start(ConsumerEntry *entry)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry->failures++;
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Registers a process for an entry.  When the server has no free slot for a
+ * background worker, says so once and tries again later.
+ */
+static void
+start_consumer(int index, const EntryView *view, TimestampTz now)
+{
+	ConsumerStart *start = &starts[index];
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = Int32GetDatum(index);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "outbox consumer for database %u",
+			 view->database);
+	strlcpy(worker.bgw_type, "outbox consumer", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, WORKER_LIBRARY, BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "outbox_consumer_main", BGW_MAXLEN);
+
+	start->not_before = 0;
+	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
+	{
+		start->no_slot_reported = false;
+		count_start(consumers_entry(index));
+		return;
+	}
+	start->handle = NULL;
+	start->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_RETRY_MS);
+	consumers_report_failure(consumers_entry(index),
+							 "no free background worker slot; raise max_worker_processes");
+	if (!start->no_slot_reported)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 view->worker == SCOUT_WORKER ?
+				 errmsg("no free background worker slot to look for subscriptions in database %u",
+						view->database) :
+				 errmsg("no free background worker slot for a consumer of subscription \"%s\" in database %u",
+						view->name, view->database),
+				 errdetail("Its messages wait in Kafka; the launcher keeps trying."),
+				 errhint("Raise max_worker_processes and restart the server.")));
+	start->no_slot_reported = true;
+}
+
+/* When a consumer that made no progress may be started again. */
+static TimestampTz
+backoff_end(int failures, TimestampTz now)
+{
+	int			seconds;
+
+	if (failures == 0)
+		return now;
+	seconds = Min(MAX_BACKOFF_S, 1 << Min(failures - 1, 6));
+	return TimestampTzPlusMilliseconds(now, seconds * 1000L);
+}
+
+/*
+ * Moves one entry on; returns when it wants to be looked at again, or
+ * DT_NOEND when something will wake us.
+ */
+static TimestampTz
+tend_entry(int index)
+{
+	ConsumerStart *start = &starts[index];
+	TimestampTz now = GetCurrentTimestamp();
+	EntryView	view;
+	pid_t		pid;
+
+	look_at(consumers_entry(index), &view);
+	if (view.pid != 0)
+	{
+		start->not_before = 0;
+		return DT_NOEND;
+	}
+	if (start->handle)
+	{
+		if (GetBackgroundWorkerPid(start->handle, &pid) != BGWH_STOPPED)
+			return DT_NOEND;
+		pfree(start->handle);
+		start->handle = NULL;
+		start->not_before = 0;
+	}
+	if (!OidIsValid(view.database))
+		return DT_NOEND;
+	if (!view.wanted)
+	{
+		consumers_release(consumers_entry(index));
+		memset(start, 0, sizeof(ConsumerStart));
+		return DT_NOEND;
+	}
+	if (view.held)
+		return DT_NOEND;
+	if (start->not_before == 0 ||
+		(view.failures == 0 && !start->no_slot_reported))
+		start->not_before = backoff_end(view.failures, now);
+	if (start->not_before > now)
+		return start->not_before;
+	start_consumer(index, &view, now);
+	return start->not_before > now ? start->not_before : DT_NOEND;
+}
+
+/*
+ * Looks at every entry once; returns when it wants to look again, or
+ * DT_NOEND.
+ */
+TimestampTz
+launch_tend(void)
+{
+	TimestampTz next = DT_NOEND;
+
+	for (int i = 0; i < consumers_size(); i++)
+	{
+		TimestampTz wanted = tend_entry(i);
+
+		next = Min(next, wanted);
+	}
+	return next;
+}

@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler.c
+ *	  Calls a subscription's handler, as the role that subscribed.
+ *
+ * The worker's session belongs to a superuser, and the handler must not get
+ * at those rights.
+ *
+ * - It runs within SECURITY_LOCAL_USERID_CHANGE, which refuses RESET ROLE and
+ *	 SET SESSION AUTHORIZATION, with the search_path of its role.  The worker's
+ *	 own statements name everything with its schema and see pg_catalog only.
+ *
+ * - Code that it leaves behind for the commit would run as the superuser: a
+ *	 deferred trigger, or the query of a cursor WITH HOLD.  So before the
+ *	 worker steps back up, deferred triggers are fired and cursors are closed,
+ *	 still as the handler's role and in its subtransaction.
+ *	 SECURITY_RESTRICTED_OPERATION would refuse to defer at all, and deferrable
+ *	 foreign keys with it.
+ *
+ * - Settings are undone with the subtransaction's nest level, whether it ends
+ *	 well or not.  Temporary objects, LISTEN, prepared statements and session
+ *	 locks go with the worker's transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/handler.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "inbox/resolve.h"
+
+/*
+ * Finds the handler, which may have been dropped and made again since the
+ * last batch, in the current memory context.  Raises an error when it is not
+ * there, or the role may not call it.  Needs a transaction.
+ */
+void
+handler_find(Handler *handler, InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+	Oid			row = message_type();
+	Oid			function;
+
+	if (!OidIsValid(subscription->role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\", which made subscription \"%s\", does not exist",
+						subscription->role_name, subscription->name),
+				 errhint("Subscribe again, as another role.")));
+	(void) resolve_handler(subscription->handler, subscription->role, &function,
+						   &handler->takes_array);
+	handler->worker = worker;
+	handler->element_type = row;
+	fmgr_info(function, &handler->function);
+}
+
+/* Calls the handler with one argument. */
+static void
+call(Handler *handler, Datum argument)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	InitFunctionCallInfoData(*fcinfo, &handler->function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = argument;
+	fcinfo->args[0].isnull = false;
+	(void) FunctionCallInvoke(fcinfo);
+	PopActiveSnapshot();
+}
+
+/* Sets the time limit of the call that comes next. */
+static void
+start_clock(const Handler *handler)
+{
+	enable_timeout_after(STATEMENT_TIMEOUT,
+						 (int) Min(handler->worker->subscription->timeout_ms, INT_MAX));
+}
+
+/* A signal that came too late must not hit what comes next. */
+static void
+stop_clock(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, true);
+	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
+		QueryCancelPending = false;
+}
+
+/* Calls the handler for each message, or once for all of them. */
+static void
+call_for_all(Handler *handler, InboxMessage **messages, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox handler",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (handler->takes_array)
+	{
+		Datum	   *elements = palloc(sizeof(Datum) * n);
+
+		for (int i = 0; i < n; i++)
+			elements[i] = message_datum(messages[i]);
+		start_clock(handler);
+		call(handler, PointerGetDatum(construct_array(elements, n,
+													  handler->element_type, -1,
+													  false, TYPALIGN_DOUBLE)));
+	}
+	for (int i = 0; i < n && !handler->takes_array; i++)
+	{
+		start_clock(handler);
+		call(handler, message_datum(messages[i]));
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Runs what the handler has put off to the commit, and closes its cursors, so
+ * that nothing is left to run with the worker's rights.
+ */
+static void
+settle(void)
+{
+	CommandCounterIncrement();
+	AfterTriggerFireDeferred();
+	PortalHashTableDeleteAll();
+}
+
+/* Becomes the subscriber, calls the handler, and is itself again. */
+static void
+call_as_subscriber(Handler *handler, InboxMessage **messages, int n)
+{
+	Subscription *subscription = handler->worker->subscription;
+	int			nest_level = NewGUCNestLevel();
+	Oid			user;
+	int			context;
+
+	(void) set_config_option("search_path", subscription->search_path,
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(subscription->role,
+						   context | SECURITY_LOCAL_USERID_CHANGE);
+	call_for_all(handler, messages, n);
+	settle();
+	stop_clock();
+	SetUserIdAndSecContext(user, context);
+	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * May the same thing succeed when it is simply done again?
+ */
+static bool
+is_transient(int sqlstate)
+{
+	return sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+		sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED;
+}
+
+/* Keeps the error that is being handled. */
+static void
+keep_failure(HandlerFailure *failure)
+{
+	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
+	failure->sqlstate = error->sqlerrcode;
+	failure->message = pstrdup(error->message ? error->message : "no message");
+	if (error->detail)
+		failure->message = psprintf("%s (%s)", failure->message, error->detail);
+	failure->context = error->context ? pstrdup(error->context) : NULL;
+	failure->transient = is_transient(error->sqlerrcode);
+	FreeErrorData(error);
+}
+
+/*
+ * Runs the handler over messages in a subtransaction.  Returns false when it
+ * failed: then its effects are undone, and failure, in the current memory
+ * context, tells why.  After a failure that is transient the whole transaction
+ * should be done again.  An error that ends the process is remembered in
+ * shared memory together with the number of messages.
+ */
+bool
+handler_run(Handler *handler, InboxMessage **messages, int n,
+			HandlerFailure *failure)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ConsumerEntry *entry = handler->worker->entry;
+	volatile bool succeeded = true;
+
+	entry->running = n;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		call_as_subscriber(handler, messages, n);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		stop_clock();
+		keep_failure(failure);
+		RollbackAndReleaseCurrentSubTransaction();
+		succeeded = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	entry->running = 0;
+	return succeeded;
+}
+
+/*
+ * Removes what a handler may have left in the session.  Call in the
+ * transaction, before it commits.  Costs next to nothing when there is
+ * nothing.
+ */
+void
+handler_clean_up_in_transaction(void)
+{
+	ResetTempTableNamespace();
+	Async_UnlistenAll();
+}
+
+/*
+ * The same, after the transaction.
+ */
+void
+handler_clean_up_after_transaction(void)
+{
+	DropAllPreparedStatements();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler.h
+ *	  Calls a subscription's handler, as the role that subscribed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_HANDLER_H
+#define OUTBOX_INBOX_HANDLER_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "inbox/message.h"
+#include "inbox/worker.h"
+
+typedef struct Handler
+{
+	InboxWorker *worker;
+	FmgrInfo	function;
+	Oid			element_type;	/* of inbox.message */
+	bool		takes_array;
+} Handler;
+
+/* Why the handler failed. */
+typedef struct HandlerFailure
+{
+	int			sqlstate;
+	char	   *message;
+	char	   *context;		/* NULL when there is none */
+	bool		transient;		/* nobody's fault: try again at once */
+} HandlerFailure;
+
+extern void handler_find(Handler *handler, InboxWorker *worker);
+extern bool handler_run(Handler *handler, InboxMessage **messages, int n,
+						HandlerFailure *failure);
+extern void handler_clean_up_in_transaction(void);
+extern void handler_clean_up_after_transaction(void);
+
+#endif							/* OUTBOX_INBOX_HANDLER_H */

@@ -1,0 +1,215 @@
+/*-------------------------------------------------------------------------
+ *
+ * load.c
+ *	  inbox.subscription as scouts and consumers read it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/worker.h"
+
+/* A subscription that works: not in a copy of its database, for example. */
+#define IS_ACTIVE \
+	" NOT paused AND stopped_by IS NULL" \
+	" AND home OPERATOR(pg_catalog.=) outbox.home()"
+
+/*
+ * Reads which subscriptions shall have workers and tells the launcher.  Runs a
+ * transaction of its own.  Returns false when there is no room for all.
+ */
+bool
+load_publish_list(void)
+{
+	ListedSubscription *list = NULL;
+	int			n = 0;
+	bool		room;
+
+	StartTransactionCommand();
+	if (OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+	{
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (SPI_execute("SELECT name, workers, generation FROM inbox.subscription"
+						" WHERE" IS_ACTIVE, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read inbox.subscription");
+		n = (int) SPI_processed;
+		list = palloc0(sizeof(ListedSubscription) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			TupleDesc	desc = SPI_tuptable->tupdesc;
+			bool		isnull;
+
+			list[i].name = SPI_getvalue(tuple, desc, 1);
+			list[i].workers = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+			list[i].generation = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+		}
+	}
+	room = consumers_publish_list(MyDatabaseId, list, n);
+	if (list)
+	{
+		PopActiveSnapshot();
+		SPI_finish();
+	}
+	CommitTransactionCommand();
+	if (!room)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("not every subscription can have its workers"),
+				 errhint("Raise outbox.max_consumers and restart the server.")));
+	return room;
+}
+
+/* The row that is read, one column after the other. */
+typedef struct RowReader
+{
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	int			column;
+	bool		isnull;			/* was the last one NULL? */
+} RowReader;
+
+static Datum
+next_datum(RowReader *row)
+{
+	return SPI_getbinval(row->tuple, row->desc, ++row->column, &row->isnull);
+}
+
+/* A text in TopMemoryContext, or NULL. */
+static char *
+next_text(RowReader *row)
+{
+	char	   *value = SPI_getvalue(row->tuple, row->desc, ++row->column);
+
+	row->isnull = value == NULL;
+	return value ? MemoryContextStrdup(TopMemoryContext, value) : NULL;
+}
+
+/* A text[] in TopMemoryContext, or NULL; *n is its length. */
+static char **
+next_texts(RowReader *row, int *n)
+{
+	Datum		datum = next_datum(row);
+	Datum	   *elements;
+	char	  **texts;
+
+	*n = 0;
+	if (row->isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, n);
+	texts = MemoryContextAlloc(TopMemoryContext, sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		texts[i] = MemoryContextStrdup(TopMemoryContext,
+									   TextDatumGetCString(elements[i]));
+	return texts;
+}
+
+/* Sets the two meanings of "isolation": PostgreSQL's and Kafka's. */
+static void
+set_isolation(Subscription *subscription, const char *isolation)
+{
+	subscription->xact_isolation = XACT_READ_COMMITTED;
+	subscription->kafka_isolation = "read_committed";
+	if (strcmp(isolation, "read_uncommitted") == 0)
+		subscription->kafka_isolation = "read_uncommitted";
+	else if (strcmp(isolation, "repeatable_read") == 0)
+		subscription->xact_isolation = XACT_REPEATABLE_READ;
+	else if (strcmp(isolation, "serializable") == 0)
+		subscription->xact_isolation = XACT_SERIALIZABLE;
+}
+
+/* Reads the columns of LOAD_QUERY. */
+static void
+read_row(Subscription *subscription, RowReader *row)
+{
+	char	   *ordering;
+
+	subscription->topics = next_texts(row, &subscription->ntopics);
+	subscription->handler = next_text(row);
+	subscription->role = DatumGetObjectId(next_datum(row));
+	subscription->role_name = next_text(row);
+	subscription->search_path = next_text(row);
+	subscription->server = next_text(row);
+	subscription->group = next_text(row);
+	set_isolation(subscription, next_text(row));
+	subscription->start_ms = DatumGetInt64(next_datum(row));
+	if (row->isnull)
+		subscription->start_ms = CONSUMER_EARLIEST;
+	subscription->max_attempts = DatumGetInt32(next_datum(row));
+	subscription->backoff_ms = DatumGetInt64(next_datum(row));
+	ordering = next_text(row);
+	subscription->ordering = strcmp(ordering, "key") == 0 ? ORDERING_KEY :
+		strcmp(ordering, "partition") == 0 ? ORDERING_PARTITION : ORDERING_NONE;
+	subscription->stops = DatumGetBool(next_datum(row));
+	subscription->batch_size = DatumGetInt32(next_datum(row));
+	subscription->workers = DatumGetInt32(next_datum(row));
+	subscription->event_types = next_texts(row, &subscription->nevent_types);
+	subscription->keeps = DatumGetBool(next_datum(row));
+	subscription->timeout_ms = DatumGetInt64(next_datum(row));
+	subscription->generation = DatumGetInt64(next_datum(row));
+}
+
+#define MILLISECONDS(value) \
+	"(EXTRACT(epoch FROM " value ") OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
+
+#define LOAD_QUERY \
+	"SELECT topics, handler, coalesce(r.oid, 0), role_name," \
+	" inbox.role_search_path(r.oid), server," \
+	" coalesce(group_id, pg_catalog.current_database() OPERATOR(pg_catalog.||) '.'" \
+	"  OPERATOR(pg_catalog.||) s.name)," \
+	" isolation," \
+	" CASE start WHEN 'earliest' THEN NULL" \
+	"  WHEN 'latest' THEN " MILLISECONDS("created_at") \
+	"  ELSE " MILLISECONDS("start::pg_catalog.timestamptz") " END," \
+	" max_attempts, " MILLISECONDS("retry_backoff") ", ordering," \
+	" on_failure OPERATOR(pg_catalog.=) 'stop', batch_size, workers," \
+	" filter_event_types," \
+	" keep IS NULL OR keep OPERATOR(pg_catalog.>) '0'::pg_catalog.interval," \
+	MILLISECONDS("handler_timeout") ", generation" \
+	" FROM inbox.subscription s" \
+	" LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.role_id" \
+	" WHERE s.name OPERATOR(pg_catalog.=) $1 AND" IS_ACTIVE
+
+/*
+ * Reads a subscription into TopMemoryContext; NULL when it has gone, or shall
+ * not work.  Runs a transaction of its own.
+ */
+Subscription *
+load_subscription(const char *name)
+{
+	Subscription *subscription = NULL;
+	Oid			types[1] = {TEXTOID};
+	Datum		args[1];
+
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(name);
+	if (SPI_execute_with_args(LOAD_QUERY, 1, types, args, NULL, true, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read inbox.subscription");
+	if (SPI_processed == 1)
+	{
+		RowReader	row = {SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 0, false};
+
+		subscription = MemoryContextAllocZero(TopMemoryContext,
+											  sizeof(Subscription));
+		subscription->name = MemoryContextStrdup(TopMemoryContext, name);
+		read_row(subscription, &row);
+	}
+	worker_commit_sql();
+	return subscription;
+}

@@ -1,0 +1,61 @@
+/*-------------------------------------------------------------------------
+ *
+ * message.h
+ *	  From a Kafka record to a row of inbox.message.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_MESSAGE_H
+#define OUTBOX_INBOX_MESSAGE_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "kafka/consumer.h"
+
+/* Columns of inbox.message, in order. */
+typedef enum MessageColumn
+{
+	MESSAGE_SUBSCRIPTION,
+	MESSAGE_EVENT_ID,
+	MESSAGE_TOPIC,
+	MESSAGE_PARTITION,
+	MESSAGE_OFFSET,
+	MESSAGE_KEY,
+	MESSAGE_EVENT_TYPE,
+	MESSAGE_AGGREGATE_TYPE,
+	MESSAGE_AGGREGATE_ID,
+	MESSAGE_PAYLOAD,
+	MESSAGE_HEADERS,
+	MESSAGE_STATUS,
+	MESSAGE_ATTEMPTS,
+	MESSAGE_ERROR,
+	MESSAGE_RECEIVED_AT,
+	MESSAGE_PROCESSED_AT,
+	MESSAGE_CREATED_AT,
+	MESSAGE_ERROR_SQLSTATE,
+	MESSAGE_ERROR_CONTEXT,
+	MESSAGE_NEXT_ATTEMPT_AT,
+	MESSAGE_CHUNK,
+	MESSAGE_NCOLUMNS
+} MessageColumn;
+
+typedef struct InboxMessage
+{
+	Datum		values[MESSAGE_NCOLUMNS];
+	bool		nulls[MESSAGE_NCOLUMNS];
+} InboxMessage;
+
+extern void message_decode(InboxMessage *message, const char *subscription,
+						   const ConsumerRecord *record);
+extern void message_from_tuple(InboxMessage *message, HeapTuple tuple,
+							   TupleDesc desc);
+extern Oid	message_type(void);
+extern Datum message_datum(InboxMessage *message);
+extern void message_check_columns(TupleDesc desc);
+extern void message_set_text(InboxMessage *message, MessageColumn column,
+							 const char *value);
+extern void message_set(InboxMessage *message, MessageColumn column, Datum value);
+
+#endif							/* OUTBOX_INBOX_MESSAGE_H */

@@ -1,0 +1,460 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.c
+ *	  Which partitions a worker reads, and from where.
+ *
+ * Topics are looked up now and then, so that new partitions and new topics
+ * that match a pattern are found.  Partition p belongs to worker p modulo the
+ * number of workers.
+ *
+ * Where a partition is read from says inbox.position.  The worker takes the
+ * row over by raising its fence; from then on the row moves only together
+ * with the effects of messages, and only while the fence is the worker's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "regex/regex.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/worker.h"
+
+#define KAFKA_TIMEOUT_MS 1000
+#define REFRESH_MS 30000		/* between two looks for new partitions */
+#define RETRY_MS 2000			/* when something was missing */
+
+/* A topic as Kafka knows it. */
+typedef struct FoundTopic
+{
+	char		name[CONSUMER_TOPIC_LEN];
+	int			partitions;
+} FoundTopic;
+
+/* What a look for topics brings.  Filled by a handler that must not throw. */
+typedef struct Search
+{
+	FoundTopic *topics;
+	int			n;
+	int			size;
+} Search;
+
+static void
+search_add(void *arg, const char *topic, int partitions)
+{
+	Search	   *search = arg;
+
+	for (int i = 0; i < search->n; i++)
+		if (strcmp(search->topics[i].name, topic) == 0)
+			return;
+	if (search->n == search->size || strlen(topic) >= CONSUMER_TOPIC_LEN)
+		return;
+	strlcpy(search->topics[search->n].name, topic, CONSUMER_TOPIC_LEN);
+	search->topics[search->n++].partitions = partitions;
+}
+
+static void
+count_topic(void *arg, const char *topic, int partitions)
+{
+	(*(int *) arg)++;
+}
+
+/* Makes room for more topics. */
+static void
+search_reserve(Search *search, int more)
+{
+	search->size = search->n + more;
+	search->topics = search->topics ?
+		repalloc(search->topics, sizeof(FoundTopic) * search->size) :
+		palloc(sizeof(FoundTopic) * search->size);
+}
+
+/* Does a topic match one of the subscription's patterns? */
+static bool
+matches_pattern(const Subscription *subscription, const char *topic)
+{
+	for (int i = 0; i < subscription->ntopics; i++)
+		if (subscription->topics[i][0] == '^' &&
+			RE_compile_and_execute(cstring_to_text(subscription->topics[i]),
+								   unconstify(char *, topic), strlen(topic),
+								   REG_ADVANCED, C_COLLATION_OID, 0, NULL))
+			return true;
+	return false;
+}
+
+/*
+ * Adds the topics that match a pattern.  Those that begin with two underscores
+ * are Kafka's own.
+ */
+static bool
+search_patterns(InboxWorker *worker, Search *search)
+{
+	Search		all = {0};
+	int			count = 0;
+
+	if (!consumer_list_all_topics(worker->consumer, count_topic, &count,
+								  KAFKA_TIMEOUT_MS))
+		return false;
+	search_reserve(&all, count + 100);
+	if (!consumer_list_all_topics(worker->consumer, search_add, &all,
+								  KAFKA_TIMEOUT_MS))
+		return false;
+	search_reserve(search, all.n + worker->subscription->ntopics);
+	for (int i = 0; i < all.n; i++)
+		if (strncmp(all.topics[i].name, "__", 2) != 0 &&
+			matches_pattern(worker->subscription, all.topics[i].name))
+			search_add(search, all.topics[i].name, all.topics[i].partitions);
+	return true;
+}
+
+/*
+ * Asks Kafka for the subscription's topics.  Returns false when one of them
+ * could not be had; the error tells which and why.
+ */
+static bool
+search_topics(InboxWorker *worker, Search *search, char *error)
+{
+	Subscription *subscription = worker->subscription;
+	bool		complete = true;
+	bool		patterns = false;
+
+	search_reserve(search, subscription->ntopics);
+	for (int i = 0; i < subscription->ntopics; i++)
+	{
+		const char *topic = subscription->topics[i];
+
+		if (topic[0] == '^')
+			patterns = true;
+		else if (!consumer_list_topic(worker->consumer, topic, search_add,
+									  search, KAFKA_TIMEOUT_MS))
+		{
+			snprintf(error, CONSUMER_MESSAGE_LEN, "topic \"%s\": %s", topic,
+					 consumer_error(worker->consumer));
+			complete = false;
+			worker_check(worker);
+		}
+	}
+	if (patterns && !search_patterns(worker, search))
+	{
+		strlcpy(error, consumer_error(worker->consumer), CONSUMER_MESSAGE_LEN);
+		complete = false;
+	}
+	return complete;
+}
+
+/*
+ * The partition that the worker reads under this name, or NULL.
+ */
+Partition *
+partitions_find(InboxWorker *worker, const char *topic, int partition)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+		if (worker->partitions[i]->at.partition == partition &&
+			strcmp(worker->partitions[i]->at.topic, topic) == 0)
+			return worker->partitions[i];
+	return NULL;
+}
+
+/* Runs a statement about one partition's position; returns whether it has a row. */
+static bool
+run(const char *query, InboxWorker *worker, const ConsumerPartition *at,
+	int64 argument, int expected)
+{
+	Oid			types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
+	Datum		args[4] = {CStringGetTextDatum(worker->subscription->name),
+		CStringGetTextDatum(at->topic), Int32GetDatum(at->partition),
+	Int64GetDatum(argument)};
+
+	if (SPI_execute_with_args(query, 4, types, args, NULL, false, 0) != expected)
+		elog(ERROR, "query failed: %s", query);
+	return SPI_processed > 0;
+}
+
+/* A column of the first row of the result. */
+static Datum
+result(int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
+						 isnull);
+}
+
+/*
+ * Where a partition is to be read from, as inbox.position knows: *start is a
+ * Unix time in ms or one of the constants of consumer.h.  Returns true when
+ * that has to be looked up in Kafka.
+ */
+static bool
+needs_lookup(InboxWorker *worker, const ConsumerPartition *at, int64 *start)
+{
+	bool		isnull;
+	bool		lookup = true;
+
+	*start = worker->subscription->start_ms;
+	worker_begin_sql();
+	if (run("SELECT next_offset IS NULL OR seek_time IS NOT NULL,"
+			" CASE seek_time WHEN '-infinity' THEN -2 WHEN 'infinity' THEN -1"
+			" ELSE (EXTRACT(epoch FROM seek_time) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 END"
+			" FROM inbox.position WHERE subscription = $1 AND topic = $2"
+			" AND partition = $3 AND $4 = 0", worker, at, 0, SPI_OK_SELECT))
+	{
+		Datum		seek;
+
+		lookup = DatumGetBool(result(1, &isnull));
+		seek = result(2, &isnull);
+		if (!isnull)
+			*start = DatumGetInt64(seek);
+	}
+	worker_commit_sql();
+	return lookup;
+}
+
+/*
+ * Takes a partition over: raises its fence, and reads its position.  offset is
+ * where to begin unless there is a position; -1 when it must be there.
+ */
+static void
+take_over(InboxWorker *worker, Partition *partition, int64 offset)
+{
+	bool		isnull;
+	Datum		datum;
+
+	worker_begin_sql();
+	if (!run("INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset)"
+			 " VALUES ($1, $2, $3, nullif($4, -1))"
+			 " ON CONFLICT (subscription, topic, partition) DO UPDATE"
+			 " SET fence = p.fence + 1, next_offset = coalesce(excluded.next_offset, p.next_offset),"
+			 " seek_time = NULL"
+			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL",
+			 worker, &partition->at, offset, SPI_OK_INSERT_RETURNING))
+		elog(ERROR, "could not take over partition %d of topic \"%s\"",
+			 partition->at.partition, partition->at.topic);
+	partition->fence = DatumGetInt64(result(1, &isnull));
+	datum = result(2, &isnull);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("position of partition %d of topic \"%s\" was changed at the same time",
+						partition->at.partition, partition->at.topic)));
+	partition->at.offset = partition->stored = DatumGetInt64(datum);
+	partition->rerun_until = DatumGetInt64(result(3, &isnull));
+	partition->lost = DatumGetBool(result(4, &isnull));
+	partition->shown = -1;
+	worker_commit_sql();
+}
+
+/*
+ * Adds a partition to those that the worker reads; false when Kafka did not
+ * say where it begins.
+ */
+static bool
+add_partition(InboxWorker *worker, const char *topic, int number)
+{
+	Partition	partition = {0};
+	Partition  *kept;
+	int64		offset = -1;
+	int64		start;
+
+	strlcpy(partition.at.topic, topic, CONSUMER_TOPIC_LEN);
+	partition.at.partition = number;
+	if (needs_lookup(worker, &partition.at, &start) &&
+		!consumer_find_offset(worker->consumer, topic, number, start, &offset,
+							  KAFKA_TIMEOUT_MS))
+		return false;
+	take_over(worker, &partition, offset);
+
+	if (worker->partitions == NULL)
+		worker->partitions = MemoryContextAlloc(TopMemoryContext,
+												sizeof(Partition *));
+	else
+		worker->partitions = repalloc(worker->partitions,
+									  sizeof(Partition *) * (worker->npartitions + 1));
+	kept = MemoryContextAlloc(TopMemoryContext, sizeof(Partition));
+	*kept = partition;
+	worker->partitions[worker->npartitions++] = kept;
+	return true;
+}
+
+/* Tells the library which partitions to fetch, and from where. */
+static void
+assign(InboxWorker *worker)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
+									 Max(worker->npartitions, 1));
+	int			n = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+		if (!worker->partitions[i]->lost)
+			list[n++] = worker->partitions[i]->at;
+	if (!consumer_assign(worker->consumer, list, n))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not assign partitions: %s",
+						consumer_error(worker->consumer))));
+	pfree(list);
+}
+
+/* Adds the partitions that are new; false when one could not be had. */
+static bool
+add_partitions(InboxWorker *worker, const Search *search, char *error)
+{
+	Subscription *subscription = worker->subscription;
+	int			before = worker->npartitions;
+	bool		complete = true;
+
+	for (int i = 0; i < search->n; i++)
+		for (int p = worker->entry->worker; p < search->topics[i].partitions;
+			 p += subscription->workers)
+		{
+			if (partitions_find(worker, search->topics[i].name, p) != NULL)
+				continue;
+			if (!add_partition(worker, search->topics[i].name, p))
+			{
+				snprintf(error, CONSUMER_MESSAGE_LEN,
+						 "partition %d of topic \"%s\": %s", p,
+						 search->topics[i].name,
+						 consumer_error(worker->consumer));
+				complete = false;
+			}
+			worker_check(worker);
+		}
+	worker->status.partitions = worker->npartitions;
+	if (worker->npartitions > before)
+		assign(worker);
+	return complete;
+}
+
+/*
+ * Looks for partitions, when it is time.  Returns whether Kafka answered and
+ * everything that the subscription names is there.
+ */
+bool
+partitions_refresh(InboxWorker *worker)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox topics",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	char		error[CONSUMER_MESSAGE_LEN];
+	Search		search = {0};
+	bool		complete;
+
+	complete = search_topics(worker, &search, error);
+	complete &= add_partitions(worker, &search, error);
+	if (!complete)
+		worker_problem(worker, CONSUMER_WAITING_KAFKA, error);
+	worker->refresh_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									complete ? REFRESH_MS : RETRY_MS);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return complete;
+}
+
+/*
+ * Notes that Kafka does not have the next message of a partition any more.
+ */
+static void
+note_loss(InboxWorker *worker, Partition *partition)
+{
+	int64		low;
+	int64		high;
+	char		message[CONSUMER_MESSAGE_LEN];
+
+	if (!consumer_bounds(worker->consumer, partition->at.topic,
+						 partition->at.partition, &low, &high,
+						 KAFKA_TIMEOUT_MS) ||
+		(partition->at.offset >= low && partition->at.offset <= high))
+	{
+		/* It may be there after all: begin again where we are. */
+		assign(worker);
+		return;
+	}
+	worker_begin_sql();
+	run("UPDATE inbox.position SET lost_from = next_offset, lost_until = $4"
+		" WHERE subscription = $1 AND topic = $2 AND partition = $3",
+		worker, &partition->at, low, SPI_OK_UPDATE);
+	worker_commit_sql();
+	partition->lost = true;
+	if (partition->at.offset < low)
+		snprintf(message, sizeof(message),
+				 "Kafka has removed " INT64_FORMAT " messages of partition %d of topic \"%s\" before they were read; it begins at offset " INT64_FORMAT " now; go on with inbox.seek()",
+				 low - partition->at.offset, partition->at.partition,
+				 partition->at.topic, low);
+	else
+		snprintf(message, sizeof(message),
+				 "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it was made anew, or Kafka has lost messages; go on with inbox.seek()",
+				 partition->at.partition, partition->at.topic, high,
+				 partition->at.offset);
+	worker_problem(worker, CONSUMER_DATA_LOST, message);
+	assign(worker);
+}
+
+/*
+ * Looks whether Kafka has told of messages that are not there.
+ */
+void
+partitions_take_losses(InboxWorker *worker)
+{
+	const ConsumerStats *stats = consumer_stats(worker->consumer);
+	Partition  *partition;
+
+	if (stats->nlost == worker->lost_seen)
+		return;
+	worker->lost_seen = stats->nlost;
+	partition = partitions_find(worker, stats->lost.topic,
+								stats->lost.partition);
+	if (partition && !partition->lost)
+		note_loss(worker, partition);
+}
+
+/*
+ * Shows the stored positions to Kafka's tools, as offsets of the group.
+ */
+void
+partitions_commit_offsets(InboxWorker *worker)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
+									 Max(worker->npartitions, 1));
+	int			n = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->shown == partition->stored)
+			continue;
+		list[n] = partition->at;
+		list[n++].offset = partition->stored;
+		partition->shown = partition->stored;
+	}
+	if (n > 0)
+		consumer_commit(worker->consumer, list, n);
+	pfree(list);
+}
+
+/*
+ * How many messages are still to be read; -1 when that is not known yet.
+ */
+int64
+partitions_lag(InboxWorker *worker)
+{
+	int64		lag = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		ConsumerPartition *at = &worker->partitions[i]->at;
+		int64		end;
+
+		if (!consumer_known_end(worker->consumer, at->topic, at->partition, &end))
+			return -1;
+		lag += Max(end - at->offset, 0);
+	}
+	return lag;
+}

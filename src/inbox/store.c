@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  What a batch writes beside the handler's effects.
+ *
+ * Messages go into the current chunk of inbox.message as COPY would put them
+ * there: a batch at a time, without executor and routing.  A row that counts
+ * as processed needs no entry in any index.
+ *
+ * The position moves last, and only while the fence is ours: a worker that
+ * was replaced, and does not know it yet, finds nothing to move, and all it
+ * did is undone.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/store.h"
+
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "inbox/ring.h"
+
+/* Rows that are handed to the table at a time. */
+#define INSERT_ROWS 250
+
+#define MOVE_QUERY \
+	"UPDATE inbox.position p SET next_offset = m.next_offset," \
+	" received = p.received OPERATOR(pg_catalog.+) m.received," \
+	" processed = p.processed OPERATOR(pg_catalog.+) m.processed," \
+	" duplicates = p.duplicates OPERATOR(pg_catalog.+) m.duplicates," \
+	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
+	"  THEN p.rerun_until END," \
+	" updated_at = pg_catalog.clock_timestamp()" \
+	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
+	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
+	"  pg_catalog.unnest($7), pg_catalog.unnest($8))" \
+	"  m (topic, partition, fence, next_offset, received, processed, duplicates)" \
+	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
+	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
+	" AND p.fence OPERATOR(pg_catalog.=) m.fence"
+
+/* Runs a statement whose plan is made once in the life of the process. */
+static void
+execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+		Datum *args, const char *nulls)
+{
+	if (*plan == NULL)
+	{
+		*plan = SPI_prepare(query, nargs, types);
+		if (*plan == NULL || SPI_keepplan(*plan) != 0)
+			elog(ERROR, "could not prepare: %s", query);
+	}
+	if (SPI_execute_plan(*plan, args, nulls, false, 0) < 0)
+		elog(ERROR, "query failed: %s", query);
+}
+
+static Datum
+int8_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64),
+										   true, TYPALIGN_DOUBLE));
+}
+
+/*
+ * Moves the positions of partitions.  Raises a serialization failure when
+ * another worker has taken one of them over, or somebody has moved it.
+ */
+void
+store_move(InboxWorker *worker, const Move *moves, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[8] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum		args[8];
+	Datum	   *columns[7];
+
+	for (int c = 0; c < lengthof(columns); c++)
+		columns[c] = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		const Move *move = &moves[i];
+
+		columns[0][i] = CStringGetTextDatum(move->partition->at.topic);
+		columns[1][i] = Int32GetDatum(move->partition->at.partition);
+		columns[2][i] = Int64GetDatum(move->partition->fence);
+		columns[3][i] = Int64GetDatum(move->next_offset);
+		columns[4][i] = Int64GetDatum((int64) move->received);
+		columns[5][i] = Int64GetDatum((int64) move->processed);
+		columns[6][i] = Int64GetDatum((int64) move->duplicates);
+	}
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = PointerGetDatum(construct_array(columns[0], n, TEXTOID, -1, false,
+											  TYPALIGN_INT));
+	args[2] = PointerGetDatum(construct_array(columns[1], n, INT4OID,
+											  sizeof(int32), true, TYPALIGN_INT));
+	for (int c = 2; c < lengthof(columns); c++)
+		args[c + 1] = int8_array(columns[c], n);
+	execute(&plan, MOVE_QUERY, 8, types, args, NULL);
+	if (SPI_processed != n)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("position of subscription \"%s\" was changed by somebody else",
+						worker->subscription->name),
+				 errdetail("Another worker has taken over, or inbox.seek() was called.")));
+}
+
+/*
+ * Inserts messages into inbox.message.
+ */
+void
+store_messages(InboxMessage **messages, int n)
+{
+	int16		chunk = ring_current_chunk(RING_MESSAGE);
+	Relation	heap = ring_open_chunk(RING_MESSAGE, chunk, RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slots[INSERT_ROWS] = {NULL};
+
+	message_check_columns(RelationGetDescr(heap));
+	InitResultRelInfo(target, heap, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+	for (int done = 0; done < n; done += INSERT_ROWS)
+	{
+		int			rows = Min(n - done, INSERT_ROWS);
+
+		for (int i = 0; i < rows; i++)
+		{
+			InboxMessage *message = messages[done + i];
+
+			message_set(message, MESSAGE_CHUNK, Int16GetDatum(chunk));
+			if (slots[i] == NULL)
+				slots[i] = table_slot_create(heap, &estate->es_tupleTable);
+			ExecClearTuple(slots[i]);
+			memcpy(slots[i]->tts_values, message->values, sizeof(message->values));
+			memcpy(slots[i]->tts_isnull, message->nulls, sizeof(message->nulls));
+			ExecStoreVirtualTuple(slots[i]);
+		}
+		table_multi_insert(heap, slots, rows, GetCurrentCommandId(true), 0, NULL);
+		for (int i = 0; i < rows; i++)
+		{
+			bool		conflict = false;
+
+			compat_insert_index_tuples(target, slots[i], estate, &conflict);
+			ResetPerTupleExprContext(estate);
+		}
+	}
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	relation_close(heap, NoLock);
+	MemoryContextSwitchTo(old);
+	FreeExecutorState(estate);
+}
+
+/*
+ * Writes what became of a message that was tried again.
+ */
+void
+store_retried(InboxWorker *worker, InboxMessage *message)
+{
+	static SPIPlanPtr update_plan = NULL;
+	static SPIPlanPtr delete_plan = NULL;
+	static const MessageColumn columns[] = {
+		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
+		MESSAGE_ERROR_CONTEXT, MESSAGE_NEXT_ATTEMPT_AT, MESSAGE_PROCESSED_AT
+	};
+	Oid			types[9] = {TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID,
+	TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		args[9];
+	char		nulls[10] = "         ";
+	bool		processed = !message->nulls[MESSAGE_PROCESSED_AT];
+
+	args[0] = message->values[MESSAGE_SUBSCRIPTION];
+	args[1] = message->values[MESSAGE_EVENT_ID];
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		args[i + 2] = message->values[columns[i]];
+		nulls[i + 2] = message->nulls[columns[i]] ? 'n' : ' ';
+	}
+	if (processed && !worker->subscription->keeps)
+		execute(&delete_plan,
+				"DELETE FROM inbox.message WHERE subscription OPERATOR(pg_catalog.=) $1"
+				" AND status OPERATOR(pg_catalog.=) 'pending'"
+				" AND event_id OPERATOR(pg_catalog.=) $2", 2, types, args, NULL);
+	else
+		execute(&update_plan,
+				"UPDATE inbox.message SET status = $3, attempts = $4, error = $5,"
+				" error_sqlstate = $6, error_context = $7, next_attempt_at = $8,"
+				" processed_at = $9"
+				" WHERE subscription OPERATOR(pg_catalog.=) $1"
+				" AND status OPERATOR(pg_catalog.=) 'pending'"
+				" AND event_id OPERATOR(pg_catalog.=) $2", 9, types, args, nulls);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a message was changed while it was tried again")));
+}
+
+/*
+ * Stops the subscription at a message that failed for good.
+ */
+void
+store_stop(InboxWorker *worker, const char *event_id)
+{
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		args[2] = {CStringGetTextDatum(worker->subscription->name),
+	CStringGetTextDatum(event_id)};
+
+	if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2"
+							  " WHERE name OPERATOR(pg_catalog.=) $1"
+							  " AND stopped_by IS NULL",
+							  2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not stop a subscription");
+}
+
+/* Pause after so many attempts, in ms: doubles, to a minute. */
+static int64
+backoff_ms(const Subscription *subscription, int attempts)
+{
+	int64		pause = subscription->backoff_ms;
+
+	for (int i = 1; i < attempts && pause < 60000; i++)
+		pause *= 2;
+	return Min(pause, Max(subscription->backoff_ms, 60000));
+}
+
+/*
+ * Sets in a message that the handler failed, or may fail: one more attempt,
+ * why, and what comes next.
+ */
+void
+store_fail(InboxWorker *worker, InboxMessage *message,
+		   const HandlerFailure *failure)
+{
+	Subscription *subscription = worker->subscription;
+	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) + 1;
+	bool		final = attempts >= subscription->max_attempts;
+	TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   backoff_ms(subscription, attempts));
+
+	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(attempts));
+	message_set_text(message, MESSAGE_STATUS, final ? "failed" : "pending");
+	message_set_text(message, MESSAGE_ERROR, failure->message);
+	message_set_text(message, MESSAGE_ERROR_SQLSTATE,
+					 unpack_sql_state(failure->sqlstate));
+	message_set_text(message, MESSAGE_ERROR_CONTEXT, failure->context);
+	message_set(message, MESSAGE_NEXT_ATTEMPT_AT, TimestampTzGetDatum(next));
+	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = final;
+}

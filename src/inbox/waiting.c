@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * waiting.c
+ *	  What waits behind a message that is to be tried again.
+ *
+ * While a message waits for its next attempt, later ones of the same key are
+ * stored and wait as well.  The worker knows the keys that wait; the messages
+ * are in the table only.  What is in order is the subscription's choice: a
+ * key, a partition, or nothing; then each message is a key of its own, and so
+ * is one that has no key.
+ *
+ * A partition belongs to one worker, so nobody else adds to a key.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/waiting.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* With so many keys waiting, nothing new is fetched. */
+#define WAITING_LIMIT 100000
+
+/*
+ * Makes the empty set.
+ */
+void
+waiting_create(InboxWorker *worker)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(WaitingKey),
+		.entrysize = sizeof(Waiting),
+		.hcxt = TopMemoryContext,
+	};
+
+	worker->waiting = hash_create("outbox waiting messages", 256, &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Mixes bytes into a key. */
+static void
+mix(WaitingKey *key, const void *data, int len)
+{
+	key->a = hash_bytes_extended(data, len, key->a);
+	key->b = hash_bytes_extended(data, len, key->b);
+}
+
+/* What the message must stay in order with. */
+static WaitingKey
+key_of(const InboxWorker *worker, const InboxMessage *message)
+{
+	WaitingKey	key = {0, 1};
+	struct varlena *topic = (struct varlena *)
+	DatumGetPointer(message->values[MESSAGE_TOPIC]);
+	int32		partition = DatumGetInt32(message->values[MESSAGE_PARTITION]);
+	Ordering	ordering = worker->subscription->ordering;
+
+	mix(&key, VARDATA_ANY(topic), VARSIZE_ANY_EXHDR(topic));
+	mix(&key, &partition, sizeof(partition));
+	if (ordering == ORDERING_KEY && !message->nulls[MESSAGE_KEY])
+	{
+		struct varlena *bytes = PG_DETOAST_DATUM_PACKED(message->values[MESSAGE_KEY]);
+
+		mix(&key, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	}
+	else if (ordering != ORDERING_PARTITION)
+	{
+		int64		offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
+
+		mix(&key, &offset, sizeof(offset));
+		mix(&key, "no key", strlen("no key"));
+	}
+	return key;
+}
+
+/*
+ * What the message has to wait for, or NULL.
+ */
+Waiting *
+waiting_find(InboxWorker *worker, const InboxMessage *message)
+{
+	WaitingKey	key;
+
+	if (hash_get_num_entries(worker->waiting) == 0)
+		return NULL;
+	key = key_of(worker, message);
+	return hash_search(worker->waiting, &key, HASH_FIND, NULL);
+}
+
+/*
+ * Later messages have to wait for this one.  "tentative" as long as the
+ * transaction that says so has not committed.
+ */
+void
+waiting_add(InboxWorker *worker, Partition *partition,
+			const InboxMessage *message, bool tentative)
+{
+	WaitingKey	key = key_of(worker, message);
+	bool		found;
+	Waiting    *waiting = hash_search(worker->waiting, &key, HASH_ENTER, &found);
+
+	if (found)
+		return;
+	waiting->partition = partition;
+	waiting->first_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
+	waiting->due = message->nulls[MESSAGE_NEXT_ATTEMPT_AT] ? 0 :
+		DatumGetTimestampTz(message->values[MESSAGE_NEXT_ATTEMPT_AT]);
+	waiting->tentative = tentative;
+	waiting->suspect = retry_is_suspect(message);
+}
+
+/*
+ * A transaction has ended: keeps what it has added, or forgets it.
+ */
+void
+waiting_settle(InboxWorker *worker, bool committed)
+{
+	HASH_SEQ_STATUS scan;
+	Waiting    *waiting;
+
+	if (hash_get_num_entries(worker->waiting) == 0)
+		return;
+	hash_seq_init(&scan, worker->waiting);
+	while ((waiting = hash_seq_search(&scan)) != NULL)
+	{
+		if (!waiting->tentative)
+			continue;
+		if (committed)
+			waiting->tentative = false;
+		else
+			(void) hash_search(worker->waiting, &waiting->key, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * When the next message is to be tried; DT_NOEND when none waits.
+ */
+TimestampTz
+waiting_due(InboxWorker *worker)
+{
+	HASH_SEQ_STATUS scan;
+	Waiting    *waiting;
+	TimestampTz due = DT_NOEND;
+
+	if (hash_get_num_entries(worker->waiting) == 0)
+		return due;
+	hash_seq_init(&scan, worker->waiting);
+	while ((waiting = hash_seq_search(&scan)) != NULL)
+		due = Min(due, waiting->due);
+	return due;
+}
+
+/*
+ * Does so much wait that nothing more should be fetched?
+ */
+bool
+waiting_is_full(InboxWorker *worker)
+{
+	return hash_get_num_entries(worker->waiting) >= WAITING_LIMIT;
+}

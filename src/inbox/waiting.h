@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * waiting.h
+ *	  What waits behind a message that is to be tried again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_WAITING_H
+#define OUTBOX_INBOX_WAITING_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "inbox/message.h"
+#include "inbox/worker.h"
+
+/* A hash of what must stay in order. */
+typedef struct WaitingKey
+{
+	uint64		a;
+	uint64		b;
+} WaitingKey;
+
+/* Messages of one key (or partition), of which the first is tried next. */
+typedef struct Waiting
+{
+	WaitingKey	key;			/* hash key */
+	Partition  *partition;
+	int64		first_offset;	/* of the first message */
+	TimestampTz due;			/* when it is tried */
+	bool		tentative;		/* added by the transaction that is running */
+	bool		suspect;		/* a process died during its last attempt */
+} Waiting;
+
+extern void waiting_create(InboxWorker *worker);
+extern Waiting *waiting_find(InboxWorker *worker, const InboxMessage *message);
+extern void waiting_add(InboxWorker *worker, Partition *partition,
+						const InboxMessage *message, bool tentative);
+extern void waiting_settle(InboxWorker *worker, bool committed);
+extern TimestampTz waiting_due(InboxWorker *worker);
+extern bool waiting_is_full(InboxWorker *worker);
+
+/* retry.c */
+extern void retry_load(InboxWorker *worker);
+extern void retry_run(InboxWorker *worker);
+extern void retry_run_charged(InboxWorker *worker, InboxMessage *message);
+extern bool retry_is_suspect(const InboxMessage *message);
+extern void retry_charge(InboxWorker *worker, InboxMessage *message);
+
+#endif							/* OUTBOX_INBOX_WAITING_H */

@@ -1,0 +1,416 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The consumer: a background worker that takes a subscription's messages
+ *	  from Kafka into the database.
+ *
+ * Its life:
+ *
+ *	 attach		to its entry in shared memory, before it connects
+ *	 load		the subscription and the Kafka settings
+ *	 find		the partitions that are its, and take their positions over
+ *	 consume	batch by batch, and try again what failed
+ *
+ * Whatever changes its footing (the subscription, the Kafka settings, a
+ * command that wants the database empty) ends the process; the launcher
+ * starts the next one if it is wanted.  An error ends it as well.  So there is
+ * one way to begin, and it is used all the time.
+ *
+ * A process without a subscription's name is a scout: it lists the
+ * subscriptions for the launcher, removes what is old, and ends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/worker.h"
+#include "inbox/waiting.h"
+
+#define BATCH_BYTES (4 * 1024 * 1024)
+#define SHOW_INTERVAL_MS 500
+#define COMMIT_INTERVAL_MS 1000
+#define PROBE_MS 2000			/* while Kafka is away */
+
+/*
+ * Publishes the status, unless it was just published.
+ */
+static void
+show(InboxWorker *worker, bool at_once)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!at_once &&
+		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
+		return;
+	worker->shown_at = now;
+	worker->status.lag = worker->consumer ? partitions_lag(worker) : -1;
+	worker->status.read_until = 0;
+	for (int i = 0; i < worker->npartitions; i++)
+		worker->status.read_until = Max(worker->status.read_until,
+										worker->partitions[i]->read_until);
+	consumers_show(worker->entry, &worker->status);
+}
+
+/*
+ * Ends the process on purpose; the launcher starts the next one at once, if
+ * one is wanted.
+ */
+void
+worker_restart(InboxWorker *worker)
+{
+	consumers_progress(worker->entry);
+	proc_exit(0);
+}
+
+/*
+ * Does what must be done whenever the latch was set.  May end the process.
+ */
+void
+worker_check(InboxWorker *worker)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	worker_handle_reload();
+	if (consumers_must_leave(worker->entry) ||
+		(worker->subscription &&
+		 worker->entry->generation != worker->subscription->generation))
+		worker_restart(worker);
+}
+
+/*
+ * Something is in the way: shows the state and why, and logs it when it
+ * begins.
+ */
+void
+worker_problem(InboxWorker *worker, ConsumerState state, const char *message)
+{
+	bool		is_new = worker->status.state != state ||
+	strcmp(worker->status.error, message) != 0;
+
+	worker->status.state = state;
+	worker->status.error_at = GetCurrentTimestamp();
+	if (message != worker->status.error)
+		strlcpy(worker->status.error, message, CONSUMER_MESSAGE_LEN);
+	show(worker, true);
+	if (is_new)
+		ereport(LOG,
+				(errmsg("consumer of subscription \"%s\" waits: %s",
+						worker->entry->name, message)));
+}
+
+/* Is Kafka's part of one of the partitions gone? */
+static bool
+has_losses(InboxWorker *worker)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+		if (worker->partitions[i]->lost)
+			return true;
+	return false;
+}
+
+/* Nothing is in the way (any more). */
+static void
+all_is_well(InboxWorker *worker)
+{
+	ConsumerState state = has_losses(worker) ? CONSUMER_DATA_LOST : CONSUMER_RUNNING;
+
+	if (worker->status.state == state)
+		return;
+	worker->status.state = state;
+	show(worker, true);
+	consumers_progress(worker->entry);
+}
+
+/* Waits for the latch, Kafka, or the time-out in ms; -1 for none. */
+static void
+wait_for_work(InboxWorker *worker, long timeout_ms)
+{
+	WaitEvent	event;
+
+	if (worker->wait_set == NULL)
+	{
+		worker->wait_set = compat_create_wait_event_set(3);
+		AddWaitEventToSet(worker->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+						  MyLatch, NULL);
+		AddWaitEventToSet(worker->wait_set, WL_EXIT_ON_PM_DEATH,
+						  PGINVALID_SOCKET, NULL, NULL);
+		if (worker->consumer)
+			AddWaitEventToSet(worker->wait_set, WL_SOCKET_READABLE,
+							  consumer_event_fd(worker->consumer), NULL, NULL);
+	}
+	(void) WaitEventSetWait(worker->wait_set, timeout_ms, &event, 1,
+							PG_WAIT_EXTENSION);
+	worker_check(worker);
+}
+
+/*
+ * Lists the subscriptions for the launcher.  Once more, if somebody asked
+ * again meanwhile.
+ */
+static void
+scout(ConsumerEntry *entry)
+{
+	int64		generation;
+
+	do
+	{
+		generation = entry->generation;
+		(void) load_publish_list();
+	} while (!consumers_finish_scout(entry, generation));
+	proc_exit(0);
+}
+
+/* Waits until the Kafka settings change, since these do not do. */
+static void
+wait_for_settings(InboxWorker *worker, const char *reason)
+{
+	worker_problem(worker, CONSUMER_STOPPED, reason);
+	while (worker->configuration == consumers_configuration())
+		wait_for_work(worker, -1);
+	worker_restart(worker);
+}
+
+/* Reads the Kafka settings and opens the consumer. */
+static void
+open_kafka(InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+	char		error[CONSUMER_ERROR_LEN];
+	MemoryContext old;
+
+	worker->configuration = consumers_configuration();
+	StartTransactionCommand();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	worker->config = kafka_config_load(subscription->server);
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	if (worker->config == NULL)
+		wait_for_settings(worker, psprintf("no Kafka settings: there is no server \"%s\" of foreign-data wrapper %s",
+										   subscription->server, KAFKA_WRAPPER_NAME));
+	worker->consumer = consumer_open(worker->config, subscription->group,
+									 subscription->kafka_isolation, error);
+	if (worker->consumer == NULL)
+		wait_for_settings(worker, error);
+}
+
+/* Starts over when our Kafka settings are among those that changed. */
+static void
+check_configuration(InboxWorker *worker)
+{
+	KafkaConfig *config;
+	bool		same;
+
+	if (worker->configuration == consumers_configuration())
+		return;
+	worker->configuration = consumers_configuration();
+	StartTransactionCommand();
+	config = kafka_config_load(worker->subscription->server);
+	same = config != NULL && kafka_config_equal(config, worker->config);
+	CommitTransactionCommand();
+	if (!same)
+		worker_restart(worker);
+}
+
+/* Looks for partitions when it is time. */
+static void
+refresh(InboxWorker *worker)
+{
+	int			before = worker->npartitions;
+
+	if (worker->refresh_at > GetCurrentTimestamp())
+		return;
+	worker->reachable = partitions_refresh(worker);
+	if (worker->npartitions > before)
+		retry_load(worker);
+	if (worker->reachable)
+		all_is_well(worker);
+}
+
+/* Looks at the errors that Kafka's client has reported. */
+static void
+check_errors(InboxWorker *worker)
+{
+	const ConsumerStats *stats = consumer_stats(worker->consumer);
+
+	partitions_take_losses(worker);
+	if (stats->nerrors == worker->errors_seen)
+		return;
+	worker->errors_seen = stats->nerrors;
+	worker->reachable = false;
+	worker_problem(worker, CONSUMER_WAITING_KAFKA, stats->error);
+	worker->refresh_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 PROBE_MS);
+}
+
+/* Fetches and processes what has come; returns whether there may be more. */
+static bool
+consume(InboxWorker *worker)
+{
+	bool		more;
+
+	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
+									  worker->subscription->batch_size,
+									  BATCH_BYTES, &more);
+	check_errors(worker);
+	if (worker->nrecords == 0)
+		return more;
+	if (!worker->reachable)
+	{
+		worker->reachable = true;
+		all_is_well(worker);
+	}
+	batch_process(worker);
+	consumer_release(worker->records, worker->nrecords);
+	worker->nrecords = 0;
+	return more;
+}
+
+/*
+ * Shows offsets to Kafka's tools, now and then.  Returns whether all are.
+ */
+static bool
+commit_offsets(InboxWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		all = true;
+
+	for (int i = 0; i < worker->npartitions && all; i++)
+		all = worker->partitions[i]->shown == worker->partitions[i]->stored;
+	if (all || !TimestampDifferenceExceeds(worker->committed_at, now,
+										   COMMIT_INTERVAL_MS))
+		return all;
+	partitions_commit_offsets(worker);
+	worker->committed_at = now;
+	return true;
+}
+
+/* How long to wait for Kafka when nothing is to be done, in ms. */
+static long
+idle_time(InboxWorker *worker, bool offsets_shown)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = Min(worker->refresh_at, waiting_due(worker));
+
+	if (!offsets_shown)
+		until = Min(until, TimestampTzPlusMilliseconds(worker->committed_at,
+													   COMMIT_INTERVAL_MS + 1));
+	return Max(TimestampDifferenceMilliseconds(now, until), 0) + 1;
+}
+
+/* Consumes until something ends the process. */
+static void
+run(InboxWorker *worker)
+{
+	for (;;)
+	{
+		bool		more = false;
+		bool		shown;
+
+		refresh(worker);
+		if (!waiting_is_full(worker))
+			more = consume(worker);
+		if (waiting_due(worker) <= GetCurrentTimestamp())
+		{
+			retry_run(worker);
+			more = more || waiting_due(worker) <= GetCurrentTimestamp();
+		}
+		check_configuration(worker);
+		shown = commit_offsets(worker);
+		if (more)
+		{
+			show(worker, false);
+			worker_check(worker);
+		}
+		else
+		{
+			show(worker, true);
+			wait_for_work(worker, idle_time(worker, shown));
+		}
+	}
+}
+
+static InboxWorker *the_worker = NULL;
+
+/* Gives back what librdkafka holds before the process ends. */
+static void
+worker_exit(int code, Datum arg)
+{
+	InboxWorker *worker = the_worker;
+
+	if (worker->consumer == NULL)
+		return;
+	consumer_release(worker->records, worker->nrecords);
+	worker->nrecords = 0;
+	consumer_close(worker->consumer);
+	worker->consumer = NULL;
+}
+
+/* Waits until there is a subscription to serve. */
+static void
+wait_for_subscription(InboxWorker *worker)
+{
+	worker->subscription = load_subscription(worker->entry->name);
+	while (worker->subscription == NULL)
+		wait_for_work(worker, -1);
+	worker->records = MemoryContextAllocZero(TopMemoryContext,
+											 sizeof(ConsumerRecord) *
+											 worker->subscription->batch_size);
+}
+
+static InboxWorker *
+worker_create(ConsumerEntry *entry)
+{
+	InboxWorker *worker = MemoryContextAllocZero(TopMemoryContext,
+												 sizeof(InboxWorker));
+
+	worker->entry = entry;
+	consumers_load(entry, &worker->status);
+	worker->status.state = CONSUMER_STARTING;
+	worker->status.started_at = GetCurrentTimestamp();
+	worker->status.lag = -1;
+	worker->status.partitions = 0;
+	worker->careful = entry->running;
+	entry->running = 0;
+	consumers_show(entry, &worker->status);
+	return worker;
+}
+
+/*
+ * Entry point of a consumer process; the argument is the number of its entry.
+ */
+void
+outbox_consumer_main(Datum arg)
+{
+	ConsumerEntry *entry;
+
+	worker_setup_signals();
+	entry = consumers_attach(DatumGetInt32(arg));
+	if (entry == NULL)
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(entry->database, InvalidOid, 0);
+	MemoryContextSwitchTo(TopMemoryContext);
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox consumer");
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	if (entry->worker == SCOUT_WORKER)
+		scout(entry);
+
+	the_worker = worker_create(entry);
+	before_shmem_exit(worker_exit, (Datum) 0);
+	waiting_create(the_worker);
+	wait_for_subscription(the_worker);
+	open_kafka(the_worker);
+	run(the_worker);
+}

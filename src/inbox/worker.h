@@ -1,0 +1,117 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  What the parts of a consumer process share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_WORKER_H
+#define OUTBOX_INBOX_WORKER_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+#include "utils/hsearch.h"
+
+#include "base/consumers.h"
+#include "kafka/consumer.h"
+
+typedef enum Ordering
+{
+	ORDERING_KEY,
+	ORDERING_PARTITION,
+	ORDERING_NONE
+} Ordering;
+
+/* A row of inbox.subscription, as far as a worker needs it. */
+typedef struct Subscription
+{
+	char	   *name;
+	char	  **topics;
+	int			ntopics;
+	char	   *handler;
+	Oid			role;
+	char	   *role_name;
+	char	   *search_path;
+	char	   *server;
+	char	   *group;
+	const char *kafka_isolation;
+	int			xact_isolation; /* XACT_READ_COMMITTED ... */
+	int64		start_ms;		/* CONSUMER_EARLIEST, or a Unix time */
+	int			max_attempts;
+	int64		backoff_ms;
+	Ordering	ordering;
+	bool		stops;			/* at a message that failed for good */
+	int			batch_size;
+	int			workers;
+	char	  **event_types;	/* NULL for all */
+	int			nevent_types;
+	bool		keeps;			/* are processed messages stored? */
+	int64		timeout_ms;		/* of a call of the handler */
+	int64		generation;
+} Subscription;
+
+/* A partition that this worker reads. */
+typedef struct Partition
+{
+	ConsumerPartition at;		/* next offset */
+	int64		fence;			/* of the position row, while it is ours */
+	int64		rerun_until;	/* messages before it are processed again */
+	int64		stored;			/* next offset, as committed */
+	int64		shown;			/* next offset, as Kafka's group has it */
+	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
+	bool		lost;			/* Kafka does not have the next offset */
+} Partition;
+
+typedef struct InboxWorker
+{
+	ConsumerEntry *entry;
+	ConsumerStatus status;		/* published by worker_show() */
+	Subscription *subscription;
+	KafkaConfig *config;
+	uint64		configuration;	/* shared counter when config was read */
+	Consumer   *consumer;
+	WaitEventSet *wait_set;		/* latch, postmaster, consumer */
+
+	Partition **partitions;
+	int			npartitions;
+	TimestampTz refresh_at;		/* when to ask for topics and partitions */
+	bool		reachable;		/* a broker has answered, and no error since */
+	uint64		errors_seen;
+	uint64		lost_seen;
+
+	/* What was fetched and not given back */
+	ConsumerRecord *records;
+	int			nrecords;
+
+	/* Messages that wait to be tried again; see retry.c */
+	HTAB	   *waiting;
+	int			careful;		/* messages still to be run one by one */
+
+	TimestampTz shown_at;
+	TimestampTz committed_at;	/* offsets, to Kafka */
+} InboxWorker;
+
+/* load.c */
+extern bool load_publish_list(void);
+extern Subscription *load_subscription(const char *name);
+
+/* worker.c */
+extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
+extern void worker_check(InboxWorker *worker);
+extern void worker_restart(InboxWorker *worker) pg_attribute_noreturn();
+extern void worker_problem(InboxWorker *worker, ConsumerState state,
+						   const char *message);
+
+/* partitions.c */
+extern bool partitions_refresh(InboxWorker *worker);
+extern Partition *partitions_find(InboxWorker *worker, const char *topic,
+								  int partition);
+extern void partitions_take_losses(InboxWorker *worker);
+extern void partitions_commit_offsets(InboxWorker *worker);
+extern int64 partitions_lag(InboxWorker *worker);
+
+/* batch.c */
+extern void batch_process(InboxWorker *worker);
+
+#endif							/* OUTBOX_INBOX_WORKER_H */

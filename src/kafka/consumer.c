@@ -1,0 +1,614 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer.c
+ *	  A Kafka consumer that fits PostgreSQL's process model.
+ *
+ * It joins no group.  The owner says which partitions it shall read, from
+ * offsets that he keeps himself, so nothing ever rebalances.  The group's
+ * name serves only to show the owner's offsets to Kafka's tools.
+ *
+ * As with the producer, librdkafka's threads do the network, only the event
+ * interface is used, and new events make a pipe readable.  A record is handed
+ * out together with the event that holds it, and nothing is copied: the owner
+ * gives it back when its transaction is over.
+ *
+ * The library fetches ahead.  How far is bounded by bytes, because a backlog
+ * may be of any size and a worker should stay small.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "kafka/consumer.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "commands/defrem.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/destroy.h"
+#include "kafka/handle.h"
+#include "kafka/properties.h"
+
+struct Consumer
+{
+	MemoryContext context;		/* of this and all it allocates */
+	MemoryContextCallback release;	/* gives back what is not memory */
+	rd_kafka_t *handle;
+	rd_kafka_queue_t *queue;	/* of all events */
+	int			wake_read;		/* readable when there are events; -1 when not
+								 * open */
+	int			wake_write;
+	ConsumerStats stats;
+	char		error[CONSUMER_ERROR_LEN];	/* of the last call that failed */
+};
+
+typedef struct ConsumerSetting
+{
+	const char *name;
+	const char *value;
+} ConsumerSetting;
+
+/*
+ * What we set unless the administrator does.  The bounds on fetching keep a
+ * worker below 100 MB whatever the backlog.  When the library has fetched as
+ * much as it may, it looks again after fetch.error.backoff.ms.
+ */
+static const ConsumerSetting defaults[] = {
+	{"client.id", "outbox"},
+	{"queued.max.messages.kbytes", "16384"},
+	{"queued.min.messages", "20000"},
+	{"fetch.max.bytes", "4194304"},
+	{"fetch.error.backoff.ms", "50"},
+	{"reconnect.backoff.max.ms", "1000"},
+	{"socket.connection.setup.timeout.ms", "10000"},
+	{"socket.timeout.ms", "30000"},
+	{"socket.keepalive.enable", "true"},
+	{"socket.nagle.disable", "true"},
+};
+
+/*
+ * What nobody may change.  The position lives in PostgreSQL, and an offset
+ * that is no longer there must be heard of.
+ */
+static const ConsumerSetting promises[] = {
+	{"enable.auto.commit", "false"},
+	{"enable.auto.offset.store", "false"},
+	{"enable.partition.eof", "false"},
+	{"auto.offset.reset", "error"},
+	{"allow.auto.create.topics", "false"},
+	{"statistics.interval.ms", "0"},
+	{"log.queue", "true"},
+};
+
+static void consumer_free(void *arg);
+
+/*
+ * Sets a property.  Returns false, with the reason in error but no secret,
+ * when the library refuses it.
+ */
+static bool
+set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
+			 char *error)
+{
+	if (rd_kafka_conf_set(conf, name, value, error, CONSUMER_ERROR_LEN) ==
+		RD_KAFKA_CONF_OK)
+		return true;
+	if (property_is_secret(name))
+		snprintf(error, CONSUMER_ERROR_LEN, "invalid value for option \"%s\"",
+				 name);
+	return false;
+}
+
+/*
+ * Makes the library's configuration; NULL and an error when it is refused.
+ * Properties that are for producers only do no harm.
+ */
+static rd_kafka_conf_t *
+make_conf(const KafkaConfig *config, const char *group, const char *isolation,
+		  char *error)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	bool		ok = true;
+	ListCell   *lc;
+
+	for (int i = 0; i < lengthof(defaults); i++)
+		(void) rd_kafka_conf_set(conf, defaults[i].name, defaults[i].value,
+								 NULL, 0);
+	foreach(lc, config->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		ok = ok && set_property(conf, option->defname, strVal(option->arg), error);
+	}
+	for (int i = 0; i < lengthof(promises); i++)
+		ok = ok && set_property(conf, promises[i].name, promises[i].value, error);
+	ok = ok && set_property(conf, "group.id", group, error);
+	ok = ok && set_property(conf, "isolation.level", isolation, error);
+	if (!ok)
+	{
+		rd_kafka_conf_destroy(conf);
+		return NULL;
+	}
+	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_ERROR |
+							 RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_OFFSET_COMMIT);
+	return conf;
+}
+
+/* Opens the pipe that librdkafka writes to when there are events. */
+static bool
+open_pipe(Consumer *consumer, char *error)
+{
+	int			fds[2];
+
+	if (pipe(fds) != 0)
+	{
+		snprintf(error, CONSUMER_ERROR_LEN, "could not create a pipe: %s",
+				 strerror(errno));
+		return false;
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		ReserveExternalFD();
+		(void) fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		(void) fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+	}
+	consumer->wake_read = fds[0];
+	consumer->wake_write = fds[1];
+	return true;
+}
+
+/*
+ * Makes the owner call consumer_fetch(): librdkafka wakes him only when an
+ * event comes into an empty queue.
+ */
+static void
+wake_owner(Consumer *consumer)
+{
+	ssize_t		written pg_attribute_unused();
+
+	written = write(consumer->wake_write, "1", 1);
+}
+
+/*
+ * Creates the handle, with all signals blocked since its threads inherit our
+ * mask, and one queue of all events.
+ */
+static bool
+open_handle(Consumer *consumer, rd_kafka_conf_t *conf, char *error)
+{
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	consumer->handle = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error,
+									CONSUMER_ERROR_LEN);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (consumer->handle == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		return false;
+	}
+	rd_kafka_poll_set_consumer(consumer->handle);
+	consumer->queue = rd_kafka_queue_get_consumer(consumer->handle);
+	rd_kafka_set_log_queue(consumer->handle, consumer->queue);
+	rd_kafka_queue_io_event_enable(consumer->queue, consumer->wake_write,
+								   "1", 1);
+	wake_owner(consumer);
+	return true;
+}
+
+/*
+ * Opens a consumer; does not wait for a broker.  isolation is
+ * "read_committed" or "read_uncommitted".  Returns NULL, with the reason in
+ * error (CONSUMER_ERROR_LEN bytes), when the library refuses the
+ * configuration.  The consumer lives until consumer_close().  May raise an
+ * error for want of memory, and then leaves nothing behind.
+ */
+Consumer *
+consumer_open(const KafkaConfig *config, const char *group,
+			  const char *isolation, char *error)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox consumer",
+												  ALLOCSET_DEFAULT_SIZES);
+	Consumer   *consumer = MemoryContextAllocZero(context, sizeof(Consumer));
+	rd_kafka_conf_t *conf;
+
+	consumer->context = context;
+	consumer->wake_read = consumer->wake_write = -1;
+	consumer->release.func = consumer_free;
+	consumer->release.arg = consumer;
+	MemoryContextRegisterResetCallback(context, &consumer->release);
+	conf = make_conf(config, group, isolation, error);
+	if (conf == NULL || !open_pipe(consumer, error) ||
+		!open_handle(consumer, conf, error))
+	{
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	/* Complete; from now on only consumer_close() ends it. */
+	MemoryContextSetParent(context, TopMemoryContext);
+	return consumer;
+}
+
+/*
+ * Gives back what is not memory; runs when the consumer's memory context is
+ * about to go.
+ */
+static void
+consumer_free(void *arg)
+{
+	Consumer   *consumer = arg;
+	int		   *fds[] = {&consumer->wake_read, &consumer->wake_write};
+
+	if (consumer->handle)
+	{
+		rd_kafka_event_t *event;
+
+		rd_kafka_queue_io_event_enable(consumer->queue, -1, NULL, 0);
+		while ((event = rd_kafka_queue_poll(consumer->queue, 0)) != NULL)
+			rd_kafka_event_destroy(event);
+		rd_kafka_queue_destroy(consumer->queue);
+		destroy_handle(consumer->handle);
+	}
+	for (int i = 0; i < lengthof(fds); i++)
+	{
+		if (*fds[i] < 0)
+			continue;
+		close(*fds[i]);
+		ReleaseExternalFD();
+		*fds[i] = -1;
+	}
+}
+
+/*
+ * Closes a consumer, of which no record is held any more.  Takes no longer
+ * than a moment, whatever state the network is in.
+ */
+void
+consumer_close(Consumer *consumer)
+{
+	MemoryContextDelete(consumer->context);
+}
+
+/*
+ * A file descriptor that becomes readable when consumer_fetch() has work.
+ */
+int
+consumer_event_fd(const Consumer *consumer)
+{
+	return consumer->wake_read;
+}
+
+/*
+ * What went wrong in the last call that failed.
+ */
+const char *
+consumer_error(const Consumer *consumer)
+{
+	return consumer->error;
+}
+
+/*
+ * The errors that came as events.
+ */
+const ConsumerStats *
+consumer_stats(const Consumer *consumer)
+{
+	return &consumer->stats;
+}
+
+/* Keeps the text of an error for consumer_error(); returns whether it is one. */
+static bool
+failed(Consumer *consumer, rd_kafka_resp_err_t err)
+{
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	strlcpy(consumer->error, rd_kafka_err2str(err), sizeof(consumer->error));
+	return true;
+}
+
+/* Makes the library's list out of ours. */
+static rd_kafka_topic_partition_list_t *
+make_list(const ConsumerPartition *partitions, int n)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(list, partitions[i].topic,
+										  partitions[i].partition)->offset =
+			partitions[i].offset;
+	return list;
+}
+
+/* Tells the handler of the topics in an answer that can be read from. */
+static void
+report_topics(const struct rd_kafka_metadata *metadata,
+			  ConsumerTopicHandler handler, void *arg)
+{
+	for (int i = 0; i < metadata->topic_cnt; i++)
+		if (metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR)
+			handler(arg, metadata->topics[i].topic,
+					metadata->topics[i].partition_cnt);
+}
+
+/*
+ * Asks a broker for a topic and tells the handler, which must not raise an
+ * error, how many partitions it has.  Returns false when the topic cannot be
+ * read or no broker answers within timeout_ms; consumer_error() tells why.
+ */
+bool
+consumer_list_topic(Consumer *consumer, const char *name,
+					ConsumerTopicHandler handler, void *arg, int timeout_ms)
+{
+	rd_kafka_topic_t *topic = rd_kafka_topic_new(consumer->handle, name, NULL);
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_resp_err_t err;
+
+	if (topic == NULL)
+		return !failed(consumer, rd_kafka_last_error());
+	err = rd_kafka_metadata(consumer->handle, 0, topic, &metadata, timeout_ms);
+	rd_kafka_topic_destroy(topic);
+	if (failed(consumer, err))
+		return false;
+	report_topics(metadata, handler, arg);
+	err = metadata->topic_cnt == 1 ? metadata->topics[0].err :
+		RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+	rd_kafka_metadata_destroy(metadata);
+	return !failed(consumer, err);
+}
+
+/*
+ * The same for all topics that we may see.
+ */
+bool
+consumer_list_all_topics(Consumer *consumer, ConsumerTopicHandler handler,
+						 void *arg, int timeout_ms)
+{
+	const struct rd_kafka_metadata *metadata;
+
+	if (failed(consumer, rd_kafka_metadata(consumer->handle, 1, NULL, &metadata,
+										   timeout_ms)))
+		return false;
+	report_topics(metadata, handler, arg);
+	rd_kafka_metadata_destroy(metadata);
+	return true;
+}
+
+/*
+ * The first and the end offset of a partition, as a broker says.
+ */
+bool
+consumer_bounds(Consumer *consumer, const char *topic, int partition,
+				int64 *low, int64 *high, int timeout_ms)
+{
+	return !failed(consumer, rd_kafka_query_watermark_offsets(consumer->handle,
+															  topic, partition,
+															  low, high,
+															  timeout_ms));
+}
+
+/*
+ * Where a partition starts: start is CONSUMER_EARLIEST, CONSUMER_LATEST, or a
+ * Unix time in ms, which stands for the first message from then on, or the
+ * end when there is none.
+ */
+bool
+consumer_find_offset(Consumer *consumer, const char *topic, int partition,
+					 int64 start, int64 *offset, int timeout_ms)
+{
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_resp_err_t err;
+	int64		low;
+	int64		high;
+
+	if (!consumer_bounds(consumer, topic, partition, &low, &high, timeout_ms))
+		return false;
+	*offset = start == CONSUMER_EARLIEST ? low : high;
+	if (start < 0)
+		return true;
+
+	list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_list_add(list, topic, partition)->offset = start;
+	err = rd_kafka_offsets_for_times(consumer->handle, list, timeout_ms);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		err = list->elems[0].err;
+	if (list->elems[0].offset >= 0)
+		*offset = list->elems[0].offset;
+	rd_kafka_topic_partition_list_destroy(list);
+	return !failed(consumer, err);
+}
+
+/*
+ * The end of a partition as it was when the last messages came; false when
+ * that is not known.  Asks nobody.
+ */
+bool
+consumer_known_end(Consumer *consumer, const char *topic, int partition,
+				   int64 *end)
+{
+	int64		low;
+
+	return rd_kafka_get_watermark_offsets(consumer->handle, topic, partition,
+										  &low, end) ==
+		RD_KAFKA_RESP_ERR_NO_ERROR && *end >= 0;
+}
+
+/*
+ * Reads these partitions from now on, and no others; none pauses.  What was
+ * fetched before may still come.
+ */
+bool
+consumer_assign(Consumer *consumer, const ConsumerPartition *partitions, int n)
+{
+	rd_kafka_topic_partition_list_t *list = make_list(partitions, n);
+	rd_kafka_resp_err_t err = rd_kafka_assign(consumer->handle, list);
+
+	rd_kafka_topic_partition_list_destroy(list);
+	return !failed(consumer, err);
+}
+
+/* Does the error say that the offset we asked for does not exist? */
+static bool
+is_lost_offset(rd_kafka_resp_err_t err)
+{
+	return err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
+		err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+}
+
+/* Keeps an error event. */
+static void
+take_error(Consumer *consumer, rd_kafka_event_t *event)
+{
+	ConsumerStats *stats = &consumer->stats;
+	rd_kafka_resp_err_t err = rd_kafka_event_error(event);
+	rd_kafka_topic_partition_t *partition = rd_kafka_event_topic_partition(event);
+
+	if (is_lost_offset(err) && partition)
+	{
+		strlcpy(stats->lost.topic, partition->topic, CONSUMER_TOPIC_LEN);
+		stats->lost.partition = partition->partition;
+		stats->lost.offset = partition->offset;
+		stats->nlost++;
+	}
+	else if (events_error_text(event, stats->error, stats->error[0] != '\0'))
+		stats->nerrors++;
+	if (partition)
+		rd_kafka_topic_partition_destroy(partition);
+}
+
+/*
+ * Makes a record of a message.  Returns false when it is no message but an
+ * error in its place.
+ */
+static bool
+take_message(rd_kafka_event_t *event, ConsumerRecord *record)
+{
+	const rd_kafka_message_t *message = rd_kafka_event_message_next(event);
+	rd_kafka_timestamp_type_t type;
+
+	if (message == NULL || message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	record->event = event;
+	record->message = message;
+	record->topic = rd_kafka_topic_name(message->rkt);
+	record->partition = message->partition;
+	record->offset = message->offset;
+	record->timestamp_ms = rd_kafka_message_timestamp(message, &type);
+	record->key.data = message->key;
+	record->key.len = message->key ? (int) message->key_len : 0;
+	record->value.data = message->payload;
+	record->value.len = message->payload ? (int) message->len : 0;
+	return true;
+}
+
+/*
+ * Takes messages that have come: up to max, and no more once they hold
+ * max_bytes.  Keeps errors and log messages.  Does not wait.  Returns their
+ * number, and in *more whether there may be more, of which the file descriptor
+ * does not tell.  The caller owns the records and must give them back.
+ */
+int
+consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
+			   Size max_bytes, bool *more)
+{
+	char		buffer[64];
+	Size		bytes = 0;
+	int			n = 0;
+
+	*more = true;
+
+	/* First the pipe, then the queue: the other order can lose a wake-up. */
+	while (read(consumer->wake_read, buffer, sizeof(buffer)) == sizeof(buffer))
+		;
+	while (n < max && bytes < max_bytes)
+	{
+		rd_kafka_event_t *event = rd_kafka_queue_poll(consumer->queue, 0);
+
+		if (event == NULL)
+		{
+			*more = false;
+			break;
+		}
+		switch (rd_kafka_event_type(event))
+		{
+			case RD_KAFKA_EVENT_FETCH:
+				if (take_message(event, &records[n]))
+				{
+					bytes += records[n].key.len + records[n].value.len;
+					n++;
+					continue;
+				}
+				break;
+			case RD_KAFKA_EVENT_ERROR:
+				take_error(consumer, event);
+				break;
+			case RD_KAFKA_EVENT_LOG:
+				events_log(event);
+				break;
+			default:
+				break;
+		}
+		rd_kafka_event_destroy(event);
+	}
+	return n;
+}
+
+/*
+ * The headers of a record, in order; NULL for a value that is null.  Returns
+ * how many there are, of which at most max are stored.
+ */
+int
+consumer_headers(const ConsumerRecord *record, ConsumerHeader *headers, int max)
+{
+	rd_kafka_headers_t *all;
+	const void *value;
+	size_t		size;
+	int			n = 0;
+
+	if (rd_kafka_message_headers(record->message, &all) !=
+		RD_KAFKA_RESP_ERR_NO_ERROR)
+		return 0;
+	while (n < max &&
+		   rd_kafka_header_get_all(all, n, &headers[n].name, &value,
+								   &size) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		headers[n].value.data = value;
+		headers[n].value.len = (int) size;
+		n++;
+	}
+	return n < max ? n : (int) rd_kafka_header_cnt(all);
+}
+
+/*
+ * Gives records back.
+ */
+void
+consumer_release(ConsumerRecord *records, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		rd_kafka_event_destroy(records[i].event);
+		records[i].event = NULL;
+	}
+}
+
+/*
+ * Shows offsets to Kafka's tools, as those of the group.  Does not wait, and
+ * nobody hears whether it worked.
+ */
+void
+consumer_commit(Consumer *consumer, const ConsumerPartition *partitions, int n)
+{
+	rd_kafka_topic_partition_list_t *list = make_list(partitions, n);
+
+	(void) rd_kafka_commit(consumer->handle, list, 1);
+	rd_kafka_topic_partition_list_destroy(list);
+}

@@ -1,0 +1,99 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer.h
+ *	  A Kafka consumer that fits PostgreSQL's process model.
+ *
+ * It joins no group: the owner assigns partitions, from offsets that he
+ * keeps himself.  No librdkafka type leaks from here, no librdkafka callback
+ * runs PostgreSQL code, and nothing here throws unless a comment says so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_KAFKA_CONSUMER_H
+#define OUTBOX_KAFKA_CONSUMER_H
+
+#include "postgres.h"
+
+#include "kafka/config.h"
+#include "kafka/producer.h"
+#include "publish/event.h"
+
+typedef struct Consumer Consumer;
+
+#define CONSUMER_ERROR_LEN PRODUCER_ERROR_LEN
+#define CONSUMER_TOPIC_LEN 250	/* Kafka's limit, and a zero */
+
+/* Where to start, as the arguments of consumer_find_offset() */
+#define CONSUMER_EARLIEST INT64CONST(-2)
+#define CONSUMER_LATEST INT64CONST(-1)
+
+/* A partition, and the offset of the next message that is wanted from it. */
+typedef struct ConsumerPartition
+{
+	char		topic[CONSUMER_TOPIC_LEN];
+	int			partition;
+	int64		offset;
+} ConsumerPartition;
+
+/* One Kafka record; its parts live until consumer_release(). */
+typedef struct ConsumerRecord
+{
+	void	   *event;			/* librdkafka's, which holds it all */
+	const void *message;		/* likewise */
+	const char *topic;
+	int			partition;
+	int64		offset;
+	int64		timestamp_ms;	/* Unix time; -1 when there is none */
+	Slice		key;
+	Slice		value;
+} ConsumerRecord;
+
+typedef struct ConsumerHeader
+{
+	const char *name;
+	Slice		value;
+} ConsumerHeader;
+
+/* What consumer_list_topic() calls for each topic. */
+typedef void (*ConsumerTopicHandler) (void *arg, const char *topic,
+									  int partitions);
+
+typedef struct ConsumerStats
+{
+	uint64		nerrors;		/* grows with each error event */
+	char		error[CONSUMER_ERROR_LEN];	/* the last one; "" if none yet */
+	uint64		nlost;			/* grows when an offset does not exist */
+	ConsumerPartition lost;		/* the last such one */
+} ConsumerStats;
+
+extern Consumer *consumer_open(const KafkaConfig *config, const char *group,
+							   const char *isolation, char *error);
+extern void consumer_close(Consumer *consumer);
+extern int	consumer_event_fd(const Consumer *consumer);
+extern const char *consumer_error(const Consumer *consumer);
+extern const ConsumerStats *consumer_stats(const Consumer *consumer);
+extern bool consumer_list_topic(Consumer *consumer, const char *name,
+								ConsumerTopicHandler handler, void *arg,
+								int timeout_ms);
+extern bool consumer_list_all_topics(Consumer *consumer,
+									 ConsumerTopicHandler handler, void *arg,
+									 int timeout_ms);
+extern bool consumer_find_offset(Consumer *consumer, const char *topic,
+								 int partition, int64 start, int64 *offset,
+								 int timeout_ms);
+extern bool consumer_bounds(Consumer *consumer, const char *topic,
+							int partition, int64 *low, int64 *high,
+							int timeout_ms);
+extern bool consumer_known_end(Consumer *consumer, const char *topic,
+							   int partition, int64 *end);
+extern bool consumer_assign(Consumer *consumer,
+							const ConsumerPartition *partitions, int n);
+extern int	consumer_fetch(Consumer *consumer, ConsumerRecord *records,
+						   int max, Size max_bytes, bool *more);
+extern int	consumer_headers(const ConsumerRecord *record,
+							 ConsumerHeader *headers, int max);
+extern void consumer_release(ConsumerRecord *records, int n);
+extern void consumer_commit(Consumer *consumer,
+							const ConsumerPartition *partitions, int n);
+
+#endif							/* OUTBOX_KAFKA_CONSUMER_H */
