@@ -877,8 +877,208 @@ $$;
 COMMENT ON FUNCTION inbox.role_search_path(oid) IS
     'the search_path that a role''s sessions in this database begin with';
 
+CREATE FUNCTION inbox.expire() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
+AS $$
+DECLARE
+    dedupe_window interval := current_setting('inbox.dedupe_window');
+    ring record;
+    current_chunk smallint;
+    next_chunk smallint;
+    old_chunk smallint;
+    changed boolean := false;
+BEGIN
+    LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE;
+    FOR ring IN
+        SELECT 'received' AS name, dedupe_window AS stay
+        UNION ALL
+        SELECT 'message', coalesce(max(coalesce(s.keep, dedupe_window)) FILTER (WHERE s.keep > '0' OR s.keep IS NULL),
+                                   dedupe_window)
+        FROM inbox.subscription s
+    LOOP
+        EXECUTE format('SELECT last_value FROM inbox.%I', ring.name || '_chunk_seq') INTO current_chunk;
+        next_chunk := (current_chunk + 1) % 4;
+        -- Where nothing is known, as after a crash, now is late enough.
+        DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = current_chunk;
+        INSERT INTO inbox.ring
+        SELECT ring.name, c, clock_timestamp() FROM generate_series(0, 3) c WHERE c <> current_chunk
+        ON CONFLICT DO NOTHING;
+
+        SELECT r.chunk INTO old_chunk
+        FROM inbox.ring r
+        WHERE r.name = ring.name AND r.ended_at <= now() - ring.stay
+          AND pg_relation_size(format('inbox.%I', ring.name || '_' || r.chunk)) > 0
+        ORDER BY r.ended_at LIMIT 1;
+        IF FOUND THEN
+            EXECUTE format('LOCK TABLE inbox.%I IN ACCESS EXCLUSIVE MODE', ring.name || '_' || old_chunk);
+            IF ring.name = 'message' THEN
+                -- What is not processed stays, however old it is.
+                UPDATE inbox.message m SET chunk = current_chunk
+                WHERE m.chunk = old_chunk AND m.status <> 'processed'
+                  AND EXISTS (SELECT FROM inbox.subscription s WHERE s.name = m.subscription);
+            END IF;
+            EXECUTE format('TRUNCATE inbox.%I', ring.name || '_' || old_chunk);
+            changed := true;
+        ELSIF pg_relation_size(format('inbox.%I', ring.name || '_' || next_chunk)) = 0
+            AND pg_relation_size(format('inbox.%I', ring.name || '_' || current_chunk)) > 0
+            AND EXISTS (
+                SELECT FROM inbox.ring r
+                WHERE r.name = ring.name AND r.chunk = (current_chunk + 3) % 4 AND r.ended_at <= now() - ring.stay / 3)
+        THEN
+            PERFORM setval(format('inbox.%I', ring.name || '_chunk_seq')::regclass, next_chunk);
+            DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = next_chunk;
+            INSERT INTO inbox.ring VALUES (ring.name, current_chunk, clock_timestamp());
+            changed := true;
+        END IF;
+    END LOOP;
+    RETURN changed;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END
+$$;
+COMMENT ON FUNCTION inbox.expire() IS
+    'gives back what is old enough in inbox.message and inbox.received, a step at a time; called by consumers once a minute';
+
 --
--- Rights: nothing for PUBLIC; monitoring roles may look at the relay.
+-- Inbox: the functions for users.
+--
+
+CREATE FUNCTION inbox.subscribe(
+    name               text,
+    topics             text[],
+    handler            text,
+    start              text     DEFAULT 'earliest',
+    max_attempts       integer  DEFAULT 5,
+    retry_backoff      interval DEFAULT '1 s',
+    ordering           text     DEFAULT 'key',
+    on_failure         text     DEFAULT 'dead_letter',
+    batch_size         integer  DEFAULT 1000,
+    workers            integer  DEFAULT 1,
+    filter_event_types text[]   DEFAULT NULL,
+    isolation          text     DEFAULT 'read_committed',
+    keep               interval DEFAULT NULL,
+    handler_timeout    interval DEFAULT '1 min',
+    group_id           text     DEFAULT NULL,
+    server             text     DEFAULT 'kafka'
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscribe';
+COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
+    text, interval, interval, text, text) IS
+    'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
+
+CREATE FUNCTION inbox.unsubscribe(name text, keep_messages boolean DEFAULT true) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_unsubscribe';
+COMMENT ON FUNCTION inbox.unsubscribe(text, boolean) IS
+    'ends a subscription; its messages, and the memory of them, stay until they are old, or go at once';
+
+CREATE FUNCTION inbox.pause(name text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_pause';
+COMMENT ON FUNCTION inbox.pause(text) IS 'makes a subscription rest until inbox.resume()';
+
+CREATE FUNCTION inbox.resume(name text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_resume';
+COMMENT ON FUNCTION inbox.resume(text) IS
+    'makes a subscription go on that was paused, or that came with a copy of the database';
+
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" text, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_text';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, text, boolean) IS
+    'makes a subscription go on at an offset or a time; rerun processes again what was processed before';
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" bigint, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_offset';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, bigint, boolean) IS
+    'makes a subscription go on at an offset; rerun processes again what was processed before';
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" timestamptz, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_time';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, timestamptz, boolean) IS
+    'makes a subscription go on at a time; rerun processes again what was processed before';
+
+CREATE FUNCTION inbox.retry(name text, event_id text DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_retry';
+COMMENT ON FUNCTION inbox.retry(text, text) IS
+    'calls the handler again, now, for a message that failed or for all of them; returns how many';
+
+CREATE FUNCTION inbox.discard(name text, event_id text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_discard';
+COMMENT ON FUNCTION inbox.discard(text, text) IS
+    'gives up a message that failed or waits; false when there is none';
+
+CREATE FUNCTION inbox.payload_text(message inbox.message) RETURNS text
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_payload_text';
+COMMENT ON FUNCTION inbox.payload_text(inbox.message) IS
+    'the payload of a message as text; NULL for a tombstone';
+
+CREATE FUNCTION inbox.payload_json(message inbox.message) RETURNS jsonb
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_payload_json';
+COMMENT ON FUNCTION inbox.payload_json(inbox.message) IS
+    'the payload of a message as JSON; NULL for a tombstone';
+
+CREATE VIEW inbox.stat_subscription AS
+SELECT s.name,
+       CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
+            WHEN s.stopped_by IS NOT NULL THEN 'stopped'
+            WHEN l.error IS NOT NULL THEN 'data lost'
+            ELSE 'starting' END AS state,
+       s.topics,
+       s.workers,
+       p.partitions,
+       p.lag,
+       NULL::double precision AS lag_seconds,
+       p.received,
+       p.processed,
+       p.duplicates,
+       m.failed,
+       m.retrying,
+       CASE WHEN s.home <> outbox.home()
+            THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
+            ELSE coalesce(l.error, m.error) END AS last_error,
+       l.lost_at AS last_error_at
+FROM inbox.subscription s
+CROSS JOIN LATERAL (
+    SELECT count(*)::integer AS partitions,
+           sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
+           coalesce(sum(p.received), 0)::bigint AS received,
+           coalesce(sum(p.processed), 0)::bigint AS processed,
+           coalesce(sum(p.duplicates), 0)::bigint AS duplicates
+    FROM inbox.position p
+    WHERE p.subscription = s.name
+) p
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
+                             p.lost_from, p.lost_until - 1, p.topic, p.partition) AS error,
+           p.updated_at AS lost_at
+    FROM inbox.position p
+    WHERE p.subscription = s.name AND p.lost_from IS NOT NULL
+    ORDER BY p.topic, p.partition
+    LIMIT 1
+) l ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
+           count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
+           (pg_catalog.array_agg(m.error ORDER BY m.received_at DESC) FILTER (WHERE m.error IS NOT NULL))[1] AS error
+    FROM inbox.message m
+    WHERE m.subscription = s.name AND m.status <> 'processed'
+) m;
+COMMENT ON VIEW inbox.stat_subscription IS
+    'one row for each subscription: what it does, how far behind it is and what went wrong last';
+
+--
+-- Rights: nothing for PUBLIC; monitoring roles may look at relay and subscriptions.
 --
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox, inbox FROM PUBLIC;
@@ -886,3 +1086,6 @@ REVOKE ALL ON ALL TABLES IN SCHEMA outbox, inbox FROM PUBLIC;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay TO pg_monitor;
+GRANT USAGE ON SCHEMA inbox TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.home() TO pg_monitor;
+GRANT SELECT ON inbox.stat_subscription TO pg_monitor;

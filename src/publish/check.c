@@ -145,8 +145,8 @@ check_aggregate_type(Slice type)
 				 errhint(TOPIC_HINT, TOPIC_MAX_LEN)));
 }
 
-/* Raises an error when topic, given instead of a route's, is not legal. */
-static void
+/* Raises an error when topic, unless it is NULL, is not legal. */
+void
 check_topic(Slice topic)
 {
 	const char *illegal;

@@ -14,6 +14,7 @@
 #include "publish/event.h"
 
 extern void check_event(const Event *event);
+extern void check_topic(Slice topic);
 extern void check_event_size(const Event *event, int limit);
 
 #endif							/* OUTBOX_CHECK_H */

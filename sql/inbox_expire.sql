@@ -1,0 +1,94 @@
+-- inbox.expire(): old rows leave in whole chunks.
+SET client_min_messages = warning;
+CREATE EXTENSION outbox;
+CREATE SERVER cluster FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" '127.0.0.1:1');
+CREATE FUNCTION on_order(message inbox.message) RETURNS void LANGUAGE sql AS '';
+CREATE VIEW chunks AS
+SELECT (SELECT last_value FROM inbox.received_chunk_seq) AS current_received,
+       (SELECT string_agg(chunk || ':' || event_id, ', ' ORDER BY chunk, event_id) FROM inbox.received) AS received,
+       (SELECT last_value FROM inbox.message_chunk_seq) AS current_message,
+       (SELECT string_agg(chunk || ':' || event_id, ', ' ORDER BY chunk, event_id) FROM inbox.message) AS messages;
+-- as if so much time had gone by; then two calls, since one does one step
+CREATE FUNCTION later(so_much interval) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE inbox.ring SET ended_at = ended_at - so_much;
+    RETURN concat_ws(' ', inbox.expire(), inbox.expire());
+END $$;
+CREATE FUNCTION store(event_id text, status text DEFAULT 'processed', subscription text DEFAULT 'stock') RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", status)
+    VALUES (subscription, event_id, 'orders', 0, 1, status)
+$$;
+
+-- nothing is stored: the ring stays where it is
+SELECT inbox.expire();
+SELECT later('1 year');
+SELECT * FROM chunks;
+
+-- seven days are the window: a chunk takes a third of it
+TRUNCATE inbox.ring;
+SELECT inbox.expire();
+SELECT inbox.receive('shop', 'day 0');
+SELECT later('55 hours');
+SELECT inbox.receive('shop', 'day 2, 7 h');
+SELECT current_received, received FROM chunks;
+SELECT later('2 hours');
+SELECT inbox.receive('shop', 'day 2, 9 h');
+SELECT current_received, received FROM chunks;
+SELECT later('57 hours');
+SELECT inbox.receive('shop', 'day 4, 18 h');
+SELECT later('57 hours');
+SELECT inbox.receive('shop', 'day 7, 3 h');
+SELECT current_received, received FROM chunks;
+-- the first chunk leaves when its last entry is seven days old
+SELECT later('53 hours');
+SELECT inbox.receive('shop', 'day 0'), inbox.receive('shop', 'day 2, 7 h');
+SELECT later('2 hours');
+SELECT current_received, received FROM chunks;
+SELECT inbox.receive('shop', 'day 2, 7 h'), inbox.receive('shop', 'day 2, 9 h');
+-- and the ring moves on, to where it began
+SELECT later('2 hours');
+SELECT inbox.receive('shop', 'day 9, 12 h');
+SELECT current_received, received FROM chunks;
+-- nothing comes for long
+SELECT later('1 year'), later('1 year'), later('1 year');
+SELECT current_received, received FROM chunks;
+
+-- messages stay for the longest time that a subscription wants
+BEGIN;
+SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_order', keep => '30 days', server => 'cluster');
+SELECT inbox.subscribe('brief', ARRAY['orders'], 'on_order', keep => '0', server => 'cluster');
+SELECT inbox.pause('stock'), inbox.pause('brief');
+COMMIT;
+TRUNCATE inbox.ring;
+SELECT inbox.expire();
+SELECT store('day 0'), store('failed', 'failed'), store('pending', 'pending'), store('nobody''s', 'failed', 'gone');
+SELECT later('9 days');
+SELECT store('day 9');
+SELECT later('2 days');
+SELECT store('day 11');
+SELECT later('11 days');
+SELECT store('day 22');
+SELECT current_message, messages FROM chunks;
+SELECT later('11 days');
+SELECT store('day 33');
+SELECT current_message, messages FROM chunks;
+-- those that are not processed stay, except when their subscription has gone
+SELECT later('8 days');
+SELECT current_message, messages FROM chunks;
+SELECT later('10 days');
+SELECT current_message, messages FROM chunks;
+SELECT inbox.retry('stock', 'failed'), inbox.discard('stock', 'pending');
+-- a shorter time
+SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_order', keep => '1 hour', server => 'cluster');
+SELECT later('20 minutes'), later('20 minutes'), later('20 minutes');
+SELECT current_message, messages FROM chunks;
+
+-- where nothing is known of the ring, nothing leaves too early
+TRUNCATE inbox.ring;
+SELECT inbox.expire();
+SELECT name, count(*), bool_and(ended_at > now() - interval '1 hour') AS now FROM inbox.ring GROUP BY name ORDER BY name;
+
+DROP VIEW chunks;
+DROP FUNCTION later, store, on_order;
+DROP EXTENSION outbox CASCADE;

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * payload.c
+ *	  inbox.payload_text() and inbox.payload_json(): the payload of a message
+ *	  in a form that a handler can use.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+PG_FUNCTION_INFO_V1(outbox_payload_text);
+PG_FUNCTION_INFO_V1(outbox_payload_json);
+
+/* Where a message comes from, as an error message tells it. */
+static char *
+origin_of(HeapTupleHeader message)
+{
+	bool		isnull[3];
+	Datum		topic = GetAttributeByName(message, "topic", &isnull[0]);
+	Datum		partition = GetAttributeByName(message, "partition", &isnull[1]);
+	Datum		offset = GetAttributeByName(message, "offset", &isnull[2]);
+
+	if (isnull[0] || isnull[1] || isnull[2])
+		return pstrdup("The message has no topic, partition or offset.");
+	return psprintf("The message is from topic \"%s\", partition %d, offset " INT64_FORMAT ".",
+					TextDatumGetCString(topic), DatumGetInt32(partition),
+					DatumGetInt64(offset));
+}
+
+/*
+ * The payload as text in the database's encoding; NULL for a tombstone.
+ * Raises an error when it is not UTF-8, or has characters that the database's
+ * encoding does not have.
+ */
+static char *
+payload_as_text(HeapTupleHeader message)
+{
+	bool		isnull;
+	Datum		datum = GetAttributeByName(message, "payload", &isnull);
+	bytea	   *payload;
+	int			len;
+	int			valid;
+
+	if (isnull)
+		return NULL;
+	payload = DatumGetByteaPP(datum);
+	len = VARSIZE_ANY_EXHDR(payload);
+	valid = pg_encoding_verifymbstr(PG_UTF8, VARDATA_ANY(payload), len);
+	if (valid < len)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("payload of the message is not text"),
+				 errdetail("%s Byte %d of %d, 0x%02x, is not valid in UTF-8.",
+						   origin_of(message), valid + 1, len,
+						   (unsigned char) VARDATA_ANY(payload)[valid]),
+				 errhint("Use the payload itself, which is a bytea.")));
+	/* The copy is needed: the conversion wants an end of the string. */
+	return pg_any_to_server(text_to_cstring((text *) payload), len, PG_UTF8);
+}
+
+/* Raises the error that is being handled, as one about the message. */
+static void
+rethrow_not_json(HeapTupleHeader message)
+{
+	ErrorData  *error = CopyErrorData();
+
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+	{
+		error->detail = psprintf("%s %c%s.%s%s", origin_of(message),
+								 pg_toupper((unsigned char) error->message[0]),
+								 error->message + 1,
+								 error->detail ? " " : "",
+								 error->detail ? error->detail : "");
+		error->message = pstrdup("payload of the message is not JSON");
+		error->hint = pstrdup("Use inbox.payload_text(), or the payload itself, which is a bytea.");
+	}
+	FlushErrorState();
+	ReThrowError(error);
+}
+
+/*
+ * payload_text(message inbox.message) RETURNS text
+ */
+Datum
+outbox_payload_text(PG_FUNCTION_ARGS)
+{
+	char	   *payload = payload_as_text(PG_GETARG_HEAPTUPLEHEADER(0));
+
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(payload));
+}
+
+/*
+ * payload_json(message inbox.message) RETURNS jsonb
+ */
+Datum
+outbox_payload_json(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = CurrentMemoryContext;
+	HeapTupleHeader message = PG_GETARG_HEAPTUPLEHEADER(0);
+	char	   *payload = payload_as_text(message);
+	volatile Datum json = (Datum) 0;
+
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	PG_TRY();
+	{
+		json = DirectFunctionCall1(jsonb_in, CStringGetDatum(payload));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		rethrow_not_json(message);
+	}
+	PG_END_TRY();
+	return json;
+}

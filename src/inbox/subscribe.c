@@ -1,0 +1,253 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscribe.c
+ *	  inbox.subscribe() and inbox.unsubscribe().
+ *
+ * A subscription is a row of inbox.subscription.  It is checked as a whole
+ * before the row is written, in the caller's transaction; the workers see it
+ * when that commits.
+ *
+ * To subscribe again changes the subscription to what the call says, which is
+ * nothing when it says the same.  It stays that of the role that subscribed
+ * first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "inbox/arguments.h"
+#include "inbox/resolve.h"
+#include "inbox/sql.h"
+#include "inbox/subscription.h"
+
+#define MAX_ATTEMPTS 1000
+#define MAX_BATCH_SIZE 100000
+#define MAX_WORKERS 64
+#define MAX_BACKOFF_MS (24 * 60 * 60 * INT64CONST(1000))
+#define MAX_TIMEOUT_MS (24 * 60 * 60 * INT64CONST(1000))
+#define MAX_KEEP_MS (3660 * 24 * 60 * 60 * INT64CONST(1000))
+
+PG_FUNCTION_INFO_V1(outbox_subscribe);
+PG_FUNCTION_INFO_V1(outbox_unsubscribe);
+
+/* The arguments of subscribe(), and the parameters of its statements. */
+enum
+{
+	ARG_NAME,
+	ARG_TOPICS,
+	ARG_HANDLER,
+	ARG_START,
+	ARG_MAX_ATTEMPTS,
+	ARG_RETRY_BACKOFF,
+	ARG_ORDERING,
+	ARG_ON_FAILURE,
+	ARG_BATCH_SIZE,
+	ARG_WORKERS,
+	ARG_FILTER_EVENT_TYPES,
+	ARG_ISOLATION,
+	ARG_KEEP,
+	ARG_HANDLER_TIMEOUT,
+	ARG_GROUP_ID,
+	ARG_SERVER,
+	NARGS,
+	PARAM_ROLE = NARGS,
+	NPARAMS
+};
+
+typedef struct Argument
+{
+	const char *name;
+	Oid			type;
+	bool		nullable;
+} Argument;
+
+static const Argument arguments[NARGS] = {
+	{"name", TEXTOID, false},
+	{"topics", TEXTARRAYOID, false},
+	{"handler", TEXTOID, false},
+	{"start", TEXTOID, false},
+	{"max_attempts", INT4OID, false},
+	{"retry_backoff", INTERVALOID, false},
+	{"ordering", TEXTOID, false},
+	{"on_failure", TEXTOID, false},
+	{"batch_size", INT4OID, false},
+	{"workers", INT4OID, false},
+	{"filter_event_types", TEXTARRAYOID, true},
+	{"isolation", TEXTOID, false},
+	{"keep", INTERVALOID, true},
+	{"handler_timeout", INTERVALOID, false},
+	{"group_id", TEXTOID, true},
+	{"server", TEXTOID, false}
+};
+
+static const char *const orderings[] = {"key", "partition", "none"};
+static const char *const failure_actions[] = {"dead_letter", "stop"};
+static const char *const isolations[] = {
+	"read_committed", "repeatable_read", "serializable"
+};
+
+static const char insert_statement[] =
+"INSERT INTO inbox.subscription (name, topics, handler, start, max_attempts,"
+" retry_backoff, ordering, on_failure, batch_size, workers,"
+" filter_event_types, isolation, keep, handler_timeout, group_id, server,"
+" role_id, role_name)"
+" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+" $16, $17, pg_catalog.pg_get_userbyid($17))"
+" ON CONFLICT DO NOTHING";
+
+static const char update_statement[] =
+"UPDATE inbox.subscription SET topics = $2, handler = $3, start = $4,"
+" max_attempts = $5, retry_backoff = $6, ordering = $7, on_failure = $8,"
+" batch_size = $9, workers = $10, filter_event_types = $11, isolation = $12,"
+" keep = $13, handler_timeout = $14, group_id = $15, server = $16,"
+" role_name = pg_catalog.pg_get_userbyid($17),"
+" generation = generation + 1, changed_at = now()"
+" WHERE name = $1 AND (topics, handler, start, max_attempts, retry_backoff,"
+" ordering, on_failure, batch_size, workers, filter_event_types, isolation,"
+" keep, handler_timeout, group_id, server)"
+" IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+" $15, $16::name)";
+
+/* Positions in topics that the subscription does not have any more. */
+static const char forget_statement[] =
+"DELETE FROM inbox.position p WHERE p.subscription = $1 AND NOT EXISTS ("
+" SELECT FROM unnest($2) t"
+" WHERE CASE WHEN t LIKE '^%' THEN p.topic ~ t ELSE p.topic = t END)";
+
+/* Checks the arguments that need nothing but themselves. */
+static void
+check_arguments(FunctionCallInfo fcinfo)
+{
+#define TEXT_ARG(n) text_to_cstring(PG_GETARG_TEXT_PP(n))
+	for (int i = 0; i < NARGS; i++)
+		if (!arguments[i].nullable)
+			argument_required(arguments[i].name, PG_ARGISNULL(i));
+
+	check_name(TEXT_ARG(ARG_NAME));
+	check_topics(PG_GETARG_ARRAYTYPE_P(ARG_TOPICS));
+	check_range("max_attempts", PG_GETARG_INT32(ARG_MAX_ATTEMPTS),
+				1, MAX_ATTEMPTS);
+	check_interval("retry_backoff", PG_GETARG_INTERVAL_P(ARG_RETRY_BACKOFF),
+				   0, MAX_BACKOFF_MS, "Allowed are 0 to 1 day.");
+	check_choice("ordering", TEXT_ARG(ARG_ORDERING),
+				 orderings, lengthof(orderings));
+	check_choice("on_failure", TEXT_ARG(ARG_ON_FAILURE),
+				 failure_actions, lengthof(failure_actions));
+	check_range("batch_size", PG_GETARG_INT32(ARG_BATCH_SIZE),
+				1, MAX_BATCH_SIZE);
+	check_range("workers", PG_GETARG_INT32(ARG_WORKERS), 1, MAX_WORKERS);
+	if (!PG_ARGISNULL(ARG_FILTER_EVENT_TYPES))
+		check_event_types(PG_GETARG_ARRAYTYPE_P(ARG_FILTER_EVENT_TYPES));
+	check_choice("isolation", TEXT_ARG(ARG_ISOLATION),
+				 isolations, lengthof(isolations));
+	if (!PG_ARGISNULL(ARG_KEEP))
+		check_interval("keep", PG_GETARG_INTERVAL_P(ARG_KEEP), 0, MAX_KEEP_MS,
+					   "Allowed are 0, which keeps nothing, to 10 years; leave it out to keep messages for inbox.dedupe_window.");
+	check_interval("handler_timeout", PG_GETARG_INTERVAL_P(ARG_HANDLER_TIMEOUT),
+				   1, MAX_TIMEOUT_MS, "Allowed are 1 ms to 1 day.");
+	if (!PG_ARGISNULL(ARG_GROUP_ID))
+		check_group_id(TEXT_ARG(ARG_GROUP_ID));
+}
+
+/* Stores a new subscription, or changes an old one. */
+static void
+store_subscription(const char *name, const Datum *values, const bool *nulls)
+{
+	Oid			types[NPARAMS];
+	SqlCaller	caller;
+
+	for (int i = 0; i < NARGS; i++)
+		types[i] = arguments[i].type;
+	types[PARAM_ROLE] = OIDOID;
+
+	sql_begin(&caller);
+	if (sql_execute(insert_statement, NPARAMS, types, values, nulls) == 0)
+	{
+		(void) sql_execute(update_statement, NPARAMS, types, values, nulls);
+		if (SPI_processed > 0)
+			(void) sql_execute(forget_statement, ARG_TOPICS + 1, types, values,
+							   nulls);
+	}
+	sql_end(&caller);
+}
+
+/*
+ * subscribe(name text, topics text[], handler text, start text, ...)
+ *		RETURNS void: see the arguments above.
+ */
+Datum
+outbox_subscribe(PG_FUNCTION_ARGS)
+{
+	Datum		values[NPARAMS];
+	bool		nulls[NPARAMS];
+	Oid			role = GetUserId();
+	char	   *name;
+	Oid			function;
+	bool		takes_array;
+
+	check_arguments(fcinfo);
+	for (int i = 0; i < NARGS; i++)
+	{
+		values[i] = fcinfo->args[i].value;
+		nulls[i] = fcinfo->args[i].isnull;
+	}
+	name = TEXT_ARG(ARG_NAME);
+	values[ARG_START] =
+		CStringGetTextDatum(normalize_start(TEXT_ARG(ARG_START)));
+
+	/* The handler of one that exists runs as the role that it belongs to. */
+	role = subscription_role(name, true);
+	values[ARG_HANDLER] =
+		CStringGetTextDatum(resolve_handler(TEXT_ARG(ARG_HANDLER), role,
+											&function, &takes_array));
+	check_server(TEXT_ARG(ARG_SERVER), GetUserId());
+	check_server(TEXT_ARG(ARG_SERVER), role);
+	values[PARAM_ROLE] = ObjectIdGetDatum(role);
+	nulls[PARAM_ROLE] = false;
+	store_subscription(name, values, nulls);
+	PG_RETURN_VOID();
+}
+
+/*
+ * unsubscribe(name text, keep_messages boolean) RETURNS void
+ *
+ * Ends a subscription.  Unless its messages are kept, a new one of the name
+ * begins as if there had been none before.
+ */
+Datum
+outbox_unsubscribe(PG_FUNCTION_ARGS)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[1];
+	char	   *name;
+	SqlCaller	caller;
+
+	argument_required("name", PG_ARGISNULL(0));
+	argument_required("keep_messages", PG_ARGISNULL(1));
+	name = TEXT_ARG(0);
+	(void) subscription_role(name, false);
+	values[0] = CStringGetTextDatum(name);
+
+	sql_begin(&caller);
+	/* In the order in which a worker locks rows. */
+	(void) sql_execute("DELETE FROM inbox.position WHERE subscription = $1",
+					   1, types, values, NULL);
+	if (!PG_GETARG_BOOL(1))
+	{
+		(void) sql_execute("DELETE FROM inbox.message WHERE subscription = $1",
+						   1, types, values, NULL);
+		(void) sql_execute("DELETE FROM inbox.received WHERE consumer = '@' || $1",
+						   1, types, values, NULL);
+	}
+	(void) sql_execute("DELETE FROM inbox.subscription WHERE name = $1",
+					   1, types, values, NULL);
+	sql_end(&caller);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscription.c
+ *	  Subscriptions that exist: who may change them, and pause(), resume(),
+ *	  seek(), retry() and discard().
+ *
+ * A subscription belongs to the role that subscribed.  In a copy of the
+ * database, which may be in a cluster with other roles, that is found by its
+ * name; elsewhere by its oid, so that a role of the same name that came later
+ * is somebody else.
+ *
+ * Each function ends with a change of inbox.subscription, which makes the
+ * workers look.  Rows are locked in the order in which workers lock them:
+ * messages, positions, subscription.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/subscription.h"
+
+#include <limits.h>
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/home.h"
+#include "inbox/arguments.h"
+#include "inbox/sql.h"
+
+PG_FUNCTION_INFO_V1(outbox_subscription_pause);
+PG_FUNCTION_INFO_V1(outbox_subscription_resume);
+PG_FUNCTION_INFO_V1(outbox_subscription_seek_text);
+PG_FUNCTION_INFO_V1(outbox_subscription_seek_offset);
+PG_FUNCTION_INFO_V1(outbox_subscription_seek_time);
+PG_FUNCTION_INFO_V1(outbox_inbox_retry);
+PG_FUNCTION_INFO_V1(outbox_inbox_discard);
+
+/* What the functions need to know about a subscription. */
+typedef struct SubscriptionRow
+{
+	bool		exists;
+	bool		is_copy;		/* it is for another database */
+	bool		paused;
+	char	   *stopped_by;		/* NULL when it is not stopped */
+	char	   *role_name;
+	Oid			role;			/* InvalidOid when there is none any more */
+} SubscriptionRow;
+
+/* Reads a column of the first row as text; NULL when it is null. */
+static char *
+column_text(int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+}
+
+/* Reads a subscription, in the caller's memory context. */
+static void
+read_row(const char *name, SubscriptionRow *row)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name)};
+	SqlCaller	caller;
+
+	memset(row, 0, sizeof(*row));
+	sql_begin(&caller);
+	row->exists = sql_execute("SELECT home, paused, stopped_by, role_name, role_id"
+							  " FROM inbox.subscription WHERE name = $1",
+							  1, types, values, NULL) > 0;
+	if (row->exists)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		char	   *stopped_by = column_text(3);
+
+		row->is_copy = pg_strtoint32(column_text(1)) != home_id();
+		row->paused = column_text(2)[0] == 't';
+		row->stopped_by = stopped_by ? pstrdup(stopped_by) : NULL;
+		row->role_name = pstrdup(column_text(4));
+		row->role = row->is_copy ? get_role_oid(row->role_name, true) :
+			(Oid) strtoul(column_text(5), NULL, 10);
+		MemoryContextSwitchTo(old);
+	}
+	sql_end(&caller);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(row->role)))
+		row->role = InvalidOid;
+}
+
+/*
+ * Reads a subscription that must exist and belong to the current user.
+ * Raises an error otherwise.
+ */
+static void
+read_own_row(const char *name, SubscriptionRow *row)
+{
+	read_row(name, row);
+	if (!row->exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", name),
+				 errhint("View inbox.stat_subscription lists those that exist.")));
+	if (superuser() ||
+		(OidIsValid(row->role) && has_privs_of_role(GetUserId(), row->role)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for subscription \"%s\"", name),
+			 errdetail("It belongs to role \"%s\"%s.", row->role_name,
+					   OidIsValid(row->role) ? "" : ", which does not exist any more"),
+			 errhint("Only that role, its members and superusers may change it.")));
+}
+
+/*
+ * The role that a subscription belongs to; or, when there is none of the name
+ * and missing_ok, the current user, to whom it would belong.  Raises an error
+ * unless the current user may change it.
+ */
+Oid
+subscription_role(const char *name, bool missing_ok)
+{
+	SubscriptionRow row;
+
+	if (missing_ok)
+	{
+		read_row(name, &row);
+		if (!row.exists)
+			return GetUserId();
+	}
+	read_own_row(name, &row);
+	if (missing_ok && !OidIsValid(row.role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" of subscription \"%s\" does not exist any more",
+						row.role_name, name),
+				 errhint("Call inbox.unsubscribe('%s') before you subscribe as another role.",
+						 name)));
+	return row.role;
+}
+
+/* The name, the first argument, of a subscription that the caller may change. */
+static char *
+own_subscription(FunctionCallInfo fcinfo, SubscriptionRow *row)
+{
+	char	   *name;
+
+	argument_required("name", PG_ARGISNULL(0));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	read_own_row(name, row);
+	return name;
+}
+
+/*
+ * Runs the last statement of a function, which changes the subscription whose
+ * name is its first parameter.  Raises an error when it has gone meanwhile.
+ */
+static void
+change_subscription(const char *name, const char *statement, int nargs,
+					const Oid *types, const Datum *values, const bool *nulls)
+{
+	if (sql_execute(statement, nargs, types, values, nulls) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", name),
+				 errdetail("Another session has just removed it.")));
+}
+
+/*
+ * pause(name text) RETURNS void: the workers finish their batch and rest.
+ */
+Datum
+outbox_subscription_pause(PG_FUNCTION_ARGS)
+{
+	SubscriptionRow row;
+	char	   *name = own_subscription(fcinfo, &row);
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name)};
+	SqlCaller	caller;
+
+	if (row.paused)
+		PG_RETURN_VOID();
+	sql_begin(&caller);
+	change_subscription(name, "UPDATE inbox.subscription SET paused = true,"
+						" generation = generation + 1, changed_at = now()"
+						" WHERE name = $1", 1, types, values, NULL);
+	sql_end(&caller);
+	PG_RETURN_VOID();
+}
+
+/*
+ * resume(name text) RETURNS void: ends a pause, also that of a subscription
+ * which came with a copy of the database.
+ */
+Datum
+outbox_subscription_resume(PG_FUNCTION_ARGS)
+{
+	SubscriptionRow row;
+	char	   *name = own_subscription(fcinfo, &row);
+	Oid			types[] = {TEXTOID, OIDOID};
+	Datum		values[] = {CStringGetTextDatum(name), ObjectIdGetDatum(row.role)};
+	SqlCaller	caller;
+
+	if (!OidIsValid(row.role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" of subscription \"%s\" does not exist",
+						row.role_name, name),
+				 errdetail("Its handler would run as that role."),
+				 row.is_copy ?
+				 errhint("Create the role first, or unsubscribe and subscribe as another role.") :
+				 errhint("Unsubscribe and subscribe as another role.")));
+	if (!row.paused && !row.is_copy && row.stopped_by)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("subscription \"%s\" is not paused but stopped", name),
+				 errdetail("Message \"%s\" stopped it.", row.stopped_by),
+				 errhint("Call inbox.retry() or inbox.discard() for that message.")));
+	if (!row.paused && !row.is_copy)
+		PG_RETURN_VOID();
+	sql_begin(&caller);
+	change_subscription(name, "UPDATE inbox.subscription SET paused = false,"
+						" home = outbox.home(), role_id = $2,"
+						" generation = generation + 1, changed_at = now()"
+						" WHERE name = $1", 2, types, values, NULL);
+	sql_end(&caller);
+	PG_RETURN_VOID();
+}
+
+/* Raises an error unless the subscription takes messages from the topic. */
+static void
+check_takes_topic(const char *name, const Datum *values)
+{
+	Oid			types[] = {TEXTOID, TEXTOID};
+
+	if (sql_execute("SELECT FROM inbox.subscription s, unnest(s.topics) t"
+					" WHERE s.name = $1"
+					" AND CASE WHEN t LIKE '^%' THEN $2 ~ t ELSE $2 = t END",
+					2, types, values, NULL) > 0)
+		return;
+	(void) sql_execute("SELECT topics FROM inbox.subscription WHERE name = $1",
+					   1, types, values, NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("subscription \"%s\" does not take topic \"%s\"",
+					name, TextDatumGetCString(values[1])),
+			 SPI_processed > 0 ?
+			 errdetail("Its topics are %s.", column_text(1)) : 0,
+			 errhint("Name one of its topics.")));
+}
+
+/*
+ * Makes a subscription go on elsewhere in a partition: at an offset, or at a
+ * time when the offset is negative.
+ */
+static void
+seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
+{
+	SubscriptionRow row;
+	char	   *name = own_subscription(fcinfo, &row);
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID, TIMESTAMPTZOID, BOOLOID};
+	Datum		values[6];
+	bool		nulls[6] = {false};
+	SqlCaller	caller;
+
+	argument_required("topic", PG_ARGISNULL(1));
+	argument_required("partition", PG_ARGISNULL(2));
+	argument_required("rerun", PG_ARGISNULL(4));
+	check_range("partition", PG_GETARG_INT32(2), 0, INT_MAX);
+
+	values[0] = CStringGetTextDatum(name);
+	for (int i = 1; i <= 2; i++)
+		values[i] = fcinfo->args[i].value;
+	values[3] = Int64GetDatum(offset);
+	nulls[3] = offset < 0;
+	values[4] = TimestampTzGetDatum(time);
+	nulls[4] = !nulls[3];
+	values[5] = fcinfo->args[4].value;
+
+	sql_begin(&caller);
+	check_takes_topic(name, values);
+	/* The next offset stays until the time is known: to show the lag. */
+	(void) sql_execute("INSERT INTO inbox.position AS p"
+					   " (subscription, topic, partition, next_offset, seek_time)"
+					   " VALUES ($1, $2, $3, $4, $5)"
+					   " ON CONFLICT (subscription, topic, partition) DO UPDATE"
+					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
+					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
+					   " lost_from = NULL, lost_until = NULL,"
+					   " fence = p.fence + 1, updated_at = now()",
+					   6, types, values, nulls);
+	change_subscription(name, "UPDATE inbox.subscription"
+						" SET generation = generation + 1, changed_at = now()"
+						" WHERE name = $1", 1, types, values, NULL);
+	sql_end(&caller);
+}
+
+/*
+ * seek(name text, topic text, partition integer, position text, rerun boolean)
+ *		RETURNS void
+ */
+Datum
+outbox_subscription_seek_text(PG_FUNCTION_ARGS)
+{
+	char	   *position;
+	char	   *end;
+	int64		offset;
+
+	argument_required("position", PG_ARGISNULL(3));
+	position = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	if (strcmp(position, "earliest") == 0)
+		seek(fcinfo, -1, DT_NOBEGIN);
+	else if (strcmp(position, "latest") == 0)
+		seek(fcinfo, -1, DT_NOEND);
+	else if (position[0] != '\0' && strspn(position, "0123456789") == strlen(position))
+	{
+		errno = 0;
+		offset = strtoi64(position, &end, 10);
+		if (errno != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("offset \"%s\" is out of range", position),
+					 errhint("Allowed are 0 to " INT64_FORMAT ".", PG_INT64_MAX)));
+		seek(fcinfo, offset, 0);
+	}
+	else
+		seek(fcinfo, -1,
+			 parse_time("position", position,
+						"Allowed are an offset, \"earliest\", \"latest\", or a time such as \"2030-01-31 12:00:00+00\"."));
+	PG_RETURN_VOID();
+}
+
+/* The same with a number as the position. */
+Datum
+outbox_subscription_seek_offset(PG_FUNCTION_ARGS)
+{
+	argument_required("position", PG_ARGISNULL(3));
+	if (PG_GETARG_INT64(3) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("offset " INT64_FORMAT " is out of range",
+						PG_GETARG_INT64(3)),
+				 errhint("Allowed are 0 to " INT64_FORMAT ".", PG_INT64_MAX)));
+	seek(fcinfo, PG_GETARG_INT64(3), 0);
+	PG_RETURN_VOID();
+}
+
+/* The same with a time as the position. */
+Datum
+outbox_subscription_seek_time(PG_FUNCTION_ARGS)
+{
+	argument_required("position", PG_ARGISNULL(3));
+	seek(fcinfo, -1, PG_GETARG_TIMESTAMPTZ(3));
+	PG_RETURN_VOID();
+}
+
+/*
+ * Runs a statement on messages of a subscription, parameter 1, of all of them
+ * or, parameter 2, of one.  A message that stopped the subscription does so no
+ * more.  Returns the number of messages.
+ */
+static uint64
+change_messages(FunctionCallInfo fcinfo, const char *statement)
+{
+	SubscriptionRow row;
+	char	   *name = own_subscription(fcinfo, &row);
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name), fcinfo->args[1].value};
+	bool		nulls[] = {false, fcinfo->args[1].isnull};
+	SqlCaller	caller;
+	uint64		n;
+
+	sql_begin(&caller);
+	n = sql_execute(statement, 2, types, values, nulls);
+	change_subscription(name, "UPDATE inbox.subscription SET stopped_by ="
+						" CASE WHEN $2 IS NULL OR stopped_by = $2 THEN NULL ELSE stopped_by END,"
+						" generation = generation + 1, changed_at = now()"
+						" WHERE name = $1", 2, types, values, nulls);
+	sql_end(&caller);
+	return n;
+}
+
+/*
+ * retry(name text, event_id text) RETURNS bigint
+ *
+ * Calls the handler again for a message that failed, or for all of them, now.
+ * Returns how many there are.
+ */
+Datum
+outbox_inbox_retry(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(change_messages(fcinfo,
+									"UPDATE inbox.message SET status = 'pending',"
+									" attempts = 0, next_attempt_at = now()"
+									" WHERE subscription = $1 AND status <> 'processed'"
+									" AND (status = 'failed' OR attempts > 0)"
+									" AND ($2 IS NULL OR event_id = $2)"));
+}
+
+/*
+ * discard(name text, event_id text) RETURNS boolean
+ *
+ * Gives up a message that failed or waits.  False when there is none.
+ */
+Datum
+outbox_inbox_discard(PG_FUNCTION_ARGS)
+{
+	argument_required("event_id", PG_ARGISNULL(1));
+	PG_RETURN_BOOL(change_messages(fcinfo,
+								   "DELETE FROM inbox.message"
+								   " WHERE subscription = $1 AND status <> 'processed'"
+								   " AND event_id = $2") > 0);
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscription.h
+ *	  Who may change a subscription.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SUBSCRIPTION_H
+#define OUTBOX_SUBSCRIPTION_H
+
+#include "postgres.h"
+
+extern Oid	subscription_role(const char *name, bool missing_ok);
+
+#endif							/* OUTBOX_SUBSCRIPTION_H */
