@@ -608,7 +608,7 @@ CREATE TABLE inbox.subscription (
     batch_size         integer     NOT NULL,
     workers            integer     NOT NULL,
     filter_event_types text[],
-    isolation          text        NOT NULL CHECK (isolation IN ('read_committed', 'repeatable_read', 'serializable')),
+    isolation          text        NOT NULL CHECK (isolation IN ('read_committed', 'read_uncommitted', 'repeatable_read', 'serializable')),
     keep               interval,
     handler_timeout    interval    NOT NULL,
     group_id           text,
@@ -641,7 +641,8 @@ COMMENT ON COLUMN inbox.subscription.on_failure IS 'dead_letter: go on without a
 COMMENT ON COLUMN inbox.subscription.batch_size IS 'messages of one transaction, at most';
 COMMENT ON COLUMN inbox.subscription.workers IS 'number of workers; partition p belongs to worker p modulo workers';
 COMMENT ON COLUMN inbox.subscription.filter_event_types IS 'only messages of these event types; NULL for all';
-COMMENT ON COLUMN inbox.subscription.isolation IS 'isolation level of the transactions';
+COMMENT ON COLUMN inbox.subscription.isolation IS
+    'read_uncommitted: messages of aborted Kafka transactions too; repeatable_read, serializable: what the handler''s transaction sees';
 COMMENT ON COLUMN inbox.subscription.keep IS
     'how long processed messages stay in inbox.message, at least; zero: they are not stored; NULL: as long as inbox.dedupe_window';
 COMMENT ON COLUMN inbox.subscription.handler_timeout IS 'longest time that one call of the handler may take';
@@ -834,6 +835,17 @@ COMMENT ON TABLE inbox.ring IS 'when the chunks of inbox.message and inbox.recei
 COMMENT ON COLUMN inbox.ring.name IS 'message or received';
 COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
 COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
+
+-- Emptied by a crash of the server.
+CREATE UNLOGGED TABLE inbox.survivor (
+    subscription text    NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
+    worker       integer NOT NULL,
+    PRIMARY KEY (subscription, worker)
+);
+COMMENT ON TABLE inbox.survivor IS
+    'workers that have worked since the server last crashed; one that is not here takes its first messages one by one, since a handler may have been the cause';
+COMMENT ON COLUMN inbox.survivor.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.survivor.worker IS 'number of the worker';
 
 -- What a dump of the database carries.
 SELECT pg_catalog.pg_extension_config_dump('inbox.subscription', '');
@@ -1028,17 +1040,34 @@ AS 'MODULE_PATHNAME', 'outbox_payload_json';
 COMMENT ON FUNCTION inbox.payload_json(inbox.message) IS
     'the payload of a message as JSON; NULL for a tombstone';
 
+CREATE FUNCTION inbox.consumer_status(
+    OUT subscription text,
+    OUT worker       integer,
+    OUT pid          integer,
+    OUT state        text,
+    OUT partitions   integer,
+    OUT lag          bigint,
+    OUT lag_seconds  double precision,
+    OUT error        text,
+    OUT error_at     timestamptz,
+    OUT started_at   timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_consumer_status';
+COMMENT ON FUNCTION inbox.consumer_status() IS
+    'the workers of this database''s subscriptions, out of shared memory; see inbox.stat_subscription';
+
 CREATE VIEW inbox.stat_subscription AS
 SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL THEN 'stopped'
             WHEN l.error IS NOT NULL THEN 'data lost'
-            ELSE 'starting' END AS state,
+            ELSE coalesce(c.state, 'starting') END AS state,
        s.topics,
        s.workers,
        p.partitions,
-       p.lag,
-       NULL::double precision AS lag_seconds,
+       coalesce(c.lag, p.lag) AS lag,
+       c.lag_seconds,
        p.received,
        p.processed,
        p.duplicates,
@@ -1046,8 +1075,10 @@ SELECT s.name,
        m.retrying,
        CASE WHEN s.home <> outbox.home()
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
-            ELSE coalesce(l.error, m.error) END AS last_error,
-       l.lost_at AS last_error_at
+            ELSE coalesce(l.error, c.error, m.error) END AS last_error,
+       CASE WHEN s.home <> outbox.home() THEN NULL
+            WHEN l.error IS NOT NULL THEN l.lost_at
+            ELSE c.error_at END AS last_error_at
 FROM inbox.subscription s
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS partitions,
@@ -1068,6 +1099,19 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) l ON true
 CROSS JOIN LATERAL (
+    SELECT CASE WHEN bool_or(c.state = 'stopped') THEN 'stopped'
+                WHEN bool_or(c.state = 'data lost') THEN 'data lost'
+                WHEN bool_or(c.state = 'waiting for kafka') THEN 'waiting for kafka'
+                WHEN bool_or(c.state = 'starting') THEN 'starting'
+                WHEN count(*) > 0 THEN 'running' END AS state,
+           sum(c.lag)::bigint AS lag,
+           max(c.lag_seconds) AS lag_seconds,
+           (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
+           max(c.error_at) AS error_at
+    FROM inbox.consumer_status() c
+    WHERE c.subscription = s.name
+) c
+CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
            (pg_catalog.array_agg(m.error ORDER BY m.received_at DESC) FILTER (WHERE m.error IS NOT NULL))[1] AS error
@@ -1087,5 +1131,5 @@ GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay TO pg_monitor;
 GRANT USAGE ON SCHEMA inbox TO pg_monitor;
-GRANT EXECUTE ON FUNCTION outbox.home() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.home(), inbox.consumer_status() TO pg_monitor;
 GRANT SELECT ON inbox.stat_subscription TO pg_monitor;

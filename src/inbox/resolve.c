@@ -27,27 +27,11 @@
 #include "utils/varlena.h"
 
 #include "base/compat.h"
-#include "inbox/ring.h"
+#include "inbox/message.h"
 #include "kafka/config.h"
 
 #define HANDLER_HINT \
 	"A handler is a function f(inbox.message) RETURNS void, or f(inbox.message[]) RETURNS void to get many messages at once."
-
-/* The row type of inbox.message. */
-static Oid
-message_type(void)
-{
-	Oid			table = get_relname_relid("message",
-										  get_namespace_oid(INBOX_SCHEMA, false));
-
-	if (!OidIsValid(table))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.message\" does not exist", INBOX_SCHEMA),
-				 errdetail("Extension outbox made it, and it was renamed or dropped since."),
-				 errhint("Undo that, or drop the extension and create it again.")));
-	return get_rel_type_id(table);
-}
 
 /*
  * The parts of a function's name.  Raises an error when it is not written as

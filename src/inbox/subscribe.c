@@ -89,8 +89,10 @@ static const Argument arguments[NARGS] = {
 
 static const char *const orderings[] = {"key", "partition", "none"};
 static const char *const failure_actions[] = {"dead_letter", "stop"};
+
+/* Kafka's levels, and stricter ones of the handler's transaction. */
 static const char *const isolations[] = {
-	"read_committed", "repeatable_read", "serializable"
+	"read_committed", "read_uncommitted", "repeatable_read", "serializable"
 };
 
 static const char insert_statement[] =
