@@ -26,6 +26,7 @@
 
 #define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
+#define SCOUT_INTERVAL_MS 600000
 
 /* What the launcher remembers about a start, by entry. */
 typedef struct ConsumerStart
@@ -188,13 +189,33 @@ tend_entry(int index)
 }
 
 /*
+ * Sends a scout to every database now and then: it removes what
+ * inbox.receive() kept long enough, also where nobody subscribes.  Returns when
+ * the next ones are due.
+ */
+static TimestampTz
+send_scouts(void)
+{
+	static TimestampTz due = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (due > now)
+		return due;
+	for (int i = 0; i < registry->size && due != 0; i++)
+		if (registry->entries[i].pid != 0)
+			consumers_request_scout(registry->entries[i].database);
+	due = TimestampTzPlusMilliseconds(now, SCOUT_INTERVAL_MS);
+	return due;
+}
+
+/*
  * Looks at every entry once; returns when it wants to look again, or
  * DT_NOEND.
  */
 TimestampTz
 launch_tend(void)
 {
-	TimestampTz next = DT_NOEND;
+	TimestampTz next = send_scouts();
 
 	for (int i = 0; i < consumers_size(); i++)
 	{

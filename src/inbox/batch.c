@@ -264,6 +264,10 @@ run_handler(Batch *batch)
 static void
 charge_all(Batch *batch)
 {
+	Handler		handler;
+
+	/* One that is not there is not the message's fault. */
+	handler_find(&handler, batch->worker);
 	for (int i = 0; i < batch->n; i++)
 	{
 		if (batch->fates[i] != FATE_RUN)

@@ -404,7 +404,20 @@ charge_suspect(InboxWorker *worker, Waiting *waiting)
 	return runs;
 }
 
-/* The keys whose pause is over, at most ROUND_KEYS. */
+/* Orders keys by the offset of their first message. */
+static int
+compare_keys(const void *a, const void *b)
+{
+	const Waiting *x = *(Waiting *const *) a;
+	const Waiting *y = *(Waiting *const *) b;
+
+	return x->first_offset < y->first_offset ? -1 :
+		x->first_offset > y->first_offset;
+}
+
+/*
+ * The keys whose pause is over, at most ROUND_KEYS; the oldest first.
+ */
 static int
 collect_due(InboxWorker *worker, Waiting **keys)
 {
@@ -425,6 +438,7 @@ collect_due(InboxWorker *worker, Waiting **keys)
 			break;
 		}
 	}
+	qsort(keys, n, sizeof(Waiting *), compare_keys);
 	return n;
 }
 

@@ -42,11 +42,12 @@
 	" duplicates = p.duplicates OPERATOR(pg_catalog.+) m.duplicates," \
 	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
 	"  THEN p.rerun_until END," \
+	" end_offset = greatest(m.end_offset, m.next_offset)," \
 	" updated_at = pg_catalog.clock_timestamp()" \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
-	"  pg_catalog.unnest($7), pg_catalog.unnest($8))" \
-	"  m (topic, partition, fence, next_offset, received, processed, duplicates)" \
+	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9))" \
+	"  m (topic, partition, fence, next_offset, received, processed, duplicates, end_offset)" \
 	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
 	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
 	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
@@ -82,24 +83,30 @@ void
 store_move(InboxWorker *worker, const Move *moves, int n)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[8] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum		args[8];
-	Datum	   *columns[7];
+	Oid			types[9] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	INT8ARRAYOID};
+	Datum		args[9];
+	Datum	   *columns[8];
 
 	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc(sizeof(Datum) * n);
 	for (int i = 0; i < n; i++)
 	{
 		const Move *move = &moves[i];
+		ConsumerPartition *at = &move->partition->at;
+		int64		end = 0;
 
-		columns[0][i] = CStringGetTextDatum(move->partition->at.topic);
-		columns[1][i] = Int32GetDatum(move->partition->at.partition);
+		(void) consumer_known_end(worker->consumer, at->topic, at->partition, &end);
+
+		columns[0][i] = CStringGetTextDatum(at->topic);
+		columns[1][i] = Int32GetDatum(at->partition);
 		columns[2][i] = Int64GetDatum(move->partition->fence);
 		columns[3][i] = Int64GetDatum(move->next_offset);
 		columns[4][i] = Int64GetDatum((int64) move->received);
 		columns[5][i] = Int64GetDatum((int64) move->processed);
 		columns[6][i] = Int64GetDatum((int64) move->duplicates);
+		columns[7][i] = Int64GetDatum(end);
 	}
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = PointerGetDatum(construct_array(columns[0], n, TEXTOID, -1, false,
@@ -108,7 +115,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = 2; c < lengthof(columns); c++)
 		args[c + 1] = int8_array(columns[c], n);
-	execute(&plan, MOVE_QUERY, 8, types, args, NULL);
+	execute(&plan, MOVE_QUERY, 9, types, args, NULL);
 	if (SPI_processed != n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),

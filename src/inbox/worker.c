@@ -25,10 +25,13 @@
 
 #include "inbox/worker.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -42,6 +45,8 @@
 #define SHOW_INTERVAL_MS 500
 #define COMMIT_INTERVAL_MS 1000
 #define PROBE_MS 2000			/* while Kafka is away */
+#define EXPIRE_MS 60000
+#define LASTING_MS 60000		/* who ran so long counts as working */
 
 /*
  * Publishes the status, unless it was just published.
@@ -130,7 +135,6 @@ all_is_well(InboxWorker *worker)
 		return;
 	worker->status.state = state;
 	show(worker, true);
-	consumers_progress(worker->entry);
 }
 
 /* Waits for the latch, Kafka, or the time-out in ms; -1 for none. */
@@ -156,6 +160,30 @@ wait_for_work(InboxWorker *worker, long timeout_ms)
 }
 
 /*
+ * Removes messages that are old enough, a step at a time.
+ */
+static void
+expire(void)
+{
+	worker_begin_sql();
+	if (SPI_execute("SELECT inbox.expire()", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not remove old messages");
+	worker_commit_sql();
+}
+
+/* The same now and then; one worker of a subscription is enough. */
+static void
+expire_sometimes(InboxWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (worker->entry->worker != 0 || worker->expire_at > now)
+		return;
+	worker->expire_at = TimestampTzPlusMilliseconds(now, EXPIRE_MS);
+	expire();
+}
+
+/*
  * Lists the subscriptions for the launcher.  Once more, if somebody asked
  * again meanwhile.
  */
@@ -169,6 +197,8 @@ scout(ConsumerEntry *entry)
 		generation = entry->generation;
 		(void) load_publish_list();
 	} while (!consumers_finish_scout(entry, generation));
+	if (worker_extension_exists())
+		expire();
 	proc_exit(0);
 }
 
@@ -223,6 +253,60 @@ check_configuration(InboxWorker *worker)
 		worker_restart(worker);
 }
 
+/* Runs a statement about this worker; returns whether it found a row. */
+static bool
+run_about_worker(InboxWorker *worker, const char *query)
+{
+	Oid			types[2] = {TEXTOID, INT4OID};
+	Datum		args[2] = {(Datum) 0, Int32GetDatum(worker->entry->worker)};
+	bool		found;
+
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	if (SPI_execute_with_args(query, 2, types, args, NULL, false, 0) < 0)
+		elog(ERROR, "query failed: %s", query);
+	found = SPI_processed > 0;
+	worker_commit_sql();
+	return found;
+}
+
+static bool
+marker_exists(InboxWorker *worker)
+{
+	return run_about_worker(worker,
+							"SELECT FROM inbox.survivor"
+							" WHERE subscription = $1 AND worker = $2");
+}
+
+/* What a crash would have begun with is over. */
+static void
+set_marker(InboxWorker *worker)
+{
+	(void) run_about_worker(worker,
+							"INSERT INTO inbox.survivor VALUES ($1, $2)"
+							" ON CONFLICT DO NOTHING");
+	worker->unmarked = false;
+}
+
+/*
+ * Finds out whether the server has crashed since this worker last worked:
+ * perhaps the handler did it.  Then the first messages are taken with care.  A
+ * crash empties unlogged tables.
+ */
+static void
+beware_of_crashes(InboxWorker *worker)
+{
+	bool		is_new = true;
+
+	for (int i = 0; i < worker->npartitions; i++)
+		is_new &= worker->partitions[i]->fence == 1;
+	worker->unmarked = !marker_exists(worker);
+	if (worker->unmarked && is_new)
+		set_marker(worker);
+	else if (worker->unmarked)
+		worker->careful = Max(worker->careful, worker->subscription->batch_size);
+}
+
 /* Looks for partitions when it is time. */
 static void
 refresh(InboxWorker *worker)
@@ -232,6 +316,8 @@ refresh(InboxWorker *worker)
 	if (worker->refresh_at > GetCurrentTimestamp())
 		return;
 	worker->reachable = partitions_refresh(worker);
+	if (before == 0 && worker->npartitions > 0)
+		beware_of_crashes(worker);
 	if (worker->npartitions > before)
 		retry_load(worker);
 	if (worker->reachable)
@@ -274,6 +360,8 @@ consume(InboxWorker *worker)
 	batch_process(worker);
 	consumer_release(worker->records, worker->nrecords);
 	worker->nrecords = 0;
+	if (worker->unmarked && worker->careful == 0)
+		set_marker(worker);
 	return more;
 }
 
@@ -303,6 +391,8 @@ idle_time(InboxWorker *worker, bool offsets_shown)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until = Min(worker->refresh_at, waiting_due(worker));
 
+	if (worker->entry->worker == 0)
+		until = Min(until, worker->expire_at);
 	if (!offsets_shown)
 		until = Min(until, TimestampTzPlusMilliseconds(worker->committed_at,
 													   COMMIT_INTERVAL_MS + 1));
@@ -319,15 +409,23 @@ run(InboxWorker *worker)
 		bool		shown;
 
 		refresh(worker);
-		if (!waiting_is_full(worker))
-			more = consume(worker);
 		if (waiting_due(worker) <= GetCurrentTimestamp())
 		{
 			retry_run(worker);
-			more = more || waiting_due(worker) <= GetCurrentTimestamp();
+			more = waiting_due(worker) <= GetCurrentTimestamp();
 		}
+		if (!waiting_is_full(worker))
+			more |= consume(worker);
 		check_configuration(worker);
+		expire_sometimes(worker);
 		shown = commit_offsets(worker);
+		if (!worker->lasted &&
+			TimestampDifferenceExceeds(worker->status.started_at,
+									   GetCurrentTimestamp(), LASTING_MS))
+		{
+			consumers_progress(worker->entry);
+			worker->lasted = true;
+		}
 		if (more)
 		{
 			show(worker, false);

@@ -75,6 +75,7 @@ typedef struct InboxWorker
 
 	Partition **partitions;
 	int			npartitions;
+	TimestampTz expire_at;		/* when to look for old messages */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions */
 	bool		reachable;		/* a broker has answered, and no error since */
 	uint64		errors_seen;
@@ -87,7 +88,9 @@ typedef struct InboxWorker
 	/* Messages that wait to be tried again; see retry.c */
 	HTAB	   *waiting;
 	int			careful;		/* messages still to be run one by one */
+	bool		unmarked;		/* not in inbox.survivor yet */
 
+	bool		lasted;			/* has run for so long that it works */
 	TimestampTz shown_at;
 	TimestampTz committed_at;	/* offsets, to Kafka */
 } InboxWorker;
