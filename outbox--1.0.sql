@@ -755,6 +755,8 @@ CREATE TABLE inbox.message (
 ) PARTITION BY LIST (chunk);
 CREATE INDEX message_unprocessed_idx ON inbox.message (subscription, status, event_id)
     WHERE status <> 'processed';
+CREATE INDEX message_pending_idx ON inbox.message (subscription, topic, partition, "offset")
+    WHERE status = 'pending';
 
 COMMENT ON TABLE inbox.message IS
     'messages that subscriptions received; also the type of a handler''s argument';
