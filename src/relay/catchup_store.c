@@ -43,7 +43,8 @@
 /*
  * Counts the events of home $1 that the snapshot $4 shows and the watermark,
  * with the upper end $2 and the running transactions $3, does not, after id
- * $5.  The watermark is taken apart for the index.
+ * $5.  The watermark is taken apart for the index on xid, and the sum hides id
+ * from the other index.
  */
 #define COUNT_EVENTS \
 	"SELECT pg_catalog.min(e.id), pg_catalog.max(e.id), pg_catalog.count(*)" \
@@ -52,7 +53,7 @@
 	" AND (e.xid OPERATOR(pg_catalog.>=) $2::pg_catalog.xid8" \
 	"      OR e.xid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.xid8[]))" \
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, $4::pg_catalog.pg_snapshot)" \
-	" AND e.id OPERATOR(pg_catalog.>) $5"
+	" AND (e.id OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.>) $5"
 
 /*
  * The same events, up to id $2.  The columns are those of EventColumn, in
@@ -69,12 +70,12 @@
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, $5)" \
 	" ORDER BY e.id"
 
-/* Turns planner settings off until the end of the transaction. */
+/* Sets planner settings to 0, or off, until the end of the transaction. */
 static void
 turn_off(const char *const *settings)
 {
 	for (; *settings; settings++)
-		(void) set_config_option(*settings, "off", PGC_USERSET, PGC_S_SESSION,
+		(void) set_config_option(*settings, "0", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_LOCAL, true, 0, false);
 }
 
@@ -232,7 +233,8 @@ catchup_count(CatchupProgress *progress, CatchupRange *range,
 			  MemoryContext context)
 {
 	static const char *const by_xid[] = {"enable_seqscan", "enable_indexscan",
-	"enable_indexonlyscan", "jit", NULL};
+		"enable_indexonlyscan", "max_parallel_workers_per_gather", "jit",
+	NULL};
 	Oid			types[5] = {INT4OID, TEXTOID, TEXTOID, TEXTOID, INT8OID};
 	Datum		args[5];
 	char	   *upper;
