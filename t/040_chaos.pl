@@ -10,6 +10,7 @@ use strict;
 use warnings;
 
 use lib 't';
+use List::Util qw(max);
 use OutboxChaos;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -24,9 +25,9 @@ my @choice =
 my $keys = 100;
 my $clients = 6;
 
-# What may come twice: what the relay had in flight, and what it had published
-# since the watermark, which it proposes every second.
-my $grace = 2.5;
+# What a transaction may take, in seconds: some messages carry the time of its
+# beginning.
+my $grace = 1;
 
 srand $seed;
 diag "seed $seed: CHAOS_SEED=$seed CHAOS_FAULTS=$faults repeats this run";
@@ -126,6 +127,20 @@ sub wait_for_progress
 	return;
 }
 
+# Waits until the relay's watermark, safe on disk, covers what is committed now.
+# Only what comes later may come twice.  Returns that time.
+sub wait_for_watermark
+{
+	my ($time, $lsn) = split /\|/, $chaos->sql(
+		'SELECT extract(epoch FROM clock_timestamp()), pg_current_wal_insert_lsn()');
+	$chaos->wait_for("SELECT count(*) > 0 FROM outbox.watermark WHERE lsn >= '$lsn'",
+		'the watermark does not move');
+	my $written = $chaos->sql('SELECT pg_current_wal_insert_lsn()');
+	$chaos->wait_for("SELECT pg_current_wal_flush_lsn() >= '$written'",
+		'WAL is not flushed');
+	return $time;
+}
+
 # All messages so far: time in ms, key, number, transaction and type of each.
 sub messages
 {
@@ -178,6 +193,7 @@ my (%recovery, @hits);
 foreach my $number (1 .. $faults)
 {
 	wait_for_progress();
+	my $settled = wait_for_watermark();
 	my $name = $choice[ rand @choice ];
 	note "fault $number: $name";
 	my $start = time;
@@ -185,7 +201,8 @@ foreach my $number (1 .. $faults)
 	start_writers();
 	wait_for_progress();
 	push @{ $recovery{$name} }, time - $start;
-	push @hits, { from => ($start - $grace) * 1000, to => time * 1000 };
+	push @hits,
+	  { name => $name, settled => $settled, from => $start, to => time };
 }
 finish_writers();
 wait_until_confirmed($chaos->node, 'postgres');
@@ -193,7 +210,8 @@ wait_until_confirmed($chaos->node, 'postgres');
 # What was committed, by key, against what is there.
 my %committed = map { split /\|/ } split /\n/,
   $chaos->sql('SELECT key, events FROM counter');
-my ($total, $lost, $phantom, $overtaken, $duplicates, $old) = (0) x 6;
+my ($total, $lost, $phantom, $overtaken, $duplicates) = (0) x 5;
+my ($oldest, %old) = (0);
 my (%seen, %last);
 my @isolation =
   $delivery eq 'exactly_once' ? ('-X', 'isolation.level=read_committed') : ();
@@ -204,14 +222,19 @@ foreach my $message (messages(@isolation))
 	{
 		$phantom++;
 	}
-	elsif ($seen{"$key $n"}++)
+	elsif ($seen{"$key $n"})
 	{
-		my $time = $message->{time};
+		# A catch-up has the time of the beginning, the stream that of the end.
+		my $time = max($message->{time}, $seen{"$key $n"}) / 1000;
+		my ($hit) = grep { $time <= $_->{to} } @hits;
 		$duplicates++;
-		$old++ unless grep { $_->{from} <= $time && $time <= $_->{to} } @hits;
+		$old{ $hit ? $hit->{name} : 'no fault' }++
+		  if !$hit || $time < $hit->{settled} - $grace;
+		$oldest = max($oldest, $hit->{from} - $time) if $hit;
 	}
 	else
 	{
+		$seen{"$key $n"} = $message->{time};
 		$overtaken++ if $n <= ($last{$key} || 0);
 		$last{$key} = $n;
 	}
@@ -229,13 +252,15 @@ cmp_ok($total, '>', 0, 'the writers worked');
 is($lost, 0, 'lost');
 is($phantom, 0, 'phantom: rolled back, but visible');
 is($overtaken, 0, 'order broken');
-is($old, 0, 'repeated, though published long before a fault');
+is(join(', ', map { "$_: $old{$_}" } sort keys %old),
+	'', 'repeated, though published long before a fault');
 if ($delivery eq 'exactly_once')
 {
 	is($duplicates, 0, 'duplicates');
 	is($split, 0, 'transactions that were seen in part');
 }
-diag "$total events, $duplicates duplicates";
+diag sprintf '%d events, %d duplicates, committed at most %.1f s before a fault',
+  $total, $duplicates, $oldest;
 diag sprintf('%s: %s s to recover',
 	$_, join ' ', map { sprintf '%.1f', $_ } @{ $recovery{$_} })
   foreach sort keys %recovery;
