@@ -194,6 +194,17 @@ cmp_ok($seconds, '<', 30, 'in reasonable time');
 sql("DELETE FROM outbox.dead_letter");
 
 # ---------------------------------------------------------------------------
+# A record that the topic does not take
+
+$topic = make_topic(topic_name('compacted'), 1, 'cleanup.policy' => 'compact');
+sql("SELECT small('$topic', 'k', 1, 10), small('$topic', NULL, 0, 0), small('$topic', 'k', 11, 20); SELECT outbox.wait_published('60 s')");
+is( sql("SELECT error_code, key IS NULL FROM outbox.dead_letter WHERE topic = '$topic'"),
+	'INVALID_RECORD|t',
+	'an event without a key for a compacted topic is a dead letter');
+is_deeply([ sequence($topic) ], [ 1 .. 20 ], 'the others are delivered, in order');
+sql("DELETE FROM outbox.dead_letter");
+
+# ---------------------------------------------------------------------------
 # An event above a limit of our own
 
 $topic = make_topic(topic_name('own'));

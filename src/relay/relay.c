@@ -46,6 +46,7 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
+#include "relay/handover.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
 #include "relay/progress.h"
@@ -63,8 +64,6 @@ static Relay *the_relay = NULL; /* for the exit callback */
 
 /* What was published before we came, and need not be sent again. */
 static const Watermark *skip = NULL;
-static RelayHandover inherited;
-static uint64 inherited_left;	/* events of inherited.xid still to skip */
 
 /*
  * Publishes the status, but not too often.
@@ -208,21 +207,6 @@ relay_wait(Relay *relay, long timeout_ms)
 	limit_wal(relay);
 }
 
-/*
- * Did the relay before us get an acknowledgement for this event?  Asked for
- * each event once, in order.
- */
-static bool
-was_acknowledged(const Commit *commit)
-{
-	if (commit->end <= inherited.acknowledged)
-		return true;
-	if (inherited_left == 0 || commit->xid != inherited.xid)
-		return false;
-	inherited_left--;
-	return true;
-}
-
 /* The plugin's sink: an event. */
 static void
 stream_event(void *arg, const Event *event, const Commit *commit)
@@ -232,7 +216,7 @@ stream_event(void *arg, const Event *event, const Commit *commit)
 		return;
 	if (skip && watermark_shows(skip, event->xid))
 		return;
-	if (was_acknowledged(commit))
+	if (handover_covers(commit))
 		return;
 	sender_event(arg, event, commit);
 }
@@ -411,26 +395,6 @@ poll_table(Relay *relay)
 	relay_restart(relay);
 }
 
-/* Tells the next relay where to go on. */
-static void
-hand_over(Relay *relay)
-{
-	LedgerPosition position = ledger_position(relay->ledger);
-	RelayHandover next = inherited;
-
-	next.acknowledged = Max(inherited.acknowledged, position.acknowledged);
-	if (TransactionIdIsValid(position.xid))
-	{
-		next.xid = position.xid;
-		next.events = position.events +
-			(position.xid == inherited.xid ? inherited.events : 0);
-	}
-	next.careful = relay->careful;
-	next.fenced = relay->fenced;
-	next.patience = relay->patience;
-	shmem_relay_set_handover(&next);
-}
-
 /* Shows what was done last and closes the producer before the process ends. */
 static void
 relay_exit(int code, Datum arg)
@@ -440,7 +404,7 @@ relay_exit(int code, Datum arg)
 	sender_close(the_relay);
 	if (deadletter_leave(the_relay))
 	{
-		hand_over(the_relay);
+		handover_leave(the_relay);
 		catchup_leave(the_relay);
 	}
 	the_relay->shown_at = 0;
@@ -465,11 +429,7 @@ relay_create(uint64 requests)
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
-	shmem_relay_get_handover(&inherited);
-	inherited_left = inherited.events;
-	relay->careful = inherited.careful;
-	relay->fenced = inherited.fenced;
-	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
+	handover_take(relay);
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;

@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * handover.c
+ *	  What a relay leaves to the next one of the same database.
+ *
+ * It is in shared memory, and says how far acknowledgements have come, down to
+ * the event in the middle of a transaction.  So a relay that starts over sends
+ * nothing twice.  A crash of the server loses it; then the watermark serves.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/handover.h"
+
+#include "access/transam.h"
+
+#include "relay/exactly_once.h"
+
+static RelayHandover inherited;
+static uint64 inherited_left;	/* events of inherited.xid still to skip */
+
+/*
+ * Takes over what the relay before us left.
+ */
+void
+handover_take(Relay *relay)
+{
+	shmem_relay_get_handover(&inherited);
+	inherited_left = inherited.events;
+	relay->careful = inherited.careful;
+	relay->fenced = inherited.fenced;
+	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
+}
+
+/*
+ * Did the relay before us get an acknowledgement for this event?  Asked for
+ * each event once, in order.
+ */
+bool
+handover_covers(const Commit *commit)
+{
+	if (commit->end <= inherited.acknowledged)
+		return true;
+	if (inherited_left == 0 || commit->xid != inherited.xid)
+		return false;
+	inherited_left--;
+	return true;
+}
+
+/*
+ * Tells the next relay where to go on.  Whatever the ledger has passed must be
+ * on Kafka, or stored as refused.
+ */
+void
+handover_leave(Relay *relay)
+{
+	LedgerPosition position = ledger_position(relay->ledger);
+	RelayHandover next = inherited;
+
+	next.acknowledged = Max(inherited.acknowledged, position.acknowledged);
+	if (TransactionIdIsValid(position.xid))
+	{
+		next.xid = position.xid;
+		next.events = position.events +
+			(position.xid == inherited.xid ? inherited.events : 0);
+	}
+	next.careful = relay->careful;
+	next.fenced = relay->fenced;
+	next.patience = relay->patience;
+	shmem_relay_set_handover(&next);
+}
