@@ -16,6 +16,9 @@
 #include "replication/slot.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* was part of postgres.h */
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "outbox needs PostgreSQL 15 or newer"
@@ -109,6 +112,15 @@
 	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
 #define compat_may_use_server(server, role) \
 	(pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/* Base64 of bytes; their type was char and is uint8. */
+#if PG_VERSION_NUM >= 180000
+#define compat_b64_encode(bytes, len, to, size) \
+	pg_b64_encode((const uint8 *) (bytes), len, to, size)
+#else
+#define compat_b64_encode(bytes, len, to, size) \
+	pg_b64_encode((const char *) (bytes), len, to, size)
 #endif
 
 /* Is the database what an interrupted DROP DATABASE left? */

@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "base/compat.h"
 #include "inbox/received.h"
 #include "inbox/ring.h"
 
@@ -119,7 +120,8 @@ to_base64(Slice bytes)
 {
 	int			size = pg_b64_enc_len(bytes.len) + 1;
 	char	   *encoded = palloc(size);
-	int			len = pg_b64_encode(bytes.data, bytes.len, encoded, size - 1);
+	int			len = compat_b64_encode(bytes.data, bytes.len, encoded,
+										size - 1);
 
 	encoded[Max(len, 0)] = '\0';
 	return encoded;

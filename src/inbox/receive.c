@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+#include "base/compat.h"
 #include "inbox/received.h"
 
 #define MAX_PAYLOAD_HASH 1024

@@ -13,6 +13,7 @@
 #include "storage/latch.h"
 #include "utils/hsearch.h"
 
+#include "base/compat.h"
 #include "base/consumers.h"
 #include "kafka/consumer.h"
 
@@ -102,7 +103,7 @@ extern Subscription *load_subscription(const char *name);
 /* worker.c */
 extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
 extern void worker_check(InboxWorker *worker);
-extern void worker_restart(InboxWorker *worker) pg_attribute_noreturn();
+pg_noreturn extern void worker_restart(InboxWorker *worker);
 extern void worker_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
 

@@ -46,9 +46,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
+#include "base/compat.h"
 
 /* Length of a UUID as text, without the terminating zero. */
 #define UUID_TEXT_LEN 36
