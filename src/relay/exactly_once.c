@@ -43,6 +43,7 @@
 #include "base/guc.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/settings.h"
 
 #define PROPOSAL_INTERVAL_MS 1000
 #define BACKLOG_FACTOR 10		/* times the interval, while there is more */
@@ -292,7 +293,11 @@ propose(Relay *relay)
 	exact->events_proposed = relay->status.events + (exact->open ? 1 : 0);
 }
 
-/* Stores the base as a watermark once all that it shows is on Kafka. */
+/*
+ * Stores the set as a watermark, once all that the base shows is on Kafka.
+ * The base alone would not do: a transaction whose commit record came before
+ * the base's position, and which still ran for its snapshot, is published too.
+ */
 static void
 store_watermark(Relay *relay)
 {
@@ -302,8 +307,9 @@ store_watermark(Relay *relay)
 	if (exact->open || exact->base_lsn <= exact->stored_lsn)
 		return;
 	watermark.lsn = exact->base_lsn;
-	watermark.snapshot = exact->set.snapshot;
+	watermark.snapshot = published_set_fold(&exact->set);
 	watermark_store(&watermark);
+	pfree(watermark.snapshot);
 	exact->stored_lsn = exact->base_lsn;
 }
 
@@ -347,6 +353,16 @@ exactly_once_idle_time(const Relay *relay, long timeout_ms)
 	return Min(timeout_ms,
 			   TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 											   due_at(relay->exact, true)));
+}
+
+/*
+ * The position to commit something at that is not new: how far decoding has
+ * come, or what was reached last without it.
+ */
+XLogRecPtr
+exactly_once_position(const Relay *relay)
+{
+	return settings_polling() ? relay->exact->set.lsn : decode_position();
 }
 
 /*

@@ -9,6 +9,10 @@
  * has acknowledged the batch, the job's position is stored with the next one,
  * so a relay that starts over repeats one batch at most.
  *
+ * When deliveries are exact, a Kafka transaction holds as many batches as fit
+ * into its usual time, and its progress record tells the job's position as
+ * well.  So nothing is repeated.
+ *
  * A batch is only sent when nothing else is in flight: live events never wait
  * for more than one batch.
  *
@@ -18,12 +22,17 @@
 
 #include "relay/replay.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
+#include "base/guc.h"
 #include "base/worker.h"
 #include "relay/decode.h"
+#include "relay/exactly_once.h"
 
 #define BATCH_EVENTS 500
 
@@ -34,7 +43,7 @@
 	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home" \
 	" FROM outbox.event e, outbox.replay_job j" \
 	" WHERE j.id OPERATOR(pg_catalog.=) $1" \
-	" AND e.id OPERATOR(pg_catalog.>) j.last_id" \
+	" AND e.id OPERATOR(pg_catalog.>) $3" \
 	" AND e.id OPERATOR(pg_catalog.<=) j.through_id" \
 	" AND e.created_at OPERATOR(pg_catalog.>=) j.since" \
 	" AND e.created_at OPERATOR(pg_catalog.<=) j.until" \
@@ -87,15 +96,38 @@ store_progress(void)
 	batch_events = 0;
 }
 
+/* The same for the Kafka transaction that the batch is part of. */
+static void
+note_progress(PublishedSet *set)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		args[1] = {Int64GetDatum(current_job)};
+	bool		isnull;
+
+	store_progress();
+	if (!run("SELECT sent FROM outbox.replay_job WHERE id = $1",
+			 1, types, args, SPI_OK_SELECT))
+		return;					/* cancelled */
+	set->replay_job = current_job;
+	set->replay_id = batch_last_id;
+	set->replay_sent = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+												   SPI_tuptable->tupdesc, 1,
+												   &isnull));
+}
+
 /* The oldest job that is not finished; 0 when there is none. */
 static int64
 next_job(void)
 {
 	bool		isnull;
 
-	if (!run("SELECT id FROM outbox.replay_job WHERE finished_at IS NULL"
+	if (!run("SELECT id, last_id FROM outbox.replay_job WHERE finished_at IS NULL"
 			 " ORDER BY id LIMIT 1", 0, NULL, NULL, SPI_OK_SELECT))
 		return 0;
+	/* A constant, so that each batch is found by the index. */
+	batch_last_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 2,
+												&isnull));
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
@@ -138,19 +170,59 @@ send_batch(Relay *relay)
 	MemoryContextDelete(context);
 }
 
+/*
+ * Events are read in the order of an index, from where the last batch ended.
+ * The planner, which knows little of a table that nobody has analyzed, might
+ * sort all that are left for each batch.  Until the transaction ends.
+ */
+static void
+forbid_sorting(void)
+{
+	static const char *const settings[] = {"enable_sort", "enable_bitmapscan"};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i], "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /* Sends the next batch of the current job, or finishes the job. */
 static void
 send_next_batch(Relay *relay)
 {
-	Oid			types[2] = {INT8OID, INT8OID};
-	Datum		args[2] = {Int64GetDatum(current_job),
-	Int64GetDatum(BATCH_EVENTS)};
+	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
+	Datum		args[3] = {Int64GetDatum(current_job),
+		Int64GetDatum(BATCH_EVENTS),
+	Int64GetDatum(batch_last_id)};
 
-	if (run(NEXT_EVENTS, 2, types, args, SPI_OK_SELECT))
+	if (run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
 		send_batch(relay);
 	else
 		run("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
 			" WHERE id = $1", 1, types, args, SPI_OK_UPDATE);
+}
+
+/*
+ * The work of replay_step() when deliveries are exact.
+ */
+static void
+send_transaction(Relay *relay)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													outbox_transaction_interval);
+
+	do
+	{
+		current_job = next_job();
+		if (current_job == 0)
+			may_have_jobs = false;
+		else
+			send_next_batch(relay);
+		if (batch_events == 0)
+			break;				/* none, or one has come to its end */
+		note_progress(&relay->exact->set);
+		CommandCounterIncrement();
+	} while (GetCurrentTimestamp() < until);
+	exactly_once_commit(relay, exactly_once_position(relay));
 }
 
 /*
@@ -165,6 +237,13 @@ replay_step(Relay *relay)
 		return false;
 
 	worker_begin_sql();
+	forbid_sorting();
+	if (relay->exact)
+	{
+		send_transaction(relay);
+		worker_commit_sql_durably();
+		return may_have_jobs;
+	}
 	if (batch_events > 0)
 		store_progress();
 	current_job = next_job();

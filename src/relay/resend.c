@@ -254,8 +254,7 @@ resend_step(Relay *relay)
 	worker_begin_sql();
 	may_have_work = send_retried(relay) || send_waiting(relay);
 	if (relay->exact)
-		exactly_once_commit(relay, settings_polling() ?
-							relay->exact->set.lsn : decode_position());
+		exactly_once_commit(relay, exactly_once_position(relay));
 	worker_commit_sql();
 	return may_have_work;
 }
