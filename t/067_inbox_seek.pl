@@ -1,0 +1,153 @@
+# Subscriptions that are paused, moved, changed and ended while messages come.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use OutboxTest;
+
+my $node = new_server('inbox_seek', "max_worker_processes = 16\n");
+my $topic = make_topic(topic_name('Orders'));
+create_extension($node, 'postgres');
+
+sub sql
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+sub wait_for_effects
+{
+	my ($expected, $what) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT coalesce(string_agg(value, ' ' ORDER BY id), '') = '$expected' FROM effect");
+	return is(sql("SELECT string_agg(value, ' ' ORDER BY id) FROM effect"),
+		$expected, $what);
+}
+
+# All that there is has been read, and the worker is at work.
+sub wait_until_read
+{
+	my ($offset) = @_;
+	return $node->poll_query_until('postgres',
+		"SELECT next_offset = $offset AND seek_time IS NULL FROM inbox.position WHERE topic = '$topic'");
+}
+
+sub wait_for_state_of
+{
+	my ($name, $state) = @_;
+	return ok($node->poll_query_until('postgres',
+		"SELECT state = '$state' FROM inbox.stat_subscription WHERE name = '$name'"),
+		"$name is $state");
+}
+
+sql(<<SQL);
+CREATE TABLE effect (id bigserial, value text);
+CREATE FUNCTION handle(m inbox.message) RETURNS void LANGUAGE sql AS
+\$\$ INSERT INTO effect (value) VALUES (inbox.payload_text(m)) \$\$;
+CREATE FUNCTION handle_all(m inbox.message[]) RETURNS void LANGUAGE sql AS
+\$\$ INSERT INTO effect (value) SELECT 'batch ' || inbox.payload_text(x) FROM unnest(m) x \$\$;
+SQL
+
+# latest: what was there before is not seen, what came after is, even if it
+# came before the first worker had started
+produce($topic, "a\told");
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', start => 'latest')");
+produce($topic, "a\t1", "a\t2");
+wait_for_effects('1 2', 'latest begins with what comes after subscribe()');
+
+# pause and resume
+sql("SELECT inbox.pause('s')");
+wait_for_state_of('s', 'paused');
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'outbox consumer'"),
+	'a paused subscription has no process');
+produce($topic, "a\t3");
+sql("SELECT inbox.resume('s')");
+wait_for_effects('1 2 3', 'resume() goes on where it was');
+
+# seek: what was received is passed over
+sql("SELECT inbox.seek('s', '$topic', 0, '1')");
+ok($node->poll_query_until('postgres',
+		'SELECT duplicates = 3 FROM inbox.stat_subscription'),
+	'after seek() messages are recognized');
+wait_for_effects('1 2 3', 'and not handled again');
+# ... what was not, because latest passed it, is handled
+sql("SELECT inbox.seek('s', '$topic', 0, 'earliest')");
+wait_for_effects('1 2 3 old', 'seek() to the beginning finds what was never received');
+wait_until_read(4);
+# ... rerun handles again, and only what had been passed
+sql("SELECT inbox.seek('s', '$topic', 0, 2, rerun => true)");
+produce($topic, "a\t4");
+wait_for_effects('1 2 3 old 2 3 4', 'rerun handles messages again');
+wait_until_read(5);
+sql("SELECT inbox.seek('s', '$topic', 0, 'latest')");
+produce($topic, "a\t5");
+wait_for_effects('1 2 3 old 2 3 4 5', 'seek() to the end goes on with what comes');
+wait_until_read(6);
+# ... to a time
+my $time = sql(
+	"SELECT created_at FROM inbox.message WHERE convert_from(payload, 'UTF8') = '5'");
+sql("SELECT inbox.seek('s', '$topic', 0, timestamptz '$time', rerun => true)");
+wait_for_effects('1 2 3 old 2 3 4 5 5', 'seek() to a time finds the message of that time');
+# ... while paused
+sql("SELECT inbox.pause('s')");
+sql("SELECT inbox.seek('s', '$topic', 0, 5, rerun => true)");
+sql("SELECT inbox.resume('s')");
+wait_for_effects('1 2 3 old 2 3 4 5 5 5', 'seek() works while paused');
+
+# changed in place: another handler, and a filter
+sql('TRUNCATE effect');
+wait_until_read(6);
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle_all', start => 'latest')");
+produce($topic, "a\t6");
+wait_for_effects('batch 6', 'the handler is changed in place');
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', filter_event_types => ARRAY['Wanted'])");
+wait_until_read(7);
+produce($topic, { headers => ['type=Unwanted'] }, "a\t7");
+produce($topic, { headers => ['type=Wanted'] }, "a\t8");
+produce($topic, "a\t9");
+wait_until_read(10);
+wait_for_effects('batch 6 8', 'messages of other types are passed over');
+
+# ended and begun again: with its memory, and without
+sql("SELECT inbox.unsubscribe('s')");
+is(sql('SELECT count(*) FROM inbox.position'), 0, 'unsubscribe() forgets the position');
+produce($topic, "a\t10");
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle')");
+ok(wait_until_read(11), 'a new subscription begins at the beginning');
+is(sql("SELECT string_agg(value, ' ' ORDER BY id) FROM effect"),
+	'batch 6 8 7 9 10', 'but handles only what was never handled');
+sql("SELECT inbox.unsubscribe('s', keep_messages => false)");
+sql('TRUNCATE effect');
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle')");
+wait_for_effects('old 1 2 3 4 5 6 7 8 9 10', 'without its memory it handles everything');
+
+# where an old consumer group stopped
+sql("SELECT inbox.unsubscribe('s', keep_messages => false)");
+sql('TRUNCATE effect');
+sql("BEGIN; SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle'); SELECT inbox.seek('s', '$topic', 0, 8); COMMIT");
+wait_for_effects('8 9 10', 'seek() before the first message');
+
+# a pattern
+my $more = make_topic("$topic.more");
+sql('TRUNCATE effect');
+sql("SELECT inbox.subscribe('s', ARRAY['^' || replace('$topic', '.', '\\.')], 'handle')");
+produce($more, "a\tmore");
+wait_for_effects('more', 'a topic that matches a pattern is found');
+is(sql("SELECT string_agg(topic, ' ' ORDER BY topic) FROM inbox.position"),
+	"$topic $more", 'and the positions of the others stay');
+
+# keep => 0: nothing is stored but what tells duplicates
+sql('TRUNCATE effect');
+sql("SELECT inbox.unsubscribe('s', keep_messages => false)");
+sql("SELECT inbox.subscribe('s', ARRAY['$more'], 'handle', keep => '0')");
+wait_for_effects('more', 'with keep => 0 messages are handled');
+is(sql('SELECT count(*) FROM inbox.message'), 0, 'and not stored');
+sql("SELECT inbox.seek('s', '$more', 0, 0)");
+ok($node->poll_query_until('postgres',
+		'SELECT duplicates = 1 FROM inbox.stat_subscription'),
+	'but recognized');
+
+done_testing();
