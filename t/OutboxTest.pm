@@ -22,7 +22,8 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
-  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce);
+  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
+  produce_with_headers);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -312,6 +313,23 @@ sub produce
 			map { ('-H', $_) } @{ $options->{headers} || [] }
 		],
 		'<', \$input, '2>', \$errors) or die "kcat failed: $errors\n";
+	return;
+}
+
+# Produces messages with Kafka's own producer: lines of headers ("name:value"
+# with commas between), tab, key, tab, value.
+sub produce_with_headers
+{
+	my ($topic, $dir, @lines) = @_;
+	my $input = PostgreSQL::Test::Utils::tempdir() . '/messages';
+	append_to_file($input, join('', map { "$_\n" } @lines));
+	my @command = (
+		"$root/dev/kafka", 'tool', $dir || kafka_dir(),
+		'org.apache.kafka.tools.ConsoleProducer', '--topic', $topic,
+		map { ('--property', $_) } 'parse.key=true', 'parse.headers=true');
+	my $output = '';
+	IPC::Run::run(\@command, '<', $input, '&>', \$output)
+	  or die "the producer failed: $output\n";
 	return;
 }
 
