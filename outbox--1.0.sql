@@ -716,12 +716,14 @@ COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
 -- consumer's batch.
 --
 
-CREATE SEQUENCE inbox.message_chunk_seq AS smallint MINVALUE 0 MAXVALUE 3 CYCLE;
+-- They only ever grow, so that nobody takes a ring that has moved all the way
+-- round for one that has not moved.
+CREATE SEQUENCE inbox.message_chunk_seq MINVALUE 0;
 COMMENT ON SEQUENCE inbox.message_chunk_seq IS
-    'last_value is the chunk of inbox.message that takes new rows';
-CREATE SEQUENCE inbox.received_chunk_seq AS smallint MINVALUE 0 MAXVALUE 3 CYCLE;
+    'last_value modulo 4 is the chunk of inbox.message that takes new rows';
+CREATE SEQUENCE inbox.received_chunk_seq MINVALUE 0;
 COMMENT ON SEQUENCE inbox.received_chunk_seq IS
-    'last_value is the chunk of inbox.received that takes new rows';
+    'last_value modulo 4 is the chunk of inbox.received that takes new rows';
 
 CREATE FUNCTION inbox.current_message_chunk() RETURNS smallint
 LANGUAGE C STABLE PARALLEL SAFE
@@ -897,6 +899,7 @@ AS $$
 DECLARE
     dedupe_window interval := current_setting('inbox.dedupe_window');
     ring record;
+    ring_position bigint;
     current_chunk smallint;
     next_chunk smallint;
     old_chunk smallint;
@@ -910,7 +913,8 @@ BEGIN
                                    dedupe_window)
         FROM inbox.subscription s
     LOOP
-        EXECUTE format('SELECT last_value FROM inbox.%I', ring.name || '_chunk_seq') INTO current_chunk;
+        EXECUTE format('SELECT last_value FROM inbox.%I', ring.name || '_chunk_seq') INTO ring_position;
+        current_chunk := ring_position % 4;
         next_chunk := (current_chunk + 1) % 4;
         -- Where nothing is known, as after a crash, now is late enough.
         DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = current_chunk;
@@ -939,7 +943,7 @@ BEGIN
                 SELECT FROM inbox.ring r
                 WHERE r.name = ring.name AND r.chunk = (current_chunk + 3) % 4 AND r.ended_at <= now() - ring.stay / 3)
         THEN
-            PERFORM setval(format('inbox.%I', ring.name || '_chunk_seq')::regclass, next_chunk);
+            PERFORM setval(format('inbox.%I', ring.name || '_chunk_seq')::regclass, ring_position + 1);
             DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = next_chunk;
             INSERT INTO inbox.ring VALUES (ring.name, current_chunk, clock_timestamp());
             changed := true;

@@ -78,6 +78,7 @@ typedef struct ReceivedChunk
 typedef struct ReceivedTable
 {
 	Datum		consumer;
+	int64		position;		/* of the ring */
 	int16		current;
 	ReceivedChunk chunks[RING_SIZE];
 	EState	   *estate;
@@ -137,7 +138,8 @@ open_table(ReceivedTable *table, Datum consumer)
 	table->consumer = consumer;
 	table->estate = CreateExecutorState();
 	table->old_context = MemoryContextSwitchTo(table->estate->es_query_cxt);
-	table->current = ring_current_chunk(RING_RECEIVED);
+	table->position = ring_position(RING_RECEIVED);
+	table->current = ring_chunk_at(table->position);
 	for (int16 i = 0; i < RING_SIZE; i++)
 		open_chunk(table, i);
 
@@ -307,7 +309,7 @@ fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum event_id,
 static bool
 ring_has_moved(const ReceivedTable *table)
 {
-	return ring_current_chunk(RING_RECEIVED) != table->current;
+	return ring_position(RING_RECEIVED) != table->position;
 }
 
 /*

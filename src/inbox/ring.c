@@ -3,9 +3,9 @@
  * ring.c
  *	  The chunks of inbox.message and inbox.received.
  *
- * Each of the two tables is a ring of chunks.  The last value of a sequence
- * says which chunk takes new rows: it is the same for everybody, whatever
- * their snapshots, as soon as it is set.
+ * Each of the two tables is a ring of chunks.  The last value of a sequence,
+ * modulo the number of chunks, says which chunk takes new rows: it is the same
+ * for everybody, whatever their snapshots, as soon as it is set.
  *
  *-------------------------------------------------------------------------
  */
@@ -106,19 +106,20 @@ open_relation(Oid *oid, const char *name, char kind, LOCKMODE lockmode)
 }
 
 /*
- * The chunk that takes new rows.  It is read from the sequence's page, because
- * there is no cheaper function for it.  The page's lock orders reads: who sees
- * the ring moved on sees everything that was done before it moved.
+ * How far the ring has moved since it was made.  It is read from the
+ * sequence's page, because there is no cheaper function for it.  The page's
+ * lock orders reads: who sees the ring moved on sees everything that was done
+ * before it moved.
  */
-int16
-ring_current_chunk(Ring ring)
+int64
+ring_position(Ring ring)
 {
 	char		name[NAMEDATALEN];
 	Relation	sequence;
 	Buffer		buffer;
 	Page		page;
 	HeapTupleHeader tuple;
-	int64		chunk;
+	int64		position;
 
 	snprintf(name, sizeof(name), "%s_chunk_seq", ring_names[ring]);
 	sequence = open_relation(&ring_oids[ring].sequence, name, RELKIND_SEQUENCE,
@@ -128,19 +129,36 @@ ring_current_chunk(Ring ring)
 	page = BufferGetPage(buffer);
 	tuple = (HeapTupleHeader) PageGetItem(page,
 										  PageGetItemId(page, FirstOffsetNumber));
-	chunk = ((Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff))->last_value;
+	position = ((Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff))->last_value;
 	UnlockReleaseBuffer(buffer);
 	relation_close(sequence, AccessShareLock);
 
-	if (chunk < 0 || chunk >= RING_SIZE)
+	if (position < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no chunk " INT64_FORMAT " of %s.%s",
-						chunk, INBOX_SCHEMA, ring_names[ring]),
-				 errdetail("Sequence \"%s.%s\" was set to a value that extension outbox does not use.",
-						   INBOX_SCHEMA, name),
-				 errhint("Set it to a value from 0 to %d.", RING_SIZE - 1)));
-	return (int16) chunk;
+				 errmsg("sequence \"%s.%s\" is not what extension outbox made",
+						INBOX_SCHEMA, name),
+				 errdetail("Its value is " INT64_FORMAT ".", position),
+				 errhint("Set it to a value that is not negative.")));
+	return position;
+}
+
+/*
+ * The chunk that takes new rows while the ring is at a position.
+ */
+int16
+ring_chunk_at(int64 position)
+{
+	return (int16) (position % RING_SIZE);
+}
+
+/*
+ * The chunk that takes new rows.
+ */
+int16
+ring_current_chunk(Ring ring)
+{
+	return ring_chunk_at(ring_position(ring));
 }
 
 /*

@@ -24,6 +24,8 @@ typedef enum Ring
 	RING_RECEIVED
 } Ring;
 
+extern int64 ring_position(Ring ring);
+extern int16 ring_chunk_at(int64 position);
 extern int16 ring_current_chunk(Ring ring);
 extern Relation ring_open_chunk(Ring ring, int16 chunk, LOCKMODE lockmode);
 

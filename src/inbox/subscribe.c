@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/shmem.h"
 #include "inbox/arguments.h"
 #include "inbox/resolve.h"
 #include "inbox/sql.h"
@@ -214,6 +215,12 @@ outbox_subscribe(PG_FUNCTION_ARGS)
 	values[PARAM_ROLE] = ObjectIdGetDatum(role);
 	nulls[PARAM_ROLE] = false;
 	store_subscription(name, values, nulls);
+	if (!shmem_available())
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("subscription \"%s\" is stored, but nothing works on it", name),
+				 errdetail("The server was started without outbox."),
+				 errhint("Add outbox to shared_preload_libraries and restart the server.")));
 	PG_RETURN_VOID();
 }
 
