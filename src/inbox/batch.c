@@ -9,7 +9,7 @@
  * message, each in a subtransaction of its own.
  *
  * After a serialization failure or a deadlock the transaction begins anew,
- * with the same messages.  When that does not help, the failure counts as the
+ * with the same messages, or fewer of them.  When that does not help, the failure counts as the
  * handler's.  Any other error of the transaction itself ends the process, and
  * the next one begins where the last transaction that committed ended.
  *
@@ -412,8 +412,24 @@ batch_committed(Batch *batch)
 		worker_restart(batch->worker);
 }
 
+/* The n messages of a batch from first on, as a batch. */
+static Batch
+part_of(const Batch *batch, int first, int n)
+{
+	Batch		part = *batch;
+
+	part.n = n;
+	part.messages += first;
+	part.partitions += first;
+	part.fates += first;
+	part.done += first;
+	return part;
+}
+
 /*
- * Processes records as one transaction, or with care.
+ * Processes records as one transaction, or with care.  When others get in the
+ * way again and again, takes smaller parts, which are in nobody's way for so
+ * long.
  */
 static void
 process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
@@ -422,19 +438,39 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 												  "outbox batch",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Batch	   *batch = batch_create(worker, records, n);
+	Batch	   *batch;
+	InboxMessage *messages;
+	int			first = 0;
+	int			size;
 
-	if (batch->n > 0)
+	/* Texts may have to be converted, by functions in the catalog. */
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	batch = batch_create(worker, records, n);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+
+	size = batch->n;
+	messages = palloc(sizeof(InboxMessage) * Max(batch->n, 1));
+	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
+	while (first < batch->n)
 	{
-		InboxMessage *messages = palloc(sizeof(InboxMessage) * batch->n);
+		Batch		part = part_of(batch, first, Min(size, batch->n - first));
 
-		memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
-		while (!try_batch(batch, careful))
-			memcpy(batch->messages, messages, sizeof(InboxMessage) * batch->n);
-		batch_committed(batch);
-		if (careful && batch->fates[0] == FATE_STORE)
-			retry_run_charged(worker, &batch->messages[0]);
+		if (try_batch(&part, careful))
+		{
+			batch_committed(&part);
+			first += part.n;
+			batch->tries = 0;
+			continue;
+		}
+		memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
+		batch->tries = part.tries;
+		if (batch->tries > 1)
+			size = Max(part.n / 2, 1);
 	}
+	if (careful && batch->n > 0 && batch->fates[0] == FATE_STORE)
+		retry_run_charged(worker, &batch->messages[0]);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -341,7 +341,8 @@ run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 	round->outcomes = palloc0(sizeof(Outcome) * nkeys);
 	round->moves = palloc(sizeof(Move) * nkeys);
 	while (!try_round(round))
-		;
+		if (round->tries > 1)
+			round->nkeys = Max(round->nkeys / 2, 1);
 	apply_outcomes(round);
 }
 
