@@ -28,7 +28,7 @@
 #include "base/worker.h"
 
 #define KAFKA_TIMEOUT_MS 1000
-#define REFRESH_MS 30000		/* between two looks for new partitions */
+#define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */
 
 /* A topic as Kafka knows it. */
