@@ -8,6 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
+use OutboxPoison;
 use OutboxTest;
 
 my ($user, $password) = ('relay', 'open-s3same');
@@ -22,62 +23,7 @@ my ($bootstrap) = slurp_file("$kafka/node-1/server.properties") =~
   m{^advertised\.listeners=.*BROKER://([0-9.:]+)}m;
 
 my $node = new_server('rights', "log_statement = none\n");
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-# A third more than so many bytes, on one line, that compression makes hardly
-# smaller.
-sub create_functions
-{
-	sql(<<'SQL');
-CREATE FUNCTION noise(bytes int) RETURNS bytea LANGUAGE sql AS
-	$$ SELECT convert_to(translate(encode(string_agg(sha512(i::text::bytea), ''), 'base64'), E'\n', ''), 'UTF8')
-	   FROM generate_series(1, bytes / 64) i $$;
-CREATE FUNCTION poison(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
-	$$ SELECT outbox.publish_bytes('Big', key, 'Big', noise(150000), topic => topic) $$;
-CREATE FUNCTION small(topic text, key text, first int, last int) RETURNS bigint LANGUAGE sql AS
-	$$ SELECT count(outbox.publish('Small', key, 'Small', to_jsonb(i), topic => topic))
-	   FROM generate_series(first, last) i $$;
-SQL
-	return;
-}
-
-# Payloads of a topic, or of one key there, in their order; "big" for large
-# ones.
-sub sequence
-{
-	my ($topic, $key, @options) = @_;
-	my @sequence;
-	foreach my $line (consume_lines($topic, '%k %S %s', $bootstrap, @options))
-	{
-		my ($k, $size, $payload) = split / /, $line, 3;
-		next if !defined $payload || (defined $key && $k ne $key);
-		push @sequence, $size > 1000 ? 'big' : $payload;
-	}
-	return @sequence;
-}
-
-# Waits until a topic or a key has so many messages; returns what it has.
-sub wait_for_sequence
-{
-	my ($count, @which) = @_;
-	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	my @sequence;
-	do { @sequence = sequence(@which) } while (@sequence < $count && time < $deadline);
-	return @sequence;
-}
-
-# Waits until a query gives true.
-sub wait_until
-{
-	my ($query) = @_;
-	$node->poll_query_until('postgres', $query) or die "not true: $query\n";
-	return;
-}
+publish_from($node, $kafka, $bootstrap);
 
 sql(<<SQL);
 CREATE EXTENSION outbox;
