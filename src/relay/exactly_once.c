@@ -15,7 +15,9 @@
  * the way of a watermark: a snapshot, and then the WAL position.  When
  * decoding has passed that position everything that the snapshot shows has
  * been sent, and it becomes the base.  When the Kafka transaction that carries
- * it is committed, it is also stored as the watermark.
+ * it is committed, it is also stored as the watermark.  While there is a
+ * backlog, that position is far ahead; then the snapshots that the server
+ * itself writes to the WAL, four a minute at least, keep the list short.
  *
  * An acknowledgement of the broker counts for nothing before the commit.  So
  * the ledger learns of all of a transaction's events at once.  When anything
@@ -52,6 +54,7 @@
 #define STALL_MS 3000			/* of a commit */
 #define METADATA_TIMEOUT_MS 100
 #define MAX_PATIENCE_MS 60000
+#define MAX_RECORD_BYTES 900000
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
@@ -206,7 +209,7 @@ exactly_once_send_record(Relay *relay)
 	SendResult	result;
 
 	initStringInfo(&record);
-	published_set_encode(&record, &exact->set);
+	published_set_encode(&record, &exact->set, MAX_RECORD_BYTES);
 	message.topic = producer_topic(relay->producer, exact->topic);
 	if (message.topic == NULL)
 		exactly_once_start_over(relay);
@@ -262,16 +265,32 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	relay_work(relay);
 }
 
+/* A snapshot becomes the base, unless the base is later. */
+static void
+take_base(ExactlyOnce *exact, const char *snapshot, XLogRecPtr lsn)
+{
+	if (lsn <= exact->base_lsn)
+		return;
+	published_set_rebase(&exact->set, snapshot, TopMemoryContext);
+	exact->base_lsn = lsn;
+}
+
 /* A proposal that decoding has passed becomes the base. */
 static void
 take_proposal(ExactlyOnce *exact)
 {
 	Watermark  *proposal = exact->proposal;
+	XLogRecPtr	running_lsn;
+	char	   *running = decode_take_running(&running_lsn);
 
+	if (running)
+	{
+		take_base(exact, running, running_lsn);
+		pfree(running);
+	}
 	if (proposal == NULL || decode_position() < proposal->lsn)
 		return;
-	published_set_rebase(&exact->set, proposal->snapshot, TopMemoryContext);
-	exact->base_lsn = proposal->lsn;
+	take_base(exact, proposal->snapshot, proposal->lsn);
 	pfree(proposal->snapshot);
 	pfree(proposal);
 	exact->proposal = NULL;
@@ -306,7 +325,7 @@ store_watermark(Relay *relay)
 
 	if (exact->open || exact->base_lsn <= exact->stored_lsn)
 		return;
-	watermark.lsn = exact->base_lsn;
+	watermark.lsn = Max(exact->base_lsn, exact->set.lsn);
 	watermark.snapshot = published_set_fold(&exact->set);
 	watermark_store(&watermark);
 	pfree(watermark.snapshot);

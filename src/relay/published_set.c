@@ -260,17 +260,25 @@ encode_extras(StringInfo buf, const PublishedSet *set)
 }
 
 /*
- * Appends the record of a set.
+ * Appends the record of a set.  Extras that would make it longer than
+ * max_bytes are left out: then only the position is exact, and a relay that
+ * loses its slot at that moment repeats them.
  */
 void
-published_set_encode(StringInfo buf, const PublishedSet *set)
+published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 {
+	int			start = buf->len;
+	int			extras_start;
+
 	appendStringInfo(buf, "{\"version\": %d, \"system_identifier\": \"" UINT64_FORMAT
 					 "\", \"database\": %u, \"timeline\": %u, \"lsn\": \"%X/%X\""
 					 ", \"snapshot\": \"%s\", \"extras\": \"",
 					 RECORD_VERSION, set->system_identifier, set->database,
 					 set->timeline, LSN_FORMAT_ARGS(set->lsn), set->snapshot);
+	extras_start = buf->len;
 	encode_extras(buf, set);
+	if (buf->len - start > max_bytes)
+		buf->len = extras_start;
 	appendStringInfo(buf, "\", \"instance\": \"%s\"", set->instance);
 	if (set->replay_job != 0)
 		appendStringInfo(buf, ", \"replay\": [" INT64_FORMAT ", " INT64_FORMAT

@@ -38,7 +38,8 @@ extern void published_set_add(PublishedSet *set, uint64 xid,
 extern void published_set_rebase(PublishedSet *set, const char *snapshot,
 								 MemoryContext context);
 extern char *published_set_fold(const PublishedSet *set);
-extern void published_set_encode(StringInfo buf, const PublishedSet *set);
+extern void published_set_encode(StringInfo buf, const PublishedSet *set,
+								 int max_bytes);
 extern void published_set_decode(PublishedSet *set, const char *record,
 								 int len);
 

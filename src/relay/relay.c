@@ -211,14 +211,18 @@ relay_wait(Relay *relay, long timeout_ms)
 static void
 stream_event(void *arg, const Event *event, const Commit *commit)
 {
+	Relay	   *relay = arg;
+
 	/* A row that was published elsewhere came with a dump. */
 	if (event->home != home_id())
 		return;
-	if (skip && watermark_shows(skip, event->xid))
+	/* When deliveries are exact, so is the position. */
+	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
+				 watermark_shows(skip, event->xid)))
 		return;
 	if (handover_covers(commit))
 		return;
-	sender_event(arg, event, commit);
+	sender_event(relay, event, commit);
 }
 
 /* The plugin's sink: the end of a transaction. */
