@@ -29,7 +29,6 @@
 #include "replication/walsender_private.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
-#include "storage/standbydefs.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/inval.h"
@@ -38,6 +37,7 @@
 
 #include "base/compat.h"
 #include "base/worker.h"
+#include "relay/running.h"
 
 /*
  * What a decoding context may keep after a huge transaction, before it is
@@ -54,10 +54,6 @@
 static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
 static XLogRecPtr read_limit = InvalidXLogRecPtr;
-
-/* The last snapshot met in the WAL; see note_running(). */
-static char *running_snapshot = NULL;
-static XLogRecPtr running_lsn = InvalidXLogRecPtr;
 
 /* The name of a database's slot. */
 static void
@@ -353,70 +349,6 @@ decode_limit(void)
 	return flushed;
 }
 
-/* The transaction id with its epoch; "next" is from now, so it is later. */
-static uint64
-full_xid(TransactionId xid, FullTransactionId next)
-{
-	uint32		epoch = EpochFromFullTransactionId(next);
-
-	if (xid > XidFromFullTransactionId(next))
-		epoch--;
-	return ((uint64) epoch << 32) | xid;
-}
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/*
- * Keeps what a record tells of running transactions: the server writes one now
- * and then.  It is a snapshot, and no transaction that it shows has its commit
- * record after it.
- */
-static void
-note_running(XLogReaderState *reader)
-{
-	xl_running_xacts *running = (xl_running_xacts *) XLogRecGetData(reader);
-	FullTransactionId next = ReadNextFullTransactionId();
-	uint64		xmax = full_xid(running->nextXid, next);
-	uint64	   *xids = palloc((running->xcnt + 1) * sizeof(uint64));
-	StringInfoData buf;
-
-	for (int i = 0; i < running->xcnt; i++)
-		xids[i] = full_xid(running->xids[i], next);
-	qsort(xids, running->xcnt, sizeof(uint64), compare_xids);
-	initStringInfo(&buf);
-	appendStringInfo(&buf, UINT64_FORMAT ":" UINT64_FORMAT ":",
-					 running->xcnt > 0 ? xids[0] : xmax, xmax);
-	for (int i = 0; i < running->xcnt; i++)
-		appendStringInfo(&buf, i > 0 ? "," UINT64_FORMAT : UINT64_FORMAT, xids[i]);
-	if (running_snapshot)
-		pfree(running_snapshot);
-	running_snapshot = MemoryContextStrdup(TopMemoryContext, buf.data);
-	running_lsn = reader->EndRecPtr;
-	pfree(buf.data);
-	pfree(xids);
-}
-
-/*
- * The last snapshot that was met in the WAL, as text, and its position; NULL
- * when there was none since the last call.  The caller frees it.
- */
-char *
-decode_take_running(XLogRecPtr *lsn)
-{
-	char	   *snapshot = running_snapshot;
-
-	running_snapshot = NULL;
-	*lsn = running_lsn;
-	return snapshot;
-}
-
 /*
  * Decodes one record that ends at or before limit.  Returns false when there
  * is none (yet).
@@ -438,9 +370,7 @@ decode_next(XLogRecPtr limit)
 							LSN_FORMAT_ARGS(context->reader->EndRecPtr), error)));
 		return false;
 	}
-	if (XLogRecGetRmid(context->reader) == RM_STANDBY_ID &&
-		(XLogRecGetInfo(context->reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS)
-		note_running(context->reader);
+	running_note(context->reader);
 	LogicalDecodingProcessRecord(context, context->reader);
 	return true;
 }

@@ -36,7 +36,6 @@ extern void decode_slot_keep(void);
 extern void decode_open(const EventSink *sink);
 extern XLogRecPtr decode_limit(void);
 extern bool decode_next(XLogRecPtr limit);
-extern char *decode_take_running(XLogRecPtr *lsn);
 extern XLogRecPtr decode_position(void);
 extern XLogRecPtr decode_confirmed(void);
 extern uint64 decode_held_wal(void);

@@ -45,6 +45,7 @@
 #include "base/guc.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/running.h"
 #include "relay/settings.h"
 
 #define PROPOSAL_INTERVAL_MS 1000
@@ -281,7 +282,7 @@ take_proposal(ExactlyOnce *exact)
 {
 	Watermark  *proposal = exact->proposal;
 	XLogRecPtr	running_lsn;
-	char	   *running = decode_take_running(&running_lsn);
+	char	   *running = running_take(&running_lsn);
 
 	if (running)
 	{

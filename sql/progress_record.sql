@@ -1,0 +1,28 @@
+-- Records of the progress topic: what they say, and what is refused.
+CREATE EXTENSION outbox;
+
+-- a snapshot alone, and with transactions beside it
+CREATE FUNCTION record(snapshot text, extras text) RETURNS text LANGUAGE sql AS $$
+SELECT format('{"version": 1, "system_identifier": "7", "database": 5, "timeline": 1, "lsn": "0/10", "snapshot": "%s", "extras": "%s", "instance": "a"}', snapshot, extras)
+$$;
+SELECT extras, outbox.progress_snapshot(record('10:10:', extras))
+FROM unnest(ARRAY['', '10', '10+2', '12', '12,2', '12+1,3', '5']) extras;
+SELECT extras, outbox.progress_snapshot(record('10:20:10,12,15', extras))
+FROM unnest(ARRAY['', '10', '10,2,3', '12,8', '10,2,3,5']) extras;
+
+-- what a fold shows is what snapshot and extras show
+SELECT n, pg_visible_in_snapshot(n::text::xid8, outbox.progress_snapshot(record('10:20:10,12,15', '12,8+1,3')))
+FROM generate_series(9, 25) n;
+
+-- what nobody but a relay wrote
+SELECT outbox.progress_snapshot('no json');
+SELECT outbox.progress_snapshot('[]');
+SELECT outbox.progress_snapshot('{}');
+SELECT outbox.progress_snapshot(replace(record('10:10:', ''), '"version": 1', '"version": 2'));
+SELECT outbox.progress_snapshot(record('10:10', ''));
+SELECT outbox.progress_snapshot(record('10:10:', '+3'));
+SELECT outbox.progress_snapshot(record('10:10:', '1+99999999999'));
+SELECT outbox.progress_snapshot(NULL);
+
+DROP FUNCTION record(text, text);
+DROP EXTENSION outbox;
