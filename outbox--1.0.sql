@@ -61,7 +61,7 @@ CREATE TABLE outbox.event (
     xid             xid8        NOT NULL DEFAULT pg_current_xact_id(),
     chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
     home            integer     NOT NULL DEFAULT outbox.home(),
-    PRIMARY KEY (id, chunk),
+    PRIMARY KEY (id, chunk, home),
     UNIQUE (event_id, chunk),
     CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
         payload, content_type, headers, topic, partition_key))
@@ -428,8 +428,8 @@ BEGIN
     WHERE e.created_at BETWEEN replay.since AND replay.until
       AND (replay.aggregate_type IS NULL OR e.aggregate_type = replay.aggregate_type)
       AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
-      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id)
-      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id AND d.home = e.home)
+      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id AND h.home = e.home)
     HAVING count(*) > 0
     RETURNING j.total INTO events;
     RETURN coalesce(events, 0);
@@ -443,7 +443,7 @@ LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, 
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM outbox.dead_letter d WHERE d.event_id = retry.event_id::text
-               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk)) THEN
+               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home)) THEN
         RAISE EXCEPTION 'event % cannot be sent again', retry.event_id
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = 'It is no longer in outbox.event.',
@@ -474,7 +474,7 @@ DECLARE
 BEGIN
     UPDATE outbox.dead_letter d SET state = 'retrying'
     WHERE d.state = 'failed' AND (retry_all.topic IS NULL OR d.topic = retry_all.topic)
-      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk);
+      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home);
     GET DIAGNOSTICS letters = ROW_COUNT;
     RETURN letters;
 END
@@ -533,8 +533,8 @@ SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
        CASE WHEN d.id IS NULL AND h.id IS NULL THEN w.taken_at END AS published_at,
        d.error
 FROM outbox.event e
-LEFT JOIN outbox.dead_letter d ON d.id = e.id AND NOT d.replay
-LEFT JOIN outbox.held_event h ON h.id = e.id
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w

@@ -30,6 +30,8 @@
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -263,6 +265,28 @@ insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 	ExecCloseIndices(target);
 }
 
+/* Sets columns that the owner added to their defaults. */
+static void
+set_defaults(Relation chunk, EState *estate, TupleTableSlot *slot)
+{
+	TupleDesc	desc = RelationGetDescr(chunk);
+
+	for (int i = EVENT_NCOLUMNS; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Expr	   *expr;
+
+		if (att->attisdropped || att->attgenerated)
+			continue;
+		expr = (Expr *) build_column_default(chunk, i + 1);
+		if (expr == NULL)
+			continue;
+		slot->tts_values[i] = ExecEvalExpr(ExecInitExpr(expression_planner(expr), NULL),
+										   GetPerTupleExprContext(estate),
+										   &slot->tts_isnull[i]);
+	}
+}
+
 /* Inserts a row into the open chunk. */
 static void
 insert_row(Relation chunk, const Datum *values, const bool *nulls)
@@ -280,6 +304,7 @@ insert_row(Relation chunk, const Datum *values, const bool *nulls)
 	memset(slot->tts_isnull, true, desc->natts * sizeof(bool));
 	memcpy(slot->tts_values, values, EVENT_NCOLUMNS * sizeof(Datum));
 	memcpy(slot->tts_isnull, nulls, EVENT_NCOLUMNS * sizeof(bool));
+	set_defaults(chunk, estate, slot);
 	ExecStoreVirtualTuple(slot);
 
 	if (has_extras(chunk, nulls))

@@ -404,6 +404,7 @@ static void
 relay_exit(int code, Datum arg)
 {
 	exactly_once_leave(the_relay);
+	sender_leave(the_relay);
 	decode_leave();
 	sender_close(the_relay);
 	if (deadletter_leave(the_relay))

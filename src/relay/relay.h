@@ -86,6 +86,7 @@ pg_noreturn extern void relay_restart(Relay *relay);
 /* sender.c */
 extern bool sender_open(Relay *relay);
 extern void sender_close(Relay *relay);
+extern void sender_leave(Relay *relay);
 extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);

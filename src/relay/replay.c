@@ -52,9 +52,11 @@
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, j.published)" \
 	" AND e.home OPERATOR(pg_catalog.=) outbox.home()" \
 	" AND NOT EXISTS (SELECT FROM outbox.dead_letter d" \
-	"                 WHERE d.id OPERATOR(pg_catalog.=) e.id)" \
+	"                 WHERE d.id OPERATOR(pg_catalog.=) e.id" \
+	"                 AND d.home OPERATOR(pg_catalog.=) e.home)" \
 	" AND NOT EXISTS (SELECT FROM outbox.held_event h" \
-	"                 WHERE h.id OPERATOR(pg_catalog.=) e.id)" \
+	"                 WHERE h.id OPERATOR(pg_catalog.=) e.id" \
+	"                 AND h.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
 /* May there be a job?  Set when somebody asks, and when a relay starts. */

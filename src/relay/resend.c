@@ -43,7 +43,8 @@
 
 #define SAME_EVENT \
 	" JOIN outbox.event e ON e.id OPERATOR(pg_catalog.=) d.id" \
-	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk"
+	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
+	" AND e.home OPERATOR(pg_catalog.=) d.home"
 
 #define RETRIED_EVENTS EVENT_COLUMNS ", d.replay FROM outbox.dead_letter d" \
 	SAME_EVENT " WHERE d.state OPERATOR(pg_catalog.=) 'retrying'" \

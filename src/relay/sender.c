@@ -20,6 +20,8 @@
 
 #include "relay/relay.h"
 
+#include <poll.h>
+
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -30,6 +32,7 @@
 
 #define MAX_BACKOFF_MS 5000
 #define METADATA_TIMEOUT_MS 100
+#define LEAVE_MS 500			/* for acknowledgements as the process ends */
 #define STALL_MS 3000			/* without an acknowledgement */
 
 /* Forgets what to wait for: it depends on the producer. */
@@ -129,6 +132,30 @@ serve_producer(Relay *relay)
 	if (!relay->progressed)
 		shmem_relay_progress();
 	relay->progressed = true;
+}
+
+/*
+ * The process ends.  What is in flight then is sent again by the next relay,
+ * so gives Kafka, if it answers, a moment to acknowledge it.
+ */
+void
+sender_leave(Relay *relay)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													LEAVE_MS);
+	struct pollfd fd = {.events = POLLIN};
+	long		left = LEAVE_MS;
+
+	if (relay->producer == NULL || relay->exact || !relay->connected ||
+		producer_is_fatal(relay->producer))
+		return;
+	fd.fd = producer_event_fd(relay->producer);
+	while (left > 0 && relay->status.in_flight > 0 && !relay->delivery_failed)
+	{
+		(void) poll(&fd, 1, (int) left);
+		producer_poll(relay->producer, on_delivery, relay);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	}
 }
 
 /*
