@@ -42,7 +42,7 @@ my %files = (receive => $receive, move => $move);
 my @clients = map {
 	IPC::Run::start(
 		[
-			'pgbench', '-n', '-T', 10, '-c', ($_ eq 'move' ? 1 : 8), '-j', 2,
+			'pgbench', '-n', '-T', 5, '-c', ($_ eq 'move' ? 1 : 8), '-j', 2,
 			'--max-tries=10', '-f', $files{$_}, $node->connstr('postgres')
 		],
 		'<', \undef,
@@ -66,5 +66,13 @@ is( $node->safe_psql('postgres',
 	'there is an entry for each effect and no other');
 is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid) FROM inbox.received'),
 	4, 'in all chunks');
+
+# Old entries leave by themselves, where nobody subscribes to anything.
+$node->safe_psql('postgres', "ALTER SYSTEM SET inbox.dedupe_window = '3 s'");
+$node->reload;
+ok( $node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM inbox.received'),
+	'entries leave after inbox.dedupe_window');
+is($node->safe_psql('postgres', "SELECT inbox.receive('shop', '1')"),
+	't', 'then a message is new again');
 
 done_testing();

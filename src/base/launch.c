@@ -23,6 +23,7 @@
 
 #include "base/registry.h"
 #include "base/worker.h"
+#include "inbox/ring.h"
 
 #define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
@@ -196,16 +197,17 @@ tend_entry(int index)
 static TimestampTz
 send_scouts(void)
 {
-	static TimestampTz due = 0;
+	static TimestampTz sent = 0;
 	TimestampTz now = GetCurrentTimestamp();
+	long		interval = ring_expire_interval(SCOUT_INTERVAL_MS);
 
-	if (due > now)
-		return due;
-	for (int i = 0; i < registry->size && due != 0; i++)
+	if (sent != 0 && !TimestampDifferenceExceeds(sent, now, interval))
+		return TimestampTzPlusMilliseconds(sent, interval);
+	for (int i = 0; i < registry->size && sent != 0; i++)
 		if (registry->entries[i].pid != 0)
 			consumers_request_scout(registry->entries[i].database);
-	due = TimestampTzPlusMilliseconds(now, SCOUT_INTERVAL_MS);
-	return due;
+	sent = now;
+	return TimestampTzPlusMilliseconds(sent, interval);
 }
 
 /*

@@ -22,6 +22,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/guc.h"
+
+#define SHORTEST_INTERVAL_MS 1000
+
 /*
  * Where the relations of a ring are, InvalidOid when that is not known yet.
  * Forgotten when one of them changes, because it may have been dropped and
@@ -159,6 +163,18 @@ int16
 ring_current_chunk(Ring ring)
 {
 	return ring_chunk_at(ring_position(ring));
+}
+
+/*
+ * How often somebody should look whether a chunk is old enough, in ms: often
+ * enough for inbox.dedupe_window, within limits.
+ */
+long
+ring_expire_interval(long longest)
+{
+	int64		interval = inbox_dedupe_window * INT64CONST(1000) / (4 * RING_SIZE);
+
+	return (long) Max(SHORTEST_INTERVAL_MS, Min(interval, longest));
 }
 
 /*

@@ -27,6 +27,7 @@ typedef enum Ring
 extern int64 ring_position(Ring ring);
 extern int16 ring_chunk_at(int64 position);
 extern int16 ring_current_chunk(Ring ring);
+extern long ring_expire_interval(long longest);
 extern Relation ring_open_chunk(Ring ring, int16 chunk, LOCKMODE lockmode);
 
 #endif							/* OUTBOX_RING_H */

@@ -39,6 +39,7 @@
 
 #include "base/compat.h"
 #include "base/worker.h"
+#include "inbox/ring.h"
 #include "inbox/waiting.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
@@ -46,6 +47,7 @@
 #define COMMIT_INTERVAL_MS 1000
 #define PROBE_MS 2000			/* while Kafka is away */
 #define EXPIRE_MS 60000
+#define EXPIRE_STEPS 8
 #define LASTING_MS 60000		/* who ran so long counts as working */
 
 /*
@@ -160,15 +162,25 @@ wait_for_work(InboxWorker *worker, long timeout_ms)
 }
 
 /*
- * Removes messages that are old enough, a step at a time.
+ * Removes messages that are old enough, step by step, each in a transaction of
+ * its own.
  */
 static void
 expire(void)
 {
-	worker_begin_sql();
-	if (SPI_execute("SELECT inbox.expire()", false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not remove old messages");
-	worker_commit_sql();
+	bool		changed = true;
+
+	for (int i = 0; i < EXPIRE_STEPS && changed; i++)
+	{
+		bool		isnull;
+
+		worker_begin_sql();
+		if (SPI_execute("SELECT inbox.expire()", false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not remove old messages");
+		changed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull));
+		worker_commit_sql();
+	}
 }
 
 /* The same now and then; one worker of a subscription is enough. */
@@ -179,7 +191,8 @@ expire_sometimes(InboxWorker *worker)
 
 	if (worker->entry->worker != 0 || worker->expire_at > now)
 		return;
-	worker->expire_at = TimestampTzPlusMilliseconds(now, EXPIRE_MS);
+	worker->expire_at = TimestampTzPlusMilliseconds(now,
+													ring_expire_interval(EXPIRE_MS));
 	expire();
 }
 
