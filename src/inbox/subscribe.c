@@ -165,19 +165,23 @@ store_subscription(const char *name, const Datum *values, const bool *nulls)
 {
 	Oid			types[NPARAMS];
 	SqlCaller	caller;
+	bool		inserted;
 
 	for (int i = 0; i < NARGS; i++)
 		types[i] = arguments[i].type;
 	types[PARAM_ROLE] = OIDOID;
 
 	sql_begin(&caller);
-	if (sql_execute(insert_statement, NPARAMS, types, values, nulls) == 0)
-	{
-		(void) sql_execute(update_statement, NPARAMS, types, values, nulls);
-		if (SPI_processed > 0)
-			(void) sql_execute(forget_statement, ARG_TOPICS + 1, types, values,
-							   nulls);
-	}
+	inserted = sql_execute(insert_statement, NPARAMS, types, values, nulls) > 0;
+	sql_end(&caller);
+	if (inserted)
+		return;
+
+	/* Another session may have made it, as another role, while we waited. */
+	subscription_check_role(name, DatumGetObjectId(values[PARAM_ROLE]));
+	sql_begin(&caller);
+	if (sql_execute(update_statement, NPARAMS, types, values, nulls) > 0)
+		(void) sql_execute(forget_statement, ARG_TOPICS + 1, types, values, nulls);
 	sql_end(&caller);
 }
 

@@ -60,7 +60,10 @@ column_text(int column)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
 }
 
-/* Reads a subscription, in the caller's memory context. */
+/*
+ * Reads a subscription, in the caller's memory context.  Until the end of the
+ * transaction nobody can remove it and make another one of the name.
+ */
 static void
 read_row(const char *name, SubscriptionRow *row)
 {
@@ -72,7 +75,7 @@ read_row(const char *name, SubscriptionRow *row)
 	memset(row, 0, sizeof(*row));
 	sql_begin(&caller);
 	row->exists = sql_execute("SELECT home, paused, stopped_by, role_name, role_id"
-							  " FROM inbox.subscription WHERE name = $1",
+							  " FROM inbox.subscription WHERE name = $1 FOR KEY SHARE",
 							  1, types, values, NULL) > 0;
 	if (row->exists)
 	{
@@ -92,6 +95,18 @@ read_row(const char *name, SubscriptionRow *row)
 		row->role = InvalidOid;
 }
 
+/* Raises the error that the current user may not change a subscription. */
+static void
+raise_denied(const char *name, const SubscriptionRow *row)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for subscription \"%s\"", name),
+			 errdetail("It belongs to role \"%s\"%s.", row->role_name,
+					   OidIsValid(row->role) ? "" : ", which does not exist any more"),
+			 errhint("Only that role, its members and superusers may change it.")));
+}
+
 /*
  * Reads a subscription that must exist and belong to the current user.
  * Raises an error otherwise.
@@ -105,15 +120,24 @@ read_own_row(const char *name, SubscriptionRow *row)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", name),
 				 errhint("View inbox.stat_subscription lists those that exist.")));
-	if (superuser() ||
-		(OidIsValid(row->role) && has_privs_of_role(GetUserId(), row->role)))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for subscription \"%s\"", name),
-			 errdetail("It belongs to role \"%s\"%s.", row->role_name,
-					   OidIsValid(row->role) ? "" : ", which does not exist any more"),
-			 errhint("Only that role, its members and superusers may change it.")));
+	if (!superuser() &&
+		!(OidIsValid(row->role) && has_privs_of_role(GetUserId(), row->role)))
+		raise_denied(name, row);
+}
+
+/*
+ * Another session has made a subscription since this one found none of the
+ * name.  Raises an error unless it belongs to the role, as that of this session
+ * would.
+ */
+void
+subscription_check_role(const char *name, Oid role)
+{
+	SubscriptionRow row;
+
+	read_own_row(name, &row);
+	if (row.role != role)
+		raise_denied(name, &row);
 }
 
 /*

@@ -11,5 +11,6 @@
 #include "postgres.h"
 
 extern Oid	subscription_role(const char *name, bool missing_ok);
+extern void subscription_check_role(const char *name, Oid role);
 
 #endif							/* OUTBOX_SUBSCRIPTION_H */
