@@ -44,8 +44,5 @@ is(sql("SELECT sum(next_offset), sum(processed), sum(duplicates) FROM inbox.posi
 	'20|20|0', 'the position is stored');
 is(sql("SELECT count(*), min(status) FROM inbox.message"),
 	'20|processed', 'and so are the messages');
-note(sql("TABLE inbox.position"));
-note(sql("SELECT * FROM inbox.message LIMIT 1"));
-note(sql("SELECT backend_type, count(*) FROM pg_stat_activity GROUP BY 1"));
 
 done_testing();

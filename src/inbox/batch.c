@@ -336,6 +336,22 @@ batch_commit(InboxWorker *worker)
 }
 
 /*
+ * Somebody else has moved a position, such as inbox.seek(): begins again where
+ * it is now.
+ */
+static void
+give_up_partitions(InboxWorker *worker)
+{
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	AbortCurrentTransaction();
+	ereport(LOG,
+			(errmsg("consumer of subscription \"%s\" begins again where somebody else has moved it to",
+					worker->subscription->name)));
+	worker_restart(worker);
+}
+
+/*
  * An error was raised in the transaction: ends it.  Returns when it can simply
  * begin anew; else raises the error again.
  */
@@ -344,6 +360,8 @@ batch_abort(InboxWorker *worker, MemoryContext context, int *tries)
 {
 	int			sqlstate = geterrcode();
 
+	if (sqlstate == ERRCODE_OBJECT_IN_USE)
+		give_up_partitions(worker);
 	if (sqlstate != ERRCODE_T_R_SERIALIZATION_FAILURE &&
 		sqlstate != ERRCODE_T_R_DEADLOCK_DETECTED)
 		PG_RE_THROW();

@@ -187,7 +187,9 @@ result(int column, bool *isnull)
 
 /*
  * Where a partition is to be read from, as inbox.position knows: *start is a
- * Unix time in ms or one of the constants of consumer.h.  Returns true when
+ * Unix time in ms or one of the constants of consumer.h.  The end, or a time
+ * to come, means what comes after inbox.seek() was called, which is when the
+ * row was changed: messages may have come since.  Returns true when
  * that has to be looked up in Kafka.
  */
 static bool
@@ -199,8 +201,8 @@ needs_lookup(InboxWorker *worker, const ConsumerPartition *at, int64 *start)
 	*start = worker->subscription->start_ms;
 	worker_begin_sql();
 	if (run("SELECT next_offset IS NULL OR seek_time IS NOT NULL,"
-			" CASE seek_time WHEN '-infinity' THEN -2 WHEN 'infinity' THEN -1"
-			" ELSE (EXTRACT(epoch FROM seek_time) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 END"
+			" CASE seek_time WHEN '-infinity' THEN -2"
+			" ELSE (EXTRACT(epoch FROM least(seek_time, updated_at)) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 END"
 			" FROM inbox.position WHERE subscription = $1 AND topic = $2"
 			" AND partition = $3 AND $4 = 0", worker, at, 0, SPI_OK_SELECT))
 	{

@@ -31,6 +31,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -89,6 +90,10 @@ worker_check(InboxWorker *worker)
 {
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+
+	/* With a backlog, no wait would tell; and no server could start. */
+	if (!PostmasterIsAlive())
+		proc_exit(1);
 	worker_handle_reload();
 	if (consumers_must_leave(worker->entry) ||
 		(worker->subscription &&
@@ -514,6 +519,10 @@ outbox_consumer_main(Datum arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox consumer");
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	(void) set_config_option("default_transaction_read_only", "off", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	(void) set_config_option("application_name", entry->name, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	if (entry->worker == SCOUT_WORKER)
 		scout(entry);
