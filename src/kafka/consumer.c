@@ -21,45 +21,17 @@
 
 #include "kafka/consumer.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include "commands/defrem.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
-
-#include <librdkafka/rdkafka.h>
 
 #include "kafka/destroy.h"
 #include "kafka/handle.h"
-#include "kafka/properties.h"
-
-struct Consumer
-{
-	MemoryContext context;		/* of this and all it allocates */
-	MemoryContextCallback release;	/* gives back what is not memory */
-	rd_kafka_t *handle;
-	rd_kafka_queue_t *queue;	/* of all events */
-	int			wake_read;		/* readable when there are events; -1 when not
-								 * open */
-	int			wake_write;
-	ConsumerStats stats;
-	char		error[CONSUMER_ERROR_LEN];	/* of the last call that failed */
-};
-
-typedef struct ConsumerSetting
-{
-	const char *name;
-	const char *value;
-} ConsumerSetting;
 
 /*
  * What we set unless the administrator does.  The bounds on fetching keep a
  * worker below 100 MB whatever the backlog.  When the library has fetched as
  * much as it may, it looks again after fetch.error.backoff.ms.
  */
-static const ConsumerSetting defaults[] = {
+static const Setting defaults[] = {
 	{"client.id", "outbox"},
 	{"queued.max.messages.kbytes", "16384"},
 	{"queued.min.messages", "20000"},
@@ -76,7 +48,7 @@ static const ConsumerSetting defaults[] = {
  * What nobody may change.  The position lives in PostgreSQL, and an offset
  * that is no longer there must be heard of.
  */
-static const ConsumerSetting promises[] = {
+static const Setting promises[] = {
 	{"enable.auto.commit", "false"},
 	{"enable.auto.offset.store", "false"},
 	{"enable.partition.eof", "false"},
@@ -89,23 +61,6 @@ static const ConsumerSetting promises[] = {
 static void consumer_free(void *arg);
 
 /*
- * Sets a property.  Returns false, with the reason in error but no secret,
- * when the library refuses it.
- */
-static bool
-set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
-			 char *error)
-{
-	if (rd_kafka_conf_set(conf, name, value, error, CONSUMER_ERROR_LEN) ==
-		RD_KAFKA_CONF_OK)
-		return true;
-	if (property_is_secret(name))
-		snprintf(error, CONSUMER_ERROR_LEN, "invalid value for option \"%s\"",
-				 name);
-	return false;
-}
-
-/*
  * Makes the library's configuration; NULL and an error when it is refused.
  * Properties that are for producers only do no harm.
  */
@@ -113,24 +68,16 @@ static rd_kafka_conf_t *
 make_conf(const KafkaConfig *config, const char *group, const char *isolation,
 		  char *error)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	bool		ok = true;
-	ListCell   *lc;
+	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+											 lengthof(defaults), promises,
+											 lengthof(promises), error);
 
-	for (int i = 0; i < lengthof(defaults); i++)
-		(void) rd_kafka_conf_set(conf, defaults[i].name, defaults[i].value,
-								 NULL, 0);
-	foreach(lc, config->options)
-	{
-		DefElem    *option = lfirst_node(DefElem, lc);
-
-		ok = ok && set_property(conf, option->defname, strVal(option->arg), error);
-	}
-	for (int i = 0; i < lengthof(promises); i++)
-		ok = ok && set_property(conf, promises[i].name, promises[i].value, error);
-	ok = ok && set_property(conf, "group.id", group, error);
-	ok = ok && set_property(conf, "isolation.level", isolation, error);
-	if (!ok)
+	if (conf == NULL)
+		return NULL;
+	if (rd_kafka_conf_set(conf, "group.id", group, error,
+						  CONSUMER_ERROR_LEN) != RD_KAFKA_CONF_OK ||
+		rd_kafka_conf_set(conf, "isolation.level", isolation, error,
+						  CONSUMER_ERROR_LEN) != RD_KAFKA_CONF_OK)
 	{
 		rd_kafka_conf_destroy(conf);
 		return NULL;
@@ -140,67 +87,17 @@ make_conf(const KafkaConfig *config, const char *group, const char *isolation,
 	return conf;
 }
 
-/* Opens the pipe that librdkafka writes to when there are events. */
-static bool
-open_pipe(Consumer *consumer, char *error)
-{
-	int			fds[2];
-
-	if (pipe(fds) != 0)
-	{
-		snprintf(error, CONSUMER_ERROR_LEN, "could not create a pipe: %s",
-				 strerror(errno));
-		return false;
-	}
-	for (int i = 0; i < 2; i++)
-	{
-		ReserveExternalFD();
-		(void) fcntl(fds[i], F_SETFL, O_NONBLOCK);
-		(void) fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-	}
-	consumer->wake_read = fds[0];
-	consumer->wake_write = fds[1];
-	return true;
-}
-
-/*
- * Makes the owner call consumer_fetch(): librdkafka wakes him only when an
- * event comes into an empty queue.
- */
-static void
-wake_owner(Consumer *consumer)
-{
-	ssize_t		written pg_attribute_unused();
-
-	written = write(consumer->wake_write, "1", 1);
-}
-
-/*
- * Creates the handle, with all signals blocked since its threads inherit our
- * mask, and one queue of all events.
- */
+/* Creates the handle and one queue of all events. */
 static bool
 open_handle(Consumer *consumer, rd_kafka_conf_t *conf, char *error)
 {
-	sigset_t	all;
-	sigset_t	before;
-
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	consumer->handle = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error,
-									CONSUMER_ERROR_LEN);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	consumer->handle = handle_create(RD_KAFKA_CONSUMER, conf, error);
 	if (consumer->handle == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
 		return false;
-	}
 	rd_kafka_poll_set_consumer(consumer->handle);
 	consumer->queue = rd_kafka_queue_get_consumer(consumer->handle);
 	rd_kafka_set_log_queue(consumer->handle, consumer->queue);
-	rd_kafka_queue_io_event_enable(consumer->queue, consumer->wake_write,
-								   "1", 1);
-	wake_owner(consumer);
+	wake_pipe_watch(&consumer->wake, consumer->queue);
 	return true;
 }
 
@@ -222,12 +119,12 @@ consumer_open(const KafkaConfig *config, const char *group,
 	rd_kafka_conf_t *conf;
 
 	consumer->context = context;
-	consumer->wake_read = consumer->wake_write = -1;
+	wake_pipe_init(&consumer->wake);
 	consumer->release.func = consumer_free;
 	consumer->release.arg = consumer;
 	MemoryContextRegisterResetCallback(context, &consumer->release);
-	conf = make_conf(config, group, isolation, error);
-	if (conf == NULL || !open_pipe(consumer, error) ||
+	if (!wake_pipe_open(&consumer->wake, error) ||
+		(conf = make_conf(config, group, isolation, error)) == NULL ||
 		!open_handle(consumer, conf, error))
 	{
 		MemoryContextDelete(context);
@@ -246,7 +143,6 @@ static void
 consumer_free(void *arg)
 {
 	Consumer   *consumer = arg;
-	int		   *fds[] = {&consumer->wake_read, &consumer->wake_write};
 
 	if (consumer->handle)
 	{
@@ -258,14 +154,7 @@ consumer_free(void *arg)
 		rd_kafka_queue_destroy(consumer->queue);
 		destroy_handle(consumer->handle);
 	}
-	for (int i = 0; i < lengthof(fds); i++)
-	{
-		if (*fds[i] < 0)
-			continue;
-		close(*fds[i]);
-		ReleaseExternalFD();
-		*fds[i] = -1;
-	}
+	wake_pipe_close(&consumer->wake);
 }
 
 /*
@@ -284,7 +173,7 @@ consumer_close(Consumer *consumer)
 int
 consumer_event_fd(const Consumer *consumer)
 {
-	return consumer->wake_read;
+	return consumer->wake.read_end;
 }
 
 /*
@@ -305,9 +194,11 @@ consumer_stats(const Consumer *consumer)
 	return &consumer->stats;
 }
 
-/* Keeps the text of an error for consumer_error(); returns whether it is one. */
-static bool
-failed(Consumer *consumer, rd_kafka_resp_err_t err)
+/*
+ * Keeps the text of an error for consumer_error(); returns whether it is one.
+ */
+bool
+consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err)
 {
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return false;
@@ -328,119 +219,6 @@ make_list(const ConsumerPartition *partitions, int n)
 	return list;
 }
 
-/* Tells the handler of the topics in an answer that can be read from. */
-static void
-report_topics(const struct rd_kafka_metadata *metadata,
-			  ConsumerTopicHandler handler, void *arg)
-{
-	for (int i = 0; i < metadata->topic_cnt; i++)
-		if (metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR)
-			handler(arg, metadata->topics[i].topic,
-					metadata->topics[i].partition_cnt);
-}
-
-/*
- * Asks a broker for a topic and tells the handler, which must not raise an
- * error, how many partitions it has.  Returns false when the topic cannot be
- * read or no broker answers within timeout_ms; consumer_error() tells why.
- */
-bool
-consumer_list_topic(Consumer *consumer, const char *name,
-					ConsumerTopicHandler handler, void *arg, int timeout_ms)
-{
-	rd_kafka_topic_t *topic = rd_kafka_topic_new(consumer->handle, name, NULL);
-	const struct rd_kafka_metadata *metadata;
-	rd_kafka_resp_err_t err;
-
-	if (topic == NULL)
-		return !failed(consumer, rd_kafka_last_error());
-	err = rd_kafka_metadata(consumer->handle, 0, topic, &metadata, timeout_ms);
-	rd_kafka_topic_destroy(topic);
-	if (failed(consumer, err))
-		return false;
-	report_topics(metadata, handler, arg);
-	err = metadata->topic_cnt == 1 ? metadata->topics[0].err :
-		RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-	rd_kafka_metadata_destroy(metadata);
-	return !failed(consumer, err);
-}
-
-/*
- * The same for all topics that we may see.
- */
-bool
-consumer_list_all_topics(Consumer *consumer, ConsumerTopicHandler handler,
-						 void *arg, int timeout_ms)
-{
-	const struct rd_kafka_metadata *metadata;
-
-	if (failed(consumer, rd_kafka_metadata(consumer->handle, 1, NULL, &metadata,
-										   timeout_ms)))
-		return false;
-	report_topics(metadata, handler, arg);
-	rd_kafka_metadata_destroy(metadata);
-	return true;
-}
-
-/*
- * The first and the end offset of a partition, as a broker says.
- */
-bool
-consumer_bounds(Consumer *consumer, const char *topic, int partition,
-				int64 *low, int64 *high, int timeout_ms)
-{
-	return !failed(consumer, rd_kafka_query_watermark_offsets(consumer->handle,
-															  topic, partition,
-															  low, high,
-															  timeout_ms));
-}
-
-/*
- * Where a partition starts: start is CONSUMER_EARLIEST, CONSUMER_LATEST, or a
- * Unix time in ms, which stands for the first message from then on, or the
- * end when there is none.
- */
-bool
-consumer_find_offset(Consumer *consumer, const char *topic, int partition,
-					 int64 start, int64 *offset, int timeout_ms)
-{
-	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_resp_err_t err;
-	int64		low;
-	int64		high;
-
-	if (!consumer_bounds(consumer, topic, partition, &low, &high, timeout_ms))
-		return false;
-	*offset = start == CONSUMER_EARLIEST ? low : high;
-	if (start < 0)
-		return true;
-
-	list = rd_kafka_topic_partition_list_new(1);
-	rd_kafka_topic_partition_list_add(list, topic, partition)->offset = start;
-	err = rd_kafka_offsets_for_times(consumer->handle, list, timeout_ms);
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		err = list->elems[0].err;
-	if (list->elems[0].offset >= 0)
-		*offset = list->elems[0].offset;
-	rd_kafka_topic_partition_list_destroy(list);
-	return !failed(consumer, err);
-}
-
-/*
- * The end of a partition as it was when the last messages came; false when
- * that is not known.  Asks nobody.
- */
-bool
-consumer_known_end(Consumer *consumer, const char *topic, int partition,
-				   int64 *end)
-{
-	int64		low;
-
-	return rd_kafka_get_watermark_offsets(consumer->handle, topic, partition,
-										  &low, end) ==
-		RD_KAFKA_RESP_ERR_NO_ERROR && *end >= 0;
-}
-
 /*
  * Reads these partitions from now on, and no others; none pauses.  What was
  * fetched before may still come.
@@ -452,7 +230,7 @@ consumer_assign(Consumer *consumer, const ConsumerPartition *partitions, int n)
 	rd_kafka_resp_err_t err = rd_kafka_assign(consumer->handle, list);
 
 	rd_kafka_topic_partition_list_destroy(list);
-	return !failed(consumer, err);
+	return !consumer_failed(consumer, err);
 }
 
 /* Does the error say that the offset we asked for does not exist? */
@@ -519,15 +297,12 @@ int
 consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 			   Size max_bytes, bool *more)
 {
-	char		buffer[64];
 	Size		bytes = 0;
 	int			n = 0;
 
 	*more = true;
 
-	/* First the pipe, then the queue: the other order can lose a wake-up. */
-	while (read(consumer->wake_read, buffer, sizeof(buffer)) == sizeof(buffer))
-		;
+	wake_pipe_empty(&consumer->wake);
 	while (n < max && bytes < max_bytes)
 	{
 		rd_kafka_event_t *event = rd_kafka_queue_poll(consumer->queue, 0);

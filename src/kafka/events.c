@@ -245,11 +245,7 @@ take_event(Producer *producer, rd_kafka_event_t *event,
 void
 producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 {
-	char		buffer[64];
-
-	/* First the pipe, then the queue: the other order can lose a wake-up. */
-	while (read(producer->wake_read, buffer, sizeof(buffer)) == sizeof(buffer))
-		;
+	wake_pipe_empty(&producer->wake);
 	for (;;)
 	{
 		if (producer->event == NULL)

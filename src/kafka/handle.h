@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handle.h
- *	  What the files that make up the producer share.
+ *	  What the files around librdkafka's handles share.
  *
  * Only for files under src/kafka: it needs librdkafka's types.
  *
@@ -16,9 +16,23 @@
 
 #include <librdkafka/rdkafka.h>
 
+#include "kafka/consumer.h"
 #include "kafka/producer.h"
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
+
+typedef struct Setting
+{
+	const char *name;
+	const char *value;
+} Setting;
+
+/* Readable when there are events; -1 when not open. */
+typedef struct WakePipe
+{
+	int			read_end;
+	int			write_end;
+} WakePipe;
 
 struct ProducerTopic
 {
@@ -40,9 +54,7 @@ struct Producer
 	HTAB	   *topics;
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
-	int			wake_read;		/* readable when there are events; -1 when not
-								 * open */
-	int			wake_write;
+	WakePipe	wake;
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
 	ProducerStats stats;
@@ -50,11 +62,35 @@ struct Producer
 	const char *error_name;		/* its code */
 };
 
-/* producer.c */
-extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config, char *error);
+struct Consumer
+{
+	MemoryContext context;		/* of this and all it allocates */
+	MemoryContextCallback release;	/* gives back what is not memory */
+	rd_kafka_t *handle;
+	rd_kafka_queue_t *queue;	/* of all events */
+	WakePipe	wake;
+	ConsumerStats stats;
+	char		error[CONSUMER_ERROR_LEN];	/* of the last call that failed */
+};
+
+/* handle.c */
+extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
+										 const Setting *defaults, int ndefaults,
+										 const Setting *promises, int npromises,
+										 char *error);
 extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 								 char *error);
+extern void wake_pipe_init(WakePipe *wake);
+extern bool wake_pipe_open(WakePipe *wake, char *error);
+extern void wake_pipe_close(WakePipe *wake);
+extern void wake_pipe_watch(const WakePipe *wake, rd_kafka_queue_t *queue);
+extern void wake_pipe_empty(const WakePipe *wake);
+
+/* producer.c */
 extern void producer_set_error(Producer *producer, rd_kafka_resp_err_t err);
+
+/* consumer.c */
+extern bool consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err);
 
 /* topics.c */
 extern void topics_create(Producer *producer);

@@ -18,27 +18,14 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include "commands/defrem.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
 
 #include "kafka/destroy.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
-#include "kafka/properties.h"
 
 StaticAssertDecl(sizeof(void *) >= sizeof(uint64),
 				 "a message's opaque value must fit into a pointer");
-
-typedef struct Setting
-{
-	const char *name;
-	const char *value;
-} Setting;
 
 /*
  * What we set unless the administrator does.  A default that the library was
@@ -90,64 +77,18 @@ static const Setting promises[] = {
 
 static void producer_release(void *arg);
 
-/*
- * Sets a property that the administrator chose.  Returns false, with the
- * reason in error but no secret, when the library refuses it: another release
- * may have checked it than the one that runs.
- */
-static bool
-set_option(rd_kafka_conf_t *conf, const char *name, const char *value,
-		   char *error)
-{
-	if (rd_kafka_conf_set(conf, name, value, error, PRODUCER_ERROR_LEN) ==
-		RD_KAFKA_CONF_OK)
-		return true;
-	if (property_is_secret(name))
-		snprintf(error, PRODUCER_ERROR_LEN, "invalid value for option \"%s\"",
-				 name);
-	return false;
-}
-
-/*
- * Makes the library's configuration of what the administrator chose and our
- * defaults; NULL and an error when it is refused.
- */
-rd_kafka_conf_t *
-handle_configure(const KafkaConfig *config, char *error)
-{
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	bool		ok = true;
-	ListCell   *lc;
-
-	for (int i = 0; i < lengthof(defaults); i++)
-		(void) rd_kafka_conf_set(conf, defaults[i].name, defaults[i].value,
-								 NULL, 0);
-	foreach(lc, config->options)
-	{
-		DefElem    *option = lfirst_node(DefElem, lc);
-
-		ok = ok && set_option(conf, option->defname, strVal(option->arg), error);
-	}
-	if (ok)
-		return conf;
-	rd_kafka_conf_destroy(conf);
-	return NULL;
-}
-
-/* The same for a producer, with what it needs to keep our promises. */
+/* Makes the library's configuration; NULL and an error when it is refused. */
 static rd_kafka_conf_t *
 make_conf(const KafkaConfig *config, char *error)
 {
-	rd_kafka_conf_t *conf = handle_configure(config, error);
-	bool		ok = true;
+	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+											 lengthof(defaults), promises,
+											 lengthof(promises), error);
 
 	if (conf == NULL)
 		return NULL;
-	for (int i = 0; i < lengthof(promises); i++)
-		ok = ok && set_option(conf, promises[i].name, promises[i].value, error);
-	if (ok && config->transactional_id)
-		ok = transaction_configure(conf, config->transactional_id, error);
-	if (!ok)
+	if (config->transactional_id &&
+		!transaction_configure(conf, config->transactional_id, error))
 	{
 		rd_kafka_conf_destroy(conf);
 		return NULL;
@@ -155,65 +96,6 @@ make_conf(const KafkaConfig *config, char *error)
 	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR |
 							 RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
 	return conf;
-}
-
-/*
- * Opens the pipe that librdkafka writes to when there are events.
- */
-static bool
-open_pipe(Producer *producer, char *error)
-{
-	int			fds[2];
-
-	if (pipe(fds) != 0)
-	{
-		snprintf(error, PRODUCER_ERROR_LEN, "could not create a pipe: %s",
-				 strerror(errno));
-		return false;
-	}
-	for (int i = 0; i < 2; i++)
-	{
-		ReserveExternalFD();
-		(void) fcntl(fds[i], F_SETFL, O_NONBLOCK);
-		(void) fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-	}
-	producer->wake_read = fds[0];
-	producer->wake_write = fds[1];
-	return true;
-}
-
-/*
- * Makes the owner call producer_poll().  librdkafka wakes it when an event
- * comes into an empty queue, and the first came before it was told to.
- */
-static void
-wake_owner(Producer *producer)
-{
-	ssize_t		written pg_attribute_unused();
-
-	written = write(producer->wake_write, "1", 1);
-}
-
-/*
- * Creates a handle out of a configuration, which it takes in any case; NULL
- * and an error when the library refuses it.  All signals are blocked
- * meanwhile, since the library's threads inherit our mask and must leave our
- * signals to us.
- */
-rd_kafka_t *
-handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
-{
-	rd_kafka_t *handle;
-	sigset_t	all;
-	sigset_t	before;
-
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (handle == NULL)
-		rd_kafka_conf_destroy(conf);
-	return handle;
 }
 
 /*
@@ -231,9 +113,7 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 		return false;
 	rd_kafka_set_log_queue(producer->handle, NULL);
 	producer->queue = rd_kafka_queue_get_main(producer->handle);
-	rd_kafka_queue_io_event_enable(producer->queue, producer->wake_write,
-								   "1", 1);
-	wake_owner(producer);
+	wake_pipe_watch(&producer->wake, producer->queue);
 	return true;
 }
 
@@ -252,13 +132,13 @@ producer_open(const KafkaConfig *config, char *error)
 	Producer   *producer = MemoryContextAllocZero(context, sizeof(Producer));
 
 	producer->context = context;
-	producer->wake_read = producer->wake_write = -1;
+	wake_pipe_init(&producer->wake);
 	producer->stats.round_trip_us = -1;
 	producer->release.func = producer_release;
 	producer->release.arg = producer;
 	MemoryContextRegisterResetCallback(context, &producer->release);
 	topics_create(producer);
-	if (!open_pipe(producer, error) || !open_handle(producer, config, error))
+	if (!wake_pipe_open(&producer->wake, error) || !open_handle(producer, config, error))
 	{
 		MemoryContextDelete(context);
 		return NULL;
@@ -277,7 +157,6 @@ static void
 producer_release(void *arg)
 {
 	Producer   *producer = arg;
-	int		   *fds[] = {&producer->wake_read, &producer->wake_write};
 
 	if (transaction_abandon(producer))
 	{
@@ -295,14 +174,7 @@ producer_release(void *arg)
 		rd_kafka_queue_destroy(producer->queue);
 		destroy_handle(producer->handle);
 	}
-	for (int i = 0; i < lengthof(fds); i++)
-	{
-		if (*fds[i] < 0)
-			continue;
-		close(*fds[i]);
-		ReleaseExternalFD();
-		*fds[i] = -1;
-	}
+	wake_pipe_close(&producer->wake);
 }
 
 /*
@@ -322,7 +194,7 @@ producer_close(Producer *producer)
 int
 producer_event_fd(const Producer *producer)
 {
-	return producer->wake_read;
+	return producer->wake.read_end;
 }
 
 /*

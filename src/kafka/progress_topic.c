@@ -67,7 +67,10 @@ reader_release(void *arg)
 ProgressReader *
 progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
 {
-	static const char *const settings[][2] = {
+	static const Setting defaults[] = {
+		{"client.id", "outbox"},
+	};
+	static const Setting promises[] = {
 		{"isolation.level", "read_committed"},
 		{"enable.partition.eof", "true"},
 		{"fetch.wait.max.ms", "10"},
@@ -76,13 +79,13 @@ progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
 												  "outbox progress reader",
 												  ALLOCSET_DEFAULT_SIZES);
 	ProgressReader *reader = MemoryContextAllocZero(context, sizeof(ProgressReader));
-	rd_kafka_conf_t *conf = handle_configure(config, error);
+	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+											 lengthof(defaults), promises,
+											 lengthof(promises), error);
 
 	reader->context = context;
 	reader->tail = FIRST_TAIL;
 	strlcpy(reader->name, topic, sizeof(reader->name));
-	for (int i = 0; conf && i < lengthof(settings); i++)
-		(void) rd_kafka_conf_set(conf, settings[i][0], settings[i][1], NULL, 0);
 	if (conf)
 	{
 		/* What it has to say, the producer says as well. */

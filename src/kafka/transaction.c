@@ -104,7 +104,7 @@ transaction_start(Producer *producer, TransactionOperation operation,
 	call->handle = producer->handle;
 	call->operation = operation;
 	call->timeout_ms = timeout_ms;
-	call->wake = producer->wake_write;
+	call->wake = producer->wake.write_end;
 	pg_atomic_init_u32(&call->done, 0);
 
 	/* The thread inherits our mask, and must leave our signals to us. */

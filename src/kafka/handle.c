@@ -1,0 +1,170 @@
+/*-------------------------------------------------------------------------
+ *
+ * handle.c
+ *	  What producer and consumer need of librdkafka alike: a configuration, a
+ *	  handle, and a pipe that tells when there are events.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "commands/defrem.h"
+#include "storage/fd.h"
+
+#include "kafka/handle.h"
+#include "kafka/properties.h"
+
+/*
+ * Sets a property.  Returns false, with the reason in error but no secret,
+ * when the library refuses it: another release may have checked it than the
+ * one that runs.
+ */
+static bool
+set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
+			 char *error)
+{
+	if (rd_kafka_conf_set(conf, name, value, error, PRODUCER_ERROR_LEN) ==
+		RD_KAFKA_CONF_OK)
+		return true;
+	if (property_is_secret(name))
+		snprintf(error, PRODUCER_ERROR_LEN, "invalid value for option \"%s\"",
+				 name);
+	return false;
+}
+
+/*
+ * Makes the library's configuration.  Defaults hold unless the administrator
+ * chose otherwise, and those that the library was built without (compression)
+ * are left out; promises hold in any case.  Returns NULL, with the reason in
+ * error (PRODUCER_ERROR_LEN bytes), when the library refuses it.
+ */
+rd_kafka_conf_t *
+handle_configure(const KafkaConfig *config, const Setting *defaults,
+				 int ndefaults, const Setting *promises, int npromises,
+				 char *error)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	bool		ok = true;
+	ListCell   *lc;
+
+	for (int i = 0; i < ndefaults; i++)
+		(void) rd_kafka_conf_set(conf, defaults[i].name, defaults[i].value,
+								 NULL, 0);
+	foreach(lc, config->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		ok = ok && set_property(conf, option->defname, strVal(option->arg), error);
+	}
+	for (int i = 0; i < npromises; i++)
+		ok = ok && set_property(conf, promises[i].name, promises[i].value, error);
+	if (ok)
+		return conf;
+	rd_kafka_conf_destroy(conf);
+	return NULL;
+}
+
+/*
+ * Creates a handle out of a configuration, which it takes in any case; NULL
+ * and an error when the library refuses it.  All signals are blocked
+ * meanwhile, since the library's threads inherit our mask and must leave our
+ * signals to us.
+ */
+rd_kafka_t *
+handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+{
+	rd_kafka_t *handle;
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (handle == NULL)
+		rd_kafka_conf_destroy(conf);
+	return handle;
+}
+
+/*
+ * Says that the pipe is not open yet.
+ */
+void
+wake_pipe_init(WakePipe *wake)
+{
+	wake->read_end = wake->write_end = -1;
+}
+
+/*
+ * Opens the pipe; false and an error when that cannot be done.
+ */
+bool
+wake_pipe_open(WakePipe *wake, char *error)
+{
+	int			fds[2];
+
+	if (pipe(fds) != 0)
+	{
+		snprintf(error, PRODUCER_ERROR_LEN, "could not create a pipe: %s",
+				 strerror(errno));
+		return false;
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		ReserveExternalFD();
+		(void) fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		(void) fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+	}
+	wake->read_end = fds[0];
+	wake->write_end = fds[1];
+	return true;
+}
+
+/*
+ * Closes the pipe if it is open.
+ */
+void
+wake_pipe_close(WakePipe *wake)
+{
+	int			fds[] = {wake->read_end, wake->write_end};
+
+	for (int i = 0; i < lengthof(fds); i++)
+	{
+		if (fds[i] < 0)
+			continue;
+		close(fds[i]);
+		ReleaseExternalFD();
+	}
+	wake_pipe_init(wake);
+}
+
+/*
+ * Has the library write to the pipe when an event comes into the queue while
+ * it is empty.  The first may have come before that, so the pipe begins
+ * readable.
+ */
+void
+wake_pipe_watch(const WakePipe *wake, rd_kafka_queue_t *queue)
+{
+	ssize_t		written pg_attribute_unused();
+
+	rd_kafka_queue_io_event_enable(queue, wake->write_end, "1", 1);
+	written = write(wake->write_end, "1", 1);
+}
+
+/*
+ * Empties the pipe.  To be done before the queue is looked at: the other order
+ * can lose a wake-up.
+ */
+void
+wake_pipe_empty(const WakePipe *wake)
+{
+	char		buffer[64];
+
+	while (read(wake->read_end, buffer, sizeof(buffer)) == sizeof(buffer))
+		;
+}
