@@ -89,9 +89,10 @@ endif
 
 # TAP tests share one real Kafka: that of OUTBOX_TEST_KAFKA_DIR, or one that is
 # started for the run.  PROVE_TESTS chooses among the tests, PROVE_FLAGS adds
-# flags.
+# flags.  They mostly wait, so two of them run at a time.
+PROVE_JOBS ?= 2
 PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
-PROVE = prove -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
+PROVE = prove -j $(PROVE_JOBS) -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
 
 installcheck-tap:
 	@rm -rf tmp_check/log tmp_check/t_*
