@@ -1,5 +1,7 @@
 # A transaction of any size arrives whole, in bounded memory, and the relay can
 # be told to leave in the middle of it.
+#
+# LARGE_EVENTS is the number of events of that transaction (300000).
 
 use strict;
 use warnings;
@@ -11,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 use OutboxTest;
 
-my $events = 300_000;
+my $events = $ENV{LARGE_EVENTS} || 300_000;
 
 my $kafka = own_kafka('large');
 my $bootstrap = kafka_bootstrap($kafka);
