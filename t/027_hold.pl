@@ -109,10 +109,13 @@ $node->append_conf('postgresql.conf', "outbox.on_poison = hold\noutbox.capture =
 $node->reload;
 wait_for_state($node, 'postgres', 'polling');
 $topic = limited_topic('polled');
+# A broker that knows nothing of a producer yet may take what follows the first
+# message although it refuses that, so that is a sound one.
+sql("SELECT small('$topic', 'c', 1, 1); SELECT outbox.wait_published()");
 sql("SELECT poison('$topic', 'a'), small('$topic', 'a', 1, 10), small('$topic', 'b', 1, 10)");
 sql("SELECT small('$topic', 'a', 11, 20)");
 wait_until("SELECT count(*) = 20 FROM outbox.held_event");
-is_deeply([ sequence($topic) ], [ 1 .. 10 ], 'only the key waits when the table is polled');
+is_deeply([ sequence($topic) ], [ 1, 1 .. 10 ], 'only the key waits when the table is polled');
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 is_deeply([ sequence($topic, 'a') ], [ 1 .. 20 ], 'and goes on in order');

@@ -201,7 +201,7 @@ send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
 static void
 wait_until_safe(Relay *relay)
 {
-	XLogRecPtr	position = GetXLogInsertRecPtr();
+	XLogRecPtr	position = decode_wal_end();
 
 	XLogFlush(position);
 	while (decode_limit() < position)
@@ -356,7 +356,7 @@ publish_legacy(Relay *relay)
 static CatchupProgress *
 fresh_round(void)
 {
-	XLogRecPtr	lsn = GetXLogInsertRecPtr();
+	XLogRecPtr	lsn = decode_wal_end();
 	char	   *snapshot;
 
 	worker_begin_sql();

@@ -19,6 +19,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xlogutils.h"
 #include "miscadmin.h"
 #include "replication/decode.h"
@@ -386,6 +387,23 @@ decode_position(void)
 }
 
 /*
+ * End of the WAL that has been written.  When a page is full, the server's
+ * insert position is behind the header of the next one, which nobody may have
+ * begun: nothing ends there, and nobody can wait for it.
+ */
+XLogRecPtr
+decode_wal_end(void)
+{
+	XLogRecPtr	position = GetXLogInsertRecPtr();
+
+	if (XLogSegmentOffset(position, wal_segment_size) == SizeOfXLogLongPHD)
+		return position - SizeOfXLogLongPHD;
+	if (position % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return position - SizeOfXLogShortPHD;
+	return position;
+}
+
+/*
  * The slot's confirmed position.
  */
 XLogRecPtr
@@ -400,7 +418,7 @@ decode_confirmed(void)
 uint64
 decode_held_wal(void)
 {
-	XLogRecPtr	now = GetXLogInsertRecPtr();
+	XLogRecPtr	now = decode_wal_end();
 
 	if (MyReplicationSlot == NULL ||
 		XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))

@@ -37,6 +37,7 @@ extern void decode_open(const EventSink *sink);
 extern XLogRecPtr decode_limit(void);
 extern bool decode_next(XLogRecPtr limit);
 extern XLogRecPtr decode_position(void);
+extern XLogRecPtr decode_wal_end(void);
 extern XLogRecPtr decode_confirmed(void);
 extern uint64 decode_held_wal(void);
 extern void decode_confirm(XLogRecPtr position);

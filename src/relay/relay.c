@@ -329,7 +329,7 @@ check_extension(Relay *relay)
 static long
 idle_time(XLogRecPtr limit)
 {
-	return GetXLogInsertRecPtr() > limit ? UNFLUSHED_MS : IDLE_MS;
+	return decode_wal_end() > limit ? UNFLUSHED_MS : IDLE_MS;
 }
 
 /* Streams until something ends the process. */
@@ -384,6 +384,8 @@ poll_table(Relay *relay)
 	{
 		bool		more = catchup_poll(relay) > 0;
 
+		/* Also when there was nothing to send: events wake us. */
+		sender_poll(relay);
 		sender_check_connection(relay);
 		check_configuration(relay);
 		check_extension(relay);

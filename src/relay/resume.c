@@ -42,6 +42,7 @@
 
 #include "base/worker.h"
 #include "kafka/progress_topic.h"
+#include "relay/decode.h"
 
 #define STEP_MS 100				/* of what blocks */
 #define RETRY_MS 500
@@ -196,7 +197,7 @@ static bool
 is_trusted(const PublishedSet *set)
 {
 	TimeLineID	ours = GetWALInsertionTimeLine();
-	XLogRecPtr	end = GetXLogInsertRecPtr();
+	XLogRecPtr	end = decode_wal_end();
 	List	   *history;
 
 	if (set->system_identifier != GetSystemIdentifier() ||

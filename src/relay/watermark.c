@@ -20,9 +20,6 @@
 #include "relay/watermark.h"
 
 #include "access/transam.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
-#include "catalog/pg_control.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -32,6 +29,7 @@
 
 #include "base/home.h"
 #include "base/worker.h"
+#include "relay/decode.h"
 
 /* Rows older than this many days are not needed to tell when an event was
  * published, only the latest is needed to go on. */
@@ -117,23 +115,6 @@ watermark_current_snapshot(MemoryContext context)
 }
 
 /*
- * The WAL position at which the next record begins, in the way in which a
- * reader states the end of the last one: at a page's start, not behind the
- * page's header.
- */
-static XLogRecPtr
-insert_position(void)
-{
-	XLogRecPtr	position = GetXLogInsertRecPtr();
-
-	if (XLogSegmentOffset(position, wal_segment_size) == SizeOfXLogLongPHD)
-		return position - SizeOfXLogLongPHD;
-	if (position % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		return position - SizeOfXLogShortPHD;
-	return position;
-}
-
-/*
  * Takes a snapshot and the position that belongs to it.
  */
 Watermark *
@@ -144,7 +125,7 @@ watermark_propose(MemoryContext context)
 	worker_begin_sql();
 	watermark->snapshot = watermark_current_snapshot(context);
 	worker_commit_sql();
-	watermark->lsn = insert_position();
+	watermark->lsn = decode_wal_end();
 	return watermark;
 }
 
