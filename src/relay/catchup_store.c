@@ -43,13 +43,13 @@
 /*
  * Counts the events of home $1 that the snapshot $4 shows and the watermark,
  * with the upper end $2 and the running transactions $3, does not, after id
- * $5.  The watermark is taken apart for the index on xid, and the sum hides id
- * from the other index.
+ * $5.  The watermark is taken apart for the index on xid, and the sums hide id
+ * and home from the other index.
  */
 #define COUNT_EVENTS \
 	"SELECT pg_catalog.min(e.id), pg_catalog.max(e.id), pg_catalog.count(*)" \
 	" FROM outbox.event e" \
-	" WHERE e.home OPERATOR(pg_catalog.=) $1" \
+	" WHERE (e.home OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1" \
 	" AND (e.xid OPERATOR(pg_catalog.>=) $2::pg_catalog.xid8" \
 	"      OR e.xid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.xid8[]))" \
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, $4::pg_catalog.pg_snapshot)" \
