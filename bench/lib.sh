@@ -167,6 +167,13 @@ now()
 	echo "${EPOCHREALTIME/,/.}"
 }
 
+# cpu PID: CPU seconds of the main thread and of all threads so far.
+cpu()
+{
+	cat "/proc/$1/task/$1/schedstat" "/proc/$1"/task/*/schedstat |
+		awk 'NR == 1 {main = $1} NR > 1 {all += $1} END {print main / 1e9, all / 1e9}'
+}
+
 # memory PID FIELD: of /proc/PID/status, in MB.
 memory()
 {
@@ -202,6 +209,12 @@ medians()
 rate()
 {
 	column "$1" 1 | median | awk -v n="$EVENTS" '{printf "%.0f", n / $1}'
+}
+
+# per_million FILE N: the median of a column of seconds, for a million events.
+per_million()
+{
+	column "$1" "$2" | median | awk -v n="$EVENTS" '{printf "%.2f", $1 * 1e6 / n}'
 }
 
 # ratio A B: the median over the rounds of the ratio of rates.
