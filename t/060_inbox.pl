@@ -23,7 +23,7 @@ my $topic = make_topic(topic_name('Orders'), 3);
 
 produce($topic, map { "k$_\tv$_" } 1 .. 10);
 sql(<<SQL);
-CREATE TABLE effect (id bigserial, event_id text, key text, value text);
+CREATE TABLE effect (id bigserial, event_id text, key text, value text, at timestamptz DEFAULT now());
 CREATE FUNCTION handle(m inbox.message) RETURNS void LANGUAGE plpgsql AS \$\$
 BEGIN
 	INSERT INTO effect (event_id, key, value)
@@ -37,6 +37,7 @@ ok( $node->poll_query_until('postgres', 'SELECT count(*) = 10 FROM effect'),
 is( sql("SELECT string_agg(key || '=' || value, ' ' ORDER BY substr(key, 2)::int) FROM effect"),
 	join(' ', map { "k$_=v$_" } 1 .. 10),
 	'with key and payload');
+my $between = sql('SELECT clock_timestamp()');
 produce($topic, map { "k$_\tv$_" } 11 .. 20);
 ok( $node->poll_query_until('postgres', 'SELECT count(*) = 20 FROM effect'),
 	'and those from after it');
@@ -44,5 +45,8 @@ is(sql("SELECT sum(next_offset), sum(processed), sum(duplicates) FROM inbox.posi
 	'20|20|0', 'the position is stored');
 is(sql("SELECT count(*), min(status) FROM inbox.message"),
 	'20|processed', 'and so are the messages');
+
+is(sql("SELECT count(*) FROM effect WHERE at > '$between'"),
+	10, 'for a handler, now() is the time of its batch');
 
 done_testing();

@@ -115,7 +115,7 @@ list_unasked_databases(void)
 
 	list_free(unasked);
 	unasked = NIL;
-	StartTransactionCommand();
+	worker_begin();
 	(void) GetTransactionSnapshot();
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(rel, 0, NULL);
@@ -181,7 +181,7 @@ database_can_publish(Oid database, char *name)
 	HeapTuple	tuple;
 	bool		result = false;
 
-	StartTransactionCommand();
+	worker_begin();
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
 	if (HeapTupleIsValid(tuple))
 	{

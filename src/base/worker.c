@@ -43,6 +43,17 @@ worker_handle_reload(void)
 }
 
 /*
+ * Begins a transaction.  Nobody sends statements, whose time would be that of
+ * the transaction: so now() is told that it is later.
+ */
+void
+worker_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+}
+
+/*
  * Does the database that we are connected to hold the extension?  Runs a
  * transaction of its own.
  */
@@ -51,7 +62,7 @@ worker_extension_exists(void)
 {
 	bool		exists;
 
-	StartTransactionCommand();
+	worker_begin();
 	exists = OidIsValid(get_extension_oid(EXTENSION_NAME, true));
 	CommitTransactionCommand();
 	return exists;
@@ -63,7 +74,7 @@ worker_extension_exists(void)
 void
 worker_begin_sql(void)
 {
-	StartTransactionCommand();
+	worker_begin();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }

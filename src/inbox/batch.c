@@ -34,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/worker.h"
 #include "inbox/batch.h"
 #include "inbox/received.h"
 
@@ -314,7 +315,7 @@ store(Batch *batch)
 void
 batch_begin(InboxWorker *worker, MemoryContext context)
 {
-	StartTransactionCommand();
+	worker_begin();
 	XactIsoLevel = worker->subscription->xact_isolation;
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -462,7 +463,7 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 	int			size;
 
 	/* Texts may have to be converted, by functions in the catalog. */
-	StartTransactionCommand();
+	worker_begin();
 	MemoryContextSwitchTo(context);
 	batch = batch_create(worker, records, n);
 	CommitTransactionCommand();

@@ -38,7 +38,7 @@ load_publish_list(void)
 	int			n = 0;
 	bool		room;
 
-	StartTransactionCommand();
+	worker_begin();
 	if (OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
 	{
 		SPI_connect();

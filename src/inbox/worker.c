@@ -239,7 +239,7 @@ open_kafka(InboxWorker *worker)
 	MemoryContext old;
 
 	worker->configuration = consumers_configuration();
-	StartTransactionCommand();
+	worker_begin();
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	worker->config = kafka_config_load(subscription->server);
 	MemoryContextSwitchTo(old);
@@ -263,7 +263,7 @@ check_configuration(InboxWorker *worker)
 	if (worker->configuration == consumers_configuration())
 		return;
 	worker->configuration = consumers_configuration();
-	StartTransactionCommand();
+	worker_begin();
 	config = kafka_config_load(worker->subscription->server);
 	same = config != NULL && kafka_config_equal(config, worker->config);
 	CommitTransactionCommand();

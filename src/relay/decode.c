@@ -235,7 +235,7 @@ decode_slot_create(void)
 	appear_in_snapshots();
 	DecodingContextFindStartpoint(ctx);
 
-	StartTransactionCommand();
+	worker_begin();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;
 	RestoreTransactionSnapshot(SnapBuildInitialSnapshot(ctx->snapshot_builder),

@@ -114,7 +114,7 @@ settings_load(Relay *relay)
 	MemoryContext old;
 
 	relay->configuration = shmem_relay_configuration();
-	StartTransactionCommand();
+	worker_begin();
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	config = kafka_config_load(KAFKA_SERVER_NAME);
 	MemoryContextSwitchTo(old);
@@ -151,7 +151,7 @@ wait_for_kafka_settings(Relay *relay)
 static void
 set_encoding(void)
 {
-	StartTransactionCommand();
+	worker_begin();
 	(void) set_config_option("client_encoding", "UTF8", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, true, LOG, false);
 	CommitTransactionCommand();
