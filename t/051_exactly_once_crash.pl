@@ -120,6 +120,11 @@ sub kill_relay
 	return unless $pid;
 	kill 'KILL', $pid;
 	my $start = time;
+
+	# The writer goes down with the server, perhaps with nothing left to send.
+	$node->poll_query_until('postgres',
+		"SELECT outbox.publish('Wake', '1', 'Woken', '1') IS NOT NULL")
+	  or die "the server does not recover\n";
 	$node->poll_query_until('postgres',
 		"SELECT events > 0 FROM outbox.stat_relay WHERE pid <> $pid")
 	  or die "no event after the relay was killed\n";
