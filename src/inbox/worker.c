@@ -366,10 +366,13 @@ consume(InboxWorker *worker)
 
 	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
 									  worker->subscription->batch_size,
-									  BATCH_BYTES, &more);
+									  BATCH_BYTES, ends_note, worker, &more);
 	check_errors(worker);
 	if (worker->nrecords == 0)
+	{
+		ends_pass(worker);
 		return more;
+	}
 	if (!worker->reachable)
 	{
 		worker->reachable = true;
@@ -378,6 +381,7 @@ consume(InboxWorker *worker)
 	batch_process(worker);
 	consumer_release(worker->records, worker->nrecords);
 	worker->nrecords = 0;
+	ends_pass(worker);
 	if (worker->unmarked && worker->careful == 0)
 		set_marker(worker);
 	return more;
@@ -393,10 +397,11 @@ commit_offsets(InboxWorker *worker)
 	bool		all = true;
 
 	for (int i = 0; i < worker->npartitions && all; i++)
-		all = worker->partitions[i]->shown == worker->partitions[i]->stored;
+		all = worker->partitions[i]->shown == worker->partitions[i]->at.offset;
 	if (all || !TimestampDifferenceExceeds(worker->committed_at, now,
 										   COMMIT_INTERVAL_MS))
 		return all;
+	ends_store(worker);
 	partitions_commit_offsets(worker);
 	worker->committed_at = now;
 	return true;

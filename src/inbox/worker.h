@@ -60,6 +60,7 @@ typedef struct Partition
 	int64		rerun_until;	/* messages before it are processed again */
 	int64		stored;			/* next offset, as committed */
 	int64		shown;			/* next offset, as Kafka's group has it */
+	int64		end;			/* where everything was read; see ends.c */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
 	bool		lost;			/* Kafka does not have the next offset */
 } Partition;
@@ -114,6 +115,11 @@ extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 extern void partitions_take_losses(InboxWorker *worker);
 extern void partitions_commit_offsets(InboxWorker *worker);
 extern int64 partitions_lag(InboxWorker *worker);
+
+/* ends.c */
+extern void ends_note(void *arg, const char *topic, int partition, int64 offset);
+extern void ends_pass(InboxWorker *worker);
+extern void ends_store(InboxWorker *worker);
 
 /* batch.c */
 extern void batch_process(InboxWorker *worker);

@@ -51,7 +51,7 @@ static const Setting defaults[] = {
 static const Setting promises[] = {
 	{"enable.auto.commit", "false"},
 	{"enable.auto.offset.store", "false"},
-	{"enable.partition.eof", "false"},
+	{"enable.partition.eof", "true"},
 	{"auto.offset.reset", "error"},
 	{"allow.auto.create.topics", "false"},
 	{"statistics.interval.ms", "0"},
@@ -241,15 +241,21 @@ is_lost_offset(rd_kafka_resp_err_t err)
 		err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
 }
 
-/* Keeps an error event. */
+/* Keeps an error event, or tells the handler of the end of a partition. */
 static void
-take_error(Consumer *consumer, rd_kafka_event_t *event)
+take_error(Consumer *consumer, rd_kafka_event_t *event,
+		   ConsumerEndHandler handler, void *arg)
 {
 	ConsumerStats *stats = &consumer->stats;
 	rd_kafka_resp_err_t err = rd_kafka_event_error(event);
 	rd_kafka_topic_partition_t *partition = rd_kafka_event_topic_partition(event);
 
-	if (is_lost_offset(err) && partition)
+	if (err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+	{
+		if (partition)
+			handler(arg, partition->topic, partition->partition, partition->offset);
+	}
+	else if (is_lost_offset(err) && partition)
 	{
 		strlcpy(stats->lost.topic, partition->topic, CONSUMER_TOPIC_LEN);
 		stats->lost.partition = partition->partition;
@@ -292,10 +298,15 @@ take_message(rd_kafka_event_t *event, ConsumerRecord *record)
  * max_bytes.  Keeps errors and log messages.  Does not wait.  Returns their
  * number, and in *more whether there may be more, of which the file descriptor
  * does not tell.  The caller owns the records and must give them back.
+ *
+ * Where a partition was read to its end, with these records, the handler is
+ * told, which must not raise an error: all before that offset was returned or
+ * is not for consumers.
  */
 int
 consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
-			   Size max_bytes, bool *more)
+			   Size max_bytes, ConsumerEndHandler handler, void *arg,
+			   bool *more)
 {
 	Size		bytes = 0;
 	int			n = 0;
@@ -323,7 +334,7 @@ consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 				}
 				break;
 			case RD_KAFKA_EVENT_ERROR:
-				take_error(consumer, event);
+				take_error(consumer, event, handler, arg);
 				break;
 			case RD_KAFKA_EVENT_LOG:
 				events_log(event);

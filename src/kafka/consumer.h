@@ -58,6 +58,10 @@ typedef struct ConsumerHeader
 typedef void (*ConsumerTopicHandler) (void *arg, const char *topic,
 									  int partitions);
 
+/* What consumer_fetch() calls for each partition that it has read to its end. */
+typedef void (*ConsumerEndHandler) (void *arg, const char *topic,
+									int partition, int64 end);
+
 typedef struct ConsumerStats
 {
 	uint64		nerrors;		/* grows with each error event */
@@ -89,7 +93,8 @@ extern bool consumer_known_end(Consumer *consumer, const char *topic,
 extern bool consumer_assign(Consumer *consumer,
 							const ConsumerPartition *partitions, int n);
 extern int	consumer_fetch(Consumer *consumer, ConsumerRecord *records,
-						   int max, Size max_bytes, bool *more);
+						   int max, Size max_bytes, ConsumerEndHandler handler,
+						   void *arg, bool *more);
 extern int	consumer_headers(const ConsumerRecord *record,
 							 ConsumerHeader *headers, int max);
 extern void consumer_release(ConsumerRecord *records, int n);

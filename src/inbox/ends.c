@@ -1,0 +1,105 @@
+/*-------------------------------------------------------------------------
+ *
+ * ends.c
+ *	  Passes what lies behind the last message of a partition.
+ *
+ * Offsets are also used up by what no consumer sees: the record that ends
+ * each transaction of a producer, the messages of one that was aborted, and
+ * what compaction has removed.  The next message passes them.  As long as
+ * there is none, they would show as a lag, and be missed as lost messages once
+ * Kafka has removed them.  So when the library says that it has read a
+ * partition to its end, the position goes there: at once in memory, and in
+ * the table as rarely as offsets are reported to Kafka.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "utils/memutils.h"
+
+#include "inbox/batch.h"
+
+/*
+ * Notes that a partition was read to its end, after the messages that were
+ * fetched with it.  Called by consumer_fetch(): must not raise an error.
+ */
+void
+ends_note(void *arg, const char *topic, int partition, int64 offset)
+{
+	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
+
+	if (found != NULL)
+		found->end = offset;
+}
+
+/*
+ * Passes the ends that were noted.  Call when all messages that were fetched
+ * are processed.
+ */
+void
+ends_pass(InboxWorker *worker)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		partition->at.offset = Max(partition->at.offset, partition->end);
+	}
+}
+
+/* Runs the transaction once; false when it has to begin anew. */
+static bool
+try_store(InboxWorker *worker, const Move *moves, int n, int *tries)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool committed = true;
+
+	PG_TRY();
+	{
+		batch_begin(worker, context);
+		store_move(worker, moves, n);
+		batch_commit(worker);
+	}
+	PG_CATCH();
+	{
+		batch_abort(worker, context, tries);
+		committed = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return committed;
+}
+
+/*
+ * Stores the positions of partitions whose end was passed.  Runs a transaction
+ * of its own when there are any.
+ */
+void
+ends_store(InboxWorker *worker)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox ends",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Move	   *moves = palloc0(sizeof(Move) * Max(worker->npartitions, 1));
+	int			n = 0;
+	int			tries = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->at.offset == partition->stored)
+			continue;
+		moves[n].partition = partition;
+		moves[n++].next_offset = partition->at.offset;
+	}
+	while (n > 0 && !try_store(worker, moves, n, &tries))
+		continue;
+	for (int i = 0; i < n; i++)
+		moves[i].partition->stored = moves[i].next_offset;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
