@@ -521,11 +521,16 @@ COMMENT ON FOREIGN DATA WRAPPER outbox_kafka IS
 -- Monitoring.
 --
 
+CREATE FUNCTION outbox.utf8_text(bytes bytea) RETURNS text
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_utf8_text';
+COMMENT ON FUNCTION outbox.utf8_text(bytea) IS
+    'bytes in UTF-8 as text; NULL when they are not, or have characters that the encoding of the database does not have';
+
 CREATE VIEW outbox.events AS
 SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
-       CASE WHEN e.content_type ~* '^(application/json|text/)'
-            THEN pg_catalog.convert_from(e.payload, 'UTF8')
-            ELSE pg_catalog.encode(e.payload, 'escape') END AS payload,
+       coalesce(CASE WHEN e.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,
+                pg_catalog.encode(e.payload, 'escape')) AS payload,
        e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
        CASE WHEN d.id IS NOT NULL THEN 'failed'
             WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
@@ -774,7 +779,7 @@ COMMENT ON COLUMN inbox.message.aggregate_type IS 'kind of thing that the event 
 COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: the key as text, when it is valid UTF-8';
 COMMENT ON COLUMN inbox.message.payload IS 'Kafka value, byte for byte; NULL is a tombstone; see inbox.payload_json()';
 COMMENT ON COLUMN inbox.message.headers IS
-    'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text';
+    'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text; a name that is no text is in base64';
 COMMENT ON COLUMN inbox.message.status IS 'pending, processed or failed';
 COMMENT ON COLUMN inbox.message.attempts IS 'number of times that the handler failed';
 COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt';
@@ -1066,7 +1071,7 @@ COMMENT ON FUNCTION inbox.consumer_status() IS
 CREATE VIEW inbox.stat_subscription AS
 SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
-            WHEN s.stopped_by IS NOT NULL THEN 'stopped'
+            WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() THEN 'stopped'
             WHEN l.error IS NOT NULL THEN 'data lost'
             ELSE coalesce(c.state, 'starting') END AS state,
        s.topics,
@@ -1081,8 +1086,10 @@ SELECT s.name,
        m.retrying,
        CASE WHEN s.home <> outbox.home()
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
+            WHEN pg_catalog.pg_is_in_recovery()
+            THEN 'this server is a standby, and consumes when it is promoted'
             ELSE coalesce(l.error, c.error, m.error) END AS last_error,
-       CASE WHEN s.home <> outbox.home() THEN NULL
+       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at
             ELSE c.error_at END AS last_error_at
 FROM inbox.subscription s

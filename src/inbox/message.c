@@ -25,7 +25,6 @@
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -33,6 +32,7 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
+#include "base/utf8.h"
 #include "inbox/received.h"
 #include "inbox/ring.h"
 
@@ -67,34 +67,11 @@ message_set_text(InboxMessage *message, MessageColumn column, const char *value)
 	message->values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
 }
 
-/*
- * Converts bytes that should be UTF-8 to the database's encoding, with a
- * terminating zero.  NULL when they are not, or cannot be converted.
- */
+/* Bytes as text of the database; NULL when they are none. */
 static char *
 to_text(Slice bytes)
 {
-	int			encoding = GetDatabaseEncoding();
-	char	   *copy;
-	Oid			proc;
-	int			size;
-
-	if (bytes.data == NULL || !pg_verify_mbstr(PG_UTF8, bytes.data, bytes.len, true))
-		return NULL;
-	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
-		return pnstrdup(bytes.data, bytes.len);
-
-	proc = FindDefaultConversionProc(PG_UTF8, encoding);
-	if (!OidIsValid(proc))
-		return NULL;
-	size = bytes.len * MAX_CONVERSION_GROWTH + 1;
-	copy = palloc(size);
-	if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
-									  (unsigned char *) unconstify(char *, bytes.data),
-									  bytes.len, (unsigned char *) copy, size,
-									  true) != bytes.len)
-		return NULL;
-	return copy;
+	return bytes.data ? utf8_to_database(bytes.data, bytes.len) : NULL;
 }
 
 static Datum

@@ -14,6 +14,8 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
+#include "base/utf8.h"
+
 PG_FUNCTION_INFO_V1(outbox_payload_text);
 PG_FUNCTION_INFO_V1(outbox_payload_json);
 
@@ -44,6 +46,7 @@ payload_as_text(HeapTupleHeader message)
 	bool		isnull;
 	Datum		datum = GetAttributeByName(message, "payload", &isnull);
 	bytea	   *payload;
+	char	   *converted;
 	int			len;
 	int			valid;
 
@@ -51,6 +54,9 @@ payload_as_text(HeapTupleHeader message)
 		return NULL;
 	payload = DatumGetByteaPP(datum);
 	len = VARSIZE_ANY_EXHDR(payload);
+	converted = utf8_to_database(VARDATA_ANY(payload), len);
+	if (converted != NULL)
+		return converted;
 	valid = pg_encoding_verifymbstr(PG_UTF8, VARDATA_ANY(payload), len);
 	if (valid < len)
 		ereport(ERROR,
@@ -60,8 +66,12 @@ payload_as_text(HeapTupleHeader message)
 						   origin_of(message), valid + 1, len,
 						   (unsigned char) VARDATA_ANY(payload)[valid]),
 				 errhint("Use the payload itself, which is a bytea.")));
-	/* The copy is needed: the conversion wants an end of the string. */
-	return pg_any_to_server(text_to_cstring((text *) payload), len, PG_UTF8);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+			 errmsg("payload of the message is not text in this database"),
+			 errdetail("%s It has a character that encoding %s does not have.",
+					   origin_of(message), GetDatabaseEncodingName()),
+			 errhint("Use the payload itself, which is a bytea.")));
 }
 
 /* Raises the error that is being handled, as one about the message. */
@@ -70,7 +80,9 @@ rethrow_not_json(HeapTupleHeader message)
 {
 	ErrorData  *error = CopyErrorData();
 
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+	/* "Not supported" are escapes in a database without an encoding. */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED)
 	{
 		error->detail = psprintf("%s %c%s.%s%s", origin_of(message),
 								 pg_toupper((unsigned char) error->message[0]),
