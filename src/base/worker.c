@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
@@ -82,7 +83,8 @@ worker_begin_sql(void)
 /*
  * Commits what worker_begin_sql() began.  Does not wait for the disk: what
  * workers write about themselves may be lost in a crash, and is then true of
- * an earlier time.
+ * an earlier time.  Statistics, by which autovacuum goes, are reported at most
+ * once a second.
  */
 void
 worker_commit_sql(void)
@@ -92,6 +94,7 @@ worker_commit_sql(void)
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
+	(void) pgstat_report_stat(false);
 }
 
 /*
@@ -106,4 +109,5 @@ worker_commit_sql_durably(void)
 		(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
+	(void) pgstat_report_stat(false);
 }

@@ -8,10 +8,8 @@
  * batch in one subtransaction.  Only when it fails, it runs again, message by
  * message, each in a subtransaction of its own.
  *
- * After a serialization failure or a deadlock the transaction begins anew,
- * with the same messages, or fewer of them.  When that does not help, the failure counts as the
- * handler's.  Any other error of the transaction itself ends the process, and
- * the next one begins where the last transaction that committed ended.
+ * Messages that were fetched together may take several transactions: when
+ * others get in the way, each takes fewer; see transaction.c.
  *
  * A worker is careful with messages that were under way when a process died.
  * It takes them one by one: first the message is stored as if its first
@@ -25,21 +23,15 @@
 #include "inbox/worker.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/worker.h"
-#include "inbox/batch.h"
 #include "inbox/received.h"
-
-/* So often a transaction begins anew before a failure counts. */
-#define MAX_TRANSIENT 20
+#include "inbox/store.h"
+#include "inbox/transaction.h"
+#include "inbox/waiting.h"
 
 /* What is to be done with a message. */
 typedef enum Fate
@@ -59,7 +51,8 @@ typedef struct Batch
 	bool	   *done;			/* the handler has processed it */
 	Move	   *moves;
 	int			nmoves;
-	int			tries;			/* transactions that failed for nobody's fault */
+	int			tries;			/* transactions of its own that the first
+								 * message has had in vain */
 	bool		stopped;		/* the subscription stops here */
 } Batch;
 
@@ -204,13 +197,6 @@ raise_transient(const HandlerFailure *failure)
 			 errmsg_internal("%s", failure->message)));
 }
 
-/* May a failure be met by beginning anew? */
-static bool
-begins_anew(const Batch *batch, const HandlerFailure *failure)
-{
-	return failure->transient && batch->tries < MAX_TRANSIENT;
-}
-
 /* Runs the handler message by message. */
 static void
 run_one_by_one(Batch *batch, Handler *handler)
@@ -226,7 +212,7 @@ run_one_by_one(Batch *batch, Handler *handler)
 			batch->fates[i] = FATE_STORE;
 		else if (handler_run(handler, &message, 1, &failure))
 			batch->done[i] = true;
-		else if (begins_anew(batch, &failure))
+		else if (inbox_transaction_begins_anew(&failure, batch->tries))
 			raise_transient(&failure);
 		else
 			take_failure(batch, i, &failure);
@@ -254,7 +240,7 @@ run_handler(Batch *batch)
 			batch->done[i] = batch->fates[i] == FATE_RUN;
 		return;
 	}
-	if (begins_anew(batch, &failure))
+	if (inbox_transaction_begins_anew(&failure, batch->tries))
 		raise_transient(&failure);
 	run_one_by_one(batch, &handler);
 }
@@ -309,80 +295,6 @@ store(Batch *batch)
 	store_move(batch->worker, batch->moves, batch->nmoves);
 }
 
-/*
- * Begins a transaction of the kind that the subscription wants, in context.
- */
-void
-batch_begin(InboxWorker *worker, MemoryContext context)
-{
-	worker_begin();
-	XactIsoLevel = worker->subscription->xact_isolation;
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	MemoryContextSwitchTo(context);
-}
-
-/*
- * Ends it.
- */
-void
-batch_commit(InboxWorker *worker)
-{
-	handler_clean_up_in_transaction();
-	PopActiveSnapshot();
-	SPI_finish();
-	CommitTransactionCommand();
-	handler_clean_up_after_transaction();
-	waiting_settle(worker, true);
-}
-
-/*
- * Somebody else has moved a position, such as inbox.seek(): begins again where
- * it is now.
- */
-static void
-give_up_partitions(InboxWorker *worker)
-{
-	MemoryContextSwitchTo(TopMemoryContext);
-	FlushErrorState();
-	AbortCurrentTransaction();
-	ereport(LOG,
-			(errmsg("consumer of subscription \"%s\" begins again where somebody else has moved it to",
-					worker->subscription->name)));
-	worker_restart(worker);
-}
-
-/*
- * An error was raised in the transaction: ends it.  Returns when it can simply
- * begin anew; else raises the error again.
- */
-void
-batch_abort(InboxWorker *worker, MemoryContext context, int *tries)
-{
-	int			sqlstate = geterrcode();
-
-	if (sqlstate == ERRCODE_OBJECT_IN_USE)
-		give_up_partitions(worker);
-	if (sqlstate != ERRCODE_T_R_SERIALIZATION_FAILURE &&
-		sqlstate != ERRCODE_T_R_DEADLOCK_DETECTED)
-		PG_RE_THROW();
-	MemoryContextSwitchTo(context);
-	FlushErrorState();
-	AbortCurrentTransaction();
-	MemoryContextSwitchTo(context);
-	handler_clean_up_after_transaction();
-	waiting_settle(worker, false);
-	worker_check(worker);
-
-	/* At once, but not for ever at once. */
-	if (++*tries > MAX_TRANSIENT)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 100, PG_WAIT_EXTENSION);
-		worker_check(worker);
-	}
-}
-
 /* Runs the transaction once; false when it has to begin anew. */
 static bool
 try_batch(Batch *batch, bool careful)
@@ -394,7 +306,7 @@ try_batch(Batch *batch, bool careful)
 	batch->stopped = false;
 	PG_TRY();
 	{
-		batch_begin(batch->worker, context);
+		inbox_transaction_begin(batch->worker, context);
 		drop_repeated(batch);
 		hold_back_waiting(batch);
 		if (careful)
@@ -402,11 +314,11 @@ try_batch(Batch *batch, bool careful)
 		else
 			run_handler(batch);
 		store(batch);
-		batch_commit(batch->worker);
+		inbox_transaction_commit(batch->worker, batch->n);
 	}
 	PG_CATCH();
 	{
-		batch_abort(batch->worker, context, &batch->tries);
+		inbox_transaction_abort(batch->worker, context, batch->n, &batch->tries);
 		committed = false;
 	}
 	PG_END_TRY();
@@ -446,9 +358,7 @@ part_of(const Batch *batch, int first, int n)
 }
 
 /*
- * Processes records as one transaction, or with care.  When others get in the
- * way again and again, takes smaller parts, which are in nobody's way for so
- * long.
+ * Processes records, in as few transactions as the limit allows, or with care.
  */
 static void
 process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
@@ -460,7 +370,6 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 	Batch	   *batch;
 	InboxMessage *messages;
 	int			first = 0;
-	int			size;
 
 	/* Texts may have to be converted, by functions in the catalog. */
 	worker_begin();
@@ -469,12 +378,12 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 
-	size = batch->n;
 	messages = palloc(sizeof(InboxMessage) * Max(batch->n, 1));
 	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
 	while (first < batch->n)
 	{
-		Batch		part = part_of(batch, first, Min(size, batch->n - first));
+		int			size = Min(inbox_transaction_limit(worker), batch->n - first);
+		Batch		part = part_of(batch, first, size);
 
 		if (try_batch(&part, careful))
 		{
@@ -485,8 +394,6 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 		}
 		memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
 		batch->tries = part.tries;
-		if (batch->tries > 1)
-			size = Max(part.n / 2, 1);
 	}
 	if (careful && batch->n > 0 && batch->fates[0] == FATE_STORE)
 		retry_run_charged(worker, &batch->messages[0]);

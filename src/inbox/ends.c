@@ -19,7 +19,8 @@
 
 #include "utils/memutils.h"
 
-#include "inbox/batch.h"
+#include "inbox/store.h"
+#include "inbox/transaction.h"
 
 /*
  * Notes that a partition was read to its end, after the messages that were
@@ -58,13 +59,13 @@ try_store(InboxWorker *worker, const Move *moves, int n, int *tries)
 
 	PG_TRY();
 	{
-		batch_begin(worker, context);
+		inbox_transaction_begin(worker, context);
 		store_move(worker, moves, n);
-		batch_commit(worker);
+		inbox_transaction_commit(worker, 0);
 	}
 	PG_CATCH();
 	{
-		batch_abort(worker, context, tries);
+		inbox_transaction_abort(worker, context, 0, tries);
 		committed = false;
 	}
 	PG_END_TRY();

@@ -24,7 +24,9 @@
 #include "utils/timestamp.h"
 
 #include "base/worker.h"
-#include "inbox/batch.h"
+#include "inbox/handler.h"
+#include "inbox/store.h"
+#include "inbox/transaction.h"
 
 #define ROUND_KEYS 100			/* that one transaction looks at */
 #define KEY_MESSAGES 100		/* of each of them */
@@ -51,7 +53,9 @@ typedef struct Round
 	Outcome    *outcomes;
 	Move	   *moves;
 	int			nmoves;
-	int			tries;
+	int			limit;			/* so many messages it may take */
+	int			taken;			/* and has taken so far */
+	int			tries;			/* transactions in vain for one message */
 	bool		charged;		/* attempts were counted before */
 	bool		stopped;
 } Round;
@@ -210,6 +214,7 @@ try_message(Round *round, InboxMessage *message)
 	HandlerFailure failure = {DEATH_SQLSTATE, DEATH_MESSAGE, NULL, false};
 	bool		succeeded;
 
+	round->taken++;
 	if (round->charged)
 		uncharge(message);
 	succeeded = handler_run(&round->handler, &message, 1, &failure);
@@ -220,7 +225,7 @@ try_message(Round *round, InboxMessage *message)
 					TimestampTzGetDatum(GetCurrentTimestamp()));
 		message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = true;
 	}
-	else if (failure.transient && round->tries < 20)
+	else if (inbox_transaction_begins_anew(&failure, round->tries))
 		ereport(ERROR,
 				(errcode(failure.sqlstate),
 				 errmsg_internal("%s", failure.message)));
@@ -238,11 +243,11 @@ try_message(Round *round, InboxMessage *message)
 	return !round->stopped;
 }
 
-/* Tries the messages of one key. */
+/* Tries the messages of one key, as many as the round may still take. */
 static void
 try_key(Round *round, Waiting *waiting, Outcome *outcome)
 {
-	int			limit = round->charged ? 1 : KEY_MESSAGES;
+	int			limit = Min(round->limit - round->taken, KEY_MESSAGES);
 	int			n;
 	InboxMessage *messages = read_messages(round, waiting, limit, &n);
 	int			processed = 0;
@@ -278,10 +283,11 @@ try_round(Round *round)
 	volatile bool committed = true;
 
 	round->nmoves = 0;
+	round->taken = 0;
 	round->stopped = false;
 	PG_TRY();
 	{
-		batch_begin(round->worker, context);
+		inbox_transaction_begin(round->worker, context);
 		handler_find(&round->handler, round->worker);
 		for (int i = 0; i < round->nkeys; i++)
 		{
@@ -290,15 +296,16 @@ try_round(Round *round)
 			round->outcomes[i].suspect = false;
 			round->outcomes[i].first_offset = round->keys[i]->first_offset;
 			round->outcomes[i].due = round->keys[i]->due;
-			if (!round->stopped)
+			if (!round->stopped && round->taken < round->limit)
 				try_key(round, round->keys[i], &round->outcomes[i]);
 		}
 		store_move(round->worker, round->moves, round->nmoves);
-		batch_commit(round->worker);
+		inbox_transaction_commit(round->worker, round->taken);
 	}
 	PG_CATCH();
 	{
-		batch_abort(round->worker, context, &round->tries);
+		inbox_transaction_abort(round->worker, context,
+								Max(round->nkeys, round->taken), &round->tries);
 		committed = false;
 	}
 	PG_END_TRY();
@@ -328,22 +335,27 @@ apply_outcomes(Round *round)
 		worker_restart(worker);
 }
 
-/* Makes a round over some keys, in the current memory context. */
-static void
+/*
+ * Makes a round over some keys, in the current memory context.  Returns how
+ * many of them it got to: fewer when a transaction may not take so much.
+ */
+static int
 run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 {
 	Round	   *round = palloc0(sizeof(Round));
 
 	round->worker = worker;
 	round->keys = keys;
-	round->nkeys = nkeys;
 	round->charged = charged;
 	round->outcomes = palloc0(sizeof(Outcome) * nkeys);
 	round->moves = palloc(sizeof(Move) * nkeys);
-	while (!try_round(round))
-		if (round->tries > 1)
-			round->nkeys = Max(round->nkeys / 2, 1);
+	do
+	{
+		round->limit = charged ? 1 : inbox_transaction_limit(worker);
+		round->nkeys = Min(nkeys, round->limit);
+	} while (!try_round(round));
 	apply_outcomes(round);
+	return round->nkeys;
 }
 
 /*
@@ -356,7 +368,7 @@ retry_run_charged(InboxWorker *worker, InboxMessage *message)
 
 	if (waiting != NULL &&
 		waiting->first_offset == DatumGetInt64(message->values[MESSAGE_OFFSET]))
-		run_round(worker, &waiting, 1, true);
+		(void) run_round(worker, &waiting, 1, true);
 }
 
 /*
@@ -374,7 +386,7 @@ charge_suspect(InboxWorker *worker, Waiting *waiting)
 	bool		stops = false;
 	int			n;
 
-	batch_begin(worker, context);
+	inbox_transaction_begin(worker, context);
 	messages = read_messages(&round, waiting, 1, &n);
 	if (n > 0 && retry_is_suspect(&messages[0]))
 	{
@@ -398,7 +410,7 @@ charge_suspect(InboxWorker *worker, Waiting *waiting)
 		(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	}
-	batch_commit(worker);
+	inbox_transaction_commit(worker, 0);
 	MemoryContextSwitchTo(context);
 	if (stops)
 		worker_restart(worker);
@@ -461,12 +473,12 @@ retry_run(InboxWorker *worker)
 	for (int i = 0; i < n; i++)
 	{
 		if (keys[i]->suspect && charge_suspect(worker, keys[i]))
-			run_round(worker, &keys[i], 1, true);
+			(void) run_round(worker, &keys[i], 1, true);
 		else
 			plain[nplain++] = keys[i];
 	}
-	if (nplain > 0)
-		run_round(worker, plain, nplain, false);
+	for (int first = 0; first < nplain;)
+		first += run_round(worker, &plain[first], nplain - first, false);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -41,6 +41,7 @@
 #include "base/compat.h"
 #include "base/worker.h"
 #include "inbox/ring.h"
+#include "inbox/transaction.h"
 #include "inbox/waiting.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
@@ -407,12 +408,29 @@ commit_offsets(InboxWorker *worker)
 	return true;
 }
 
+/*
+ * Reports statistics, by which autovacuum goes, at most once a second.  What
+ * was too early to report is due later, even if nothing more happens.
+ */
+static void
+report_statistics(InboxWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		pause = pgstat_report_stat(worker->report_at <= now);
+
+	if (pause <= 0)
+		worker->report_at = DT_NOEND;
+	else if (worker->report_at == DT_NOEND)
+		worker->report_at = TimestampTzPlusMilliseconds(now, pause);
+}
+
 /* How long to wait for Kafka when nothing is to be done, in ms. */
 static long
 idle_time(InboxWorker *worker, bool offsets_shown)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until = Min(worker->refresh_at, waiting_due(worker));
+	TimestampTz until = Min(Min(worker->refresh_at, worker->report_at),
+							waiting_due(worker));
 
 	if (worker->entry->worker == 0)
 		until = Min(until, worker->expire_at);
@@ -442,6 +460,7 @@ run(InboxWorker *worker)
 		check_configuration(worker);
 		expire_sometimes(worker);
 		shown = commit_offsets(worker);
+		report_statistics(worker);
 		if (!worker->lasted &&
 			TimestampDifferenceExceeds(worker->status.started_at,
 									   GetCurrentTimestamp(), LASTING_MS))
@@ -485,6 +504,7 @@ wait_for_subscription(InboxWorker *worker)
 	worker->subscription = load_subscription(worker->entry->name);
 	while (worker->subscription == NULL)
 		wait_for_work(worker, -1);
+	worker->transaction_limit = worker->subscription->batch_size;
 	worker->records = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ConsumerRecord) *
 											 worker->subscription->batch_size);
@@ -502,6 +522,7 @@ worker_create(ConsumerEntry *entry)
 	worker->status.started_at = GetCurrentTimestamp();
 	worker->status.lag = -1;
 	worker->status.partitions = 0;
+	worker->report_at = DT_NOEND;
 	worker->careful = entry->running;
 	entry->running = 0;
 	consumers_show(entry, &worker->status);
@@ -529,6 +550,7 @@ outbox_consumer_main(Datum arg)
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	(void) set_config_option("application_name", entry->name, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	inbox_transaction_configure();
 	if (entry->worker == SCOUT_WORKER)
 		scout(entry);
 

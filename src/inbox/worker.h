@@ -91,8 +91,10 @@ typedef struct InboxWorker
 	HTAB	   *waiting;
 	int			careful;		/* messages still to be run one by one */
 	bool		unmarked;		/* not in inbox.survivor yet */
+	double		transaction_limit;	/* in messages; see transaction.c */
 
 	bool		lasted;			/* has run for so long that it works */
+	TimestampTz report_at;		/* when statistics are to be reported */
 	TimestampTz shown_at;
 	TimestampTz committed_at;	/* offsets, to Kafka */
 } InboxWorker;
