@@ -310,6 +310,18 @@ consumers_release(ConsumerEntry *entry)
 }
 
 /*
+ * Ends the process of an entry, if it still is that one.
+ */
+void
+consumers_end(ConsumerEntry *entry, pid_t pid)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	if (pid != 0 && entry->pid == pid)
+		kill(pid, SIGTERM);
+	LWLockRelease(registry->lock);
+}
+
+/*
  * Shows why a consumer could not be started.
  */
 void

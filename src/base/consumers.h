@@ -94,6 +94,7 @@ extern bool consumers_finish_scout(ConsumerEntry *entry, int64 generation);
 extern bool consumers_publish_list(Oid database, const ListedSubscription *list, int n);
 
 /* The launcher. */
+extern void consumers_end(ConsumerEntry *entry, pid_t pid);
 extern void consumers_release(ConsumerEntry *entry);
 extern void consumers_report_failure(ConsumerEntry *entry, const char *message);
 

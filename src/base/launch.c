@@ -10,7 +10,8 @@
  *				without progress
  *	 starting	a process was registered and has not attached yet
  *	 running	a process is attached
- *	 unwanted	it is freed as soon as its process has left
+ *	 unwanted	it is freed as soon as its process has left; one that does not
+ *				leave, because a handler runs, is ended
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +29,7 @@
 #define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
 #define SCOUT_INTERVAL_MS 600000
+#define LEAVE_MS 10000			/* to finish a batch, for who shall leave */
 
 /* What the launcher remembers about a start, by entry. */
 typedef struct ConsumerStart
@@ -35,6 +37,7 @@ typedef struct ConsumerStart
 	BackgroundWorkerHandle *handle; /* NULL unless starting */
 	TimestampTz not_before;		/* end of the back-off; 0 when none was set */
 	bool		no_slot_reported;
+	TimestampTz leave_until;	/* end of the time to leave; 0 if it may stay */
 } ConsumerStart;
 
 /* A copy of what the launcher wants to know of an entry. */
@@ -145,6 +148,28 @@ backoff_end(int failures, TimestampTz now)
 }
 
 /*
+ * Ends a consumer that shall leave and has not done so for long.  Returns when
+ * to look again.
+ */
+static TimestampTz
+see_off(int index, const EntryView *view, TimestampTz now)
+{
+	ConsumerStart *start = &starts[index];
+
+	if (start->leave_until > now)
+		return start->leave_until;
+	if (start->leave_until != 0)
+	{
+		ereport(LOG,
+				(errmsg("ending a consumer of subscription \"%s\" that has not left for %d seconds",
+						view->name, LEAVE_MS / 1000)));
+		consumers_end(consumers_entry(index), view->pid);
+	}
+	start->leave_until = TimestampTzPlusMilliseconds(now, LEAVE_MS);
+	return start->leave_until;
+}
+
+/*
  * Moves one entry on; returns when it wants to be looked at again, or
  * DT_NOEND when something will wake us.
  */
@@ -160,8 +185,12 @@ tend_entry(int index)
 	if (view.pid != 0)
 	{
 		start->not_before = 0;
+		if (!view.wanted)
+			return see_off(index, &view, now);
+		start->leave_until = 0;
 		return DT_NOEND;
 	}
+	start->leave_until = 0;
 	if (start->handle)
 	{
 		if (GetBackgroundWorkerPid(start->handle, &pid) != BGWH_STOPPED)

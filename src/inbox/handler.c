@@ -17,6 +17,10 @@
  *	 SECURITY_RESTRICTED_OPERATION would refuse to defer at all, and deferrable
  *	 foreign keys with it.
  *
+ * - A handler may catch the error that its time is over.  If it then goes on
+ *	 for long, the process ends, which nobody can catch; what follows is the
+ *	 same as for a handler that ends the process itself.
+ *
  * - Settings are undone with the subtransaction's nest level, whether it ends
  *	 well or not.  Temporary objects, LISTEN, prepared statements and session
  *	 locks go with the worker's transaction.
@@ -26,6 +30,8 @@
 #include "postgres.h"
 
 #include "inbox/handler.h"
+
+#include <signal.h>
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -44,6 +50,11 @@
 #include "utils/timeout.h"
 
 #include "inbox/resolve.h"
+
+/* Time that a handler has to end after its time is over. */
+#define GRACE_MS 2000
+
+static volatile sig_atomic_t overdue = false;
 
 /*
  * Finds the handler, which may have been dropped and made again since the
@@ -85,19 +96,57 @@ call(Handler *handler, Datum argument)
 	PopActiveSnapshot();
 }
 
-/* Sets the time limit of the call that comes next. */
+/* The handler goes on after its time.  Runs in a signal handler. */
+static void
+end_process(void)
+{
+	overdue = true;
+	(void) kill(MyProcPid, SIGTERM);
+}
+
+/*
+ * Has this process been ended because the handler went on after its time?
+ */
+bool
+handler_is_overdue(void)
+{
+	return overdue;
+}
+
+static TimeoutId
+grace_timeout(void)
+{
+	static TimeoutId id = MAX_TIMEOUTS;
+
+	if (id == MAX_TIMEOUTS)
+		id = RegisterTimeout(USER_TIMEOUT, end_process);
+	return id;
+}
+
+/* Sets the time limits of the call that comes next. */
 static void
 start_clock(const Handler *handler)
 {
-	enable_timeout_after(STATEMENT_TIMEOUT,
-						 (int) Min(handler->worker->subscription->timeout_ms, INT_MAX));
+	int			timeout_ms = (int) Min(handler->worker->subscription->timeout_ms,
+									   INT_MAX - GRACE_MS);
+	EnableTimeoutParams limits[] = {
+		{.id = STATEMENT_TIMEOUT,.type = TMPARAM_AFTER,.delay_ms = timeout_ms},
+		{.id = grace_timeout(),.type = TMPARAM_AFTER,.delay_ms = timeout_ms + GRACE_MS},
+	};
+
+	enable_timeouts(limits, lengthof(limits));
 }
 
 /* A signal that came too late must not hit what comes next. */
 static void
 stop_clock(void)
 {
-	disable_timeout(STATEMENT_TIMEOUT, true);
+	DisableTimeoutParams limits[] = {
+		{.id = STATEMENT_TIMEOUT,.keep_indicator = true},
+		{.id = grace_timeout(),.keep_indicator = false},
+	};
+
+	disable_timeouts(limits, lengthof(limits));
 	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
 		QueryCancelPending = false;
 }

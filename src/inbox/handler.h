@@ -35,6 +35,7 @@ typedef struct HandlerFailure
 extern void handler_find(Handler *handler, InboxWorker *worker);
 extern bool handler_run(Handler *handler, InboxMessage **messages, int n,
 						HandlerFailure *failure);
+extern bool handler_is_overdue(void);
 extern void handler_clean_up_in_transaction(void);
 extern void handler_clean_up_after_transaction(void);
 

@@ -40,6 +40,7 @@
 
 #include "base/compat.h"
 #include "base/worker.h"
+#include "inbox/handler.h"
 #include "inbox/ring.h"
 #include "inbox/transaction.h"
 #include "inbox/waiting.h"
@@ -483,12 +484,28 @@ run(InboxWorker *worker)
 
 static InboxWorker *the_worker = NULL;
 
+/* Says why the process was ended. */
+static void
+show_overdue_handler(InboxWorker *worker)
+{
+	strlcpy(worker->status.error,
+			"the handler went on after handler_timeout, and its process was ended",
+			CONSUMER_MESSAGE_LEN);
+	worker->status.error_at = GetCurrentTimestamp();
+	consumers_show(worker->entry, &worker->status);
+	ereport(LOG,
+			(errmsg("handler of subscription \"%s\" went on after handler_timeout, so its process ends",
+					worker->entry->name)));
+}
+
 /* Gives back what librdkafka holds before the process ends. */
 static void
 worker_exit(int code, Datum arg)
 {
 	InboxWorker *worker = the_worker;
 
+	if (handler_is_overdue())
+		show_overdue_handler(worker);
 	if (worker->consumer == NULL)
 		return;
 	consumer_release(worker->records, worker->nrecords);
