@@ -926,6 +926,8 @@ BEGIN
         INSERT INTO inbox.ring
         SELECT ring.name, c, clock_timestamp() FROM generate_series(0, 3) c WHERE c <> current_chunk
         ON CONFLICT DO NOTHING;
+        -- The same when the clock was set back since.
+        UPDATE inbox.ring r SET ended_at = clock_timestamp() WHERE r.name = ring.name AND r.ended_at > clock_timestamp();
 
         SELECT r.chunk INTO old_chunk
         FROM inbox.ring r

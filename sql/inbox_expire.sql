@@ -89,4 +89,9 @@ TRUNCATE inbox.ring;
 SELECT inbox.expire();
 SELECT name, count(*), bool_and(ended_at > now() - interval '1 hour') AS now FROM inbox.ring GROUP BY name ORDER BY name;
 
+-- nor when the clock was set back since; but they do not stay until it has caught up
+UPDATE inbox.ring SET ended_at = now() + interval '10 years';
+SELECT inbox.expire();
+SELECT name, count(*), bool_and(ended_at BETWEEN now() AND clock_timestamp()) AS now FROM inbox.ring GROUP BY name ORDER BY name;
+
 ROLLBACK;

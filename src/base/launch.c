@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/registry.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/ring.h"
 
@@ -177,7 +178,7 @@ static TimestampTz
 tend_entry(int index)
 {
 	ConsumerStart *start = &starts[index];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	EntryView	view;
 	pid_t		pid;
 
@@ -227,7 +228,7 @@ static TimestampTz
 send_scouts(void)
 {
 	static TimestampTz sent = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	long		interval = ring_expire_interval(SCOUT_INTERVAL_MS);
 
 	if (sent != 0 && !TimestampDifferenceExceeds(sent, now, interval))

@@ -48,6 +48,7 @@
 #include "base/consumers.h"
 #include "base/guc.h"
 #include "base/shmem.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "kafka/producer.h"
 
@@ -315,7 +316,7 @@ static TimestampTz
 tend_database(const DatabaseInfo *info, int *looking)
 {
 	RelayStart *start = start_of(info->database);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	char		name[NAMEDATALEN];
 
 	if (info->pid != 0)
@@ -393,7 +394,7 @@ tend_all_databases(DatabaseInfo *list)
 		return LOOKING_RETRY_MS;
 	if (next == DT_NOEND)
 		return -1;
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;
+	return TimestampDifferenceMilliseconds(steady_now(), next) + 1;
 }
 
 /*

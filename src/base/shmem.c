@@ -23,6 +23,7 @@
 #include "base/consumers.h"
 #include "base/guc.h"
 #include "base/registry.h"
+#include "base/steady.h"
 
 /* How long a relay may take to leave before it is told by a signal. */
 #define LEAVE_GRACE_MS 1000
@@ -183,7 +184,7 @@ bool
 shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
 					 long timeout_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													timeout_ms);
 	DatabaseEntry *entry = registry_find(database);
 	bool		published = false;
@@ -197,7 +198,7 @@ shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
 		published = entry->published >= position ||
 			polled_shows(&entry->polled, xid);
 		SpinLockRelease(&entry->mutex);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		left = TimestampDifferenceMilliseconds(steady_now(), until);
 		if (published || left <= 0)
 			break;
 		(void) ConditionVariableTimedSleep(&entry->moved, left,
@@ -321,7 +322,7 @@ void
 shmem_wait_for_leave(Oid database)
 {
 	DatabaseEntry *entry = registry_find(database);
-	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz since = steady_now();
 
 	ConditionVariablePrepareToSleep(&entry->left);
 	for (;;)
@@ -335,7 +336,7 @@ shmem_wait_for_leave(Oid database)
 		LWLockRelease(registry->lock);
 		if (pid == 0 && !consumers)
 			break;
-		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+		if (TimestampDifferenceExceeds(since, steady_now(),
 									   LEAVE_GRACE_MS))
 		{
 			if (pid != 0)

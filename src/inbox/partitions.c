@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 
 #define KAFKA_TIMEOUT_MS 1000
@@ -352,7 +353,7 @@ partitions_refresh(InboxWorker *worker)
 	if (!complete)
 		worker_problem(worker, CONSUMER_WAITING_KAFKA, error);
 	worker->refresh_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		TimestampTzPlusMilliseconds(steady_now(),
 									complete ? REFRESH_MS : RETRY_MS);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/handler.h"
 #include "inbox/store.h"
@@ -270,8 +271,7 @@ try_key(Round *round, Waiting *waiting, Outcome *outcome)
 	if (i < n)
 	{
 		outcome->first_offset = DatumGetInt64(messages[i].values[MESSAGE_OFFSET]);
-		outcome->due = messages[i].nulls[MESSAGE_NEXT_ATTEMPT_AT] ? 0 :
-			DatumGetTimestampTz(messages[i].values[MESSAGE_NEXT_ATTEMPT_AT]);
+		outcome->due = waiting_until(round->worker, &messages[i]);
 	}
 }
 
@@ -434,7 +434,7 @@ compare_keys(const void *a, const void *b)
 static int
 collect_due(InboxWorker *worker, Waiting **keys)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
 	int			n = 0;

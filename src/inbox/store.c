@@ -233,9 +233,11 @@ store_stop(InboxWorker *worker, const char *event_id)
 		elog(ERROR, "could not stop a subscription");
 }
 
-/* Pause after so many attempts, in ms: doubles, to a minute. */
-static int64
-backoff_ms(const Subscription *subscription, int attempts)
+/*
+ * Pause after so many attempts, in ms: doubles, to a minute.
+ */
+int64
+store_pause_ms(const Subscription *subscription, int attempts)
 {
 	int64		pause = subscription->backoff_ms;
 
@@ -256,7 +258,7 @@ store_fail(InboxWorker *worker, InboxMessage *message,
 	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) + 1;
 	bool		final = attempts >= subscription->max_attempts;
 	TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   backoff_ms(subscription, attempts));
+												   store_pause_ms(subscription, attempts));
 
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(attempts));
 	message_set_text(message, MESSAGE_STATUS, final ? "failed" : "pending");

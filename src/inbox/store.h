@@ -29,6 +29,7 @@ extern void store_move(InboxWorker *worker, const Move *moves, int n);
 extern void store_messages(InboxMessage **messages, int n);
 extern void store_retried(InboxWorker *worker, InboxMessage *message);
 extern void store_stop(InboxWorker *worker, const char *event_id);
+extern int64 store_pause_ms(const Subscription *subscription, int attempts);
 extern void store_fail(InboxWorker *worker, InboxMessage *message,
 					   const HandlerFailure *failure);
 

@@ -21,6 +21,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
+#include "inbox/store.h"
+
 /* With so many keys waiting, nothing new is fetched. */
 #define WAITING_LIMIT 100000
 
@@ -91,6 +94,25 @@ waiting_find(InboxWorker *worker, const InboxMessage *message)
 }
 
 /*
+ * When the message is to be tried, by steady_now().  The table tells the time
+ * of day.  When that is further away than the pause was meant to be, the clock
+ * was set back since, and the pause begins anew.
+ */
+TimestampTz
+waiting_until(const InboxWorker *worker, const InboxMessage *message)
+{
+	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]);
+	int64		left;
+
+	if (message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
+		return 0;
+	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+										   DatumGetTimestampTz(message->values[MESSAGE_NEXT_ATTEMPT_AT]));
+	left = Min(left, store_pause_ms(worker->subscription, attempts));
+	return TimestampTzPlusMilliseconds(steady_now(), left);
+}
+
+/*
  * Later messages have to wait for this one.  "tentative" as long as the
  * transaction that says so has not committed.
  */
@@ -106,8 +128,7 @@ waiting_add(InboxWorker *worker, Partition *partition,
 		return;
 	waiting->partition = partition;
 	waiting->first_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
-	waiting->due = message->nulls[MESSAGE_NEXT_ATTEMPT_AT] ? 0 :
-		DatumGetTimestampTz(message->values[MESSAGE_NEXT_ATTEMPT_AT]);
+	waiting->due = waiting_until(worker, message);
 	waiting->tentative = tentative;
 	waiting->suspect = retry_is_suspect(message);
 }

@@ -27,13 +27,15 @@ typedef struct Waiting
 	WaitingKey	key;			/* hash key */
 	Partition  *partition;
 	int64		first_offset;	/* of the first message */
-	TimestampTz due;			/* when it is tried */
+	TimestampTz due;			/* when it is tried, by steady_now() */
 	bool		tentative;		/* added by the transaction that is running */
 	bool		suspect;		/* a process died during its last attempt */
 } Waiting;
 
 extern void waiting_create(InboxWorker *worker);
 extern Waiting *waiting_find(InboxWorker *worker, const InboxMessage *message);
+extern TimestampTz waiting_until(const InboxWorker *worker,
+								 const InboxMessage *message);
 extern void waiting_add(InboxWorker *worker, Partition *partition,
 						const InboxMessage *message, bool tentative);
 extern void waiting_settle(InboxWorker *worker, bool committed);

@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/handler.h"
 #include "inbox/ring.h"
@@ -59,7 +60,7 @@
 static void
 show(InboxWorker *worker, bool at_once)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	if (!at_once &&
 		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
@@ -194,7 +195,7 @@ expire(void)
 static void
 expire_sometimes(InboxWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	if (worker->entry->worker != 0 || worker->expire_at > now)
 		return;
@@ -333,7 +334,7 @@ refresh(InboxWorker *worker)
 {
 	int			before = worker->npartitions;
 
-	if (worker->refresh_at > GetCurrentTimestamp())
+	if (worker->refresh_at > steady_now())
 		return;
 	worker->reachable = partitions_refresh(worker);
 	if (before == 0 && worker->npartitions > 0)
@@ -356,7 +357,7 @@ check_errors(InboxWorker *worker)
 	worker->errors_seen = stats->nerrors;
 	worker->reachable = false;
 	worker_problem(worker, CONSUMER_WAITING_KAFKA, stats->error);
-	worker->refresh_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	worker->refresh_at = TimestampTzPlusMilliseconds(steady_now(),
 													 PROBE_MS);
 }
 
@@ -395,7 +396,7 @@ consume(InboxWorker *worker)
 static bool
 commit_offsets(InboxWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	bool		all = true;
 
 	for (int i = 0; i < worker->npartitions && all; i++)
@@ -416,7 +417,7 @@ commit_offsets(InboxWorker *worker)
 static void
 report_statistics(InboxWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	long		pause = pgstat_report_stat(worker->report_at <= now);
 
 	if (pause <= 0)
@@ -429,7 +430,7 @@ report_statistics(InboxWorker *worker)
 static long
 idle_time(InboxWorker *worker, bool offsets_shown)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	TimestampTz until = Min(Min(worker->refresh_at, worker->report_at),
 							waiting_due(worker));
 
@@ -451,10 +452,10 @@ run(InboxWorker *worker)
 		bool		shown;
 
 		refresh(worker);
-		if (waiting_due(worker) <= GetCurrentTimestamp())
+		if (waiting_due(worker) <= steady_now())
 		{
 			retry_run(worker);
-			more = waiting_due(worker) <= GetCurrentTimestamp();
+			more = waiting_due(worker) <= steady_now();
 		}
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
@@ -463,8 +464,8 @@ run(InboxWorker *worker)
 		shown = commit_offsets(worker);
 		report_statistics(worker);
 		if (!worker->lasted &&
-			TimestampDifferenceExceeds(worker->status.started_at,
-									   GetCurrentTimestamp(), LASTING_MS))
+			TimestampDifferenceExceeds(worker->began_at,
+									   steady_now(), LASTING_MS))
 		{
 			consumers_progress(worker->entry);
 			worker->lasted = true;
@@ -537,6 +538,7 @@ worker_create(ConsumerEntry *entry)
 	consumers_load(entry, &worker->status);
 	worker->status.state = CONSUMER_STARTING;
 	worker->status.started_at = GetCurrentTimestamp();
+	worker->began_at = steady_now();
 	worker->status.lag = -1;
 	worker->status.partitions = 0;
 	worker->report_at = DT_NOEND;

@@ -77,8 +77,10 @@ typedef struct InboxWorker
 
 	Partition **partitions;
 	int			npartitions;
-	TimestampTz expire_at;		/* when to look for old messages */
-	TimestampTz refresh_at;		/* when to ask for topics and partitions */
+	TimestampTz expire_at;		/* when to look for old messages, by
+								 * steady_now() */
+	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
+								 * same */
 	bool		reachable;		/* a broker has answered, and no error since */
 	uint64		errors_seen;
 	uint64		lost_seen;
@@ -94,6 +96,8 @@ typedef struct InboxWorker
 	double		transaction_limit;	/* in messages; see transaction.c */
 
 	bool		lasted;			/* has run for so long that it works */
+	/* By steady_now() */
+	TimestampTz began_at;
 	TimestampTz report_at;		/* when statistics are to be reported */
 	TimestampTz shown_at;
 	TimestampTz committed_at;	/* offsets, to Kafka */

@@ -23,6 +23,7 @@
 #include "common/hashfn.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
 #include "kafka/statistics.h"
@@ -51,7 +52,7 @@ static LoggedMessage logged[LOGGED_MESSAGES];
 static bool
 is_repeated(const char *text)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	const char *body = strstr(text, ": ");
 	LoggedMessage *oldest = &logged[0];
 	uint32		hash = 0;

@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/exactly_once.h"
 #include "relay/route.h"
@@ -112,7 +113,7 @@ suspect_topic(const Relay *relay, const Event *event)
 							   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	suspect = hash_search(suspects, name, HASH_ENTER, &found);
 	suspect->size = found ? Min(suspect->size, size) : size;
-	suspect->refused_at = GetCurrentTimestamp();
+	suspect->refused_at = steady_now();
 	suspect->error_name = relay->failure_name;
 	strlcpy(suspect->error_text, relay->failure_text,
 			sizeof(suspect->error_text));
@@ -277,7 +278,7 @@ static void
 report_dead_letter(Relay *relay, const Event *event)
 {
 	static TimestampTz logged_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	char		id[UUID_TEXT_LEN + 1];
 
 	uuid_to_text(&event->event_id, id);
@@ -315,7 +316,7 @@ was_refused_lately(Relay *relay, const Event *event)
 	SuspectTopic *suspect = find_suspect(event);
 
 	if (suspect == NULL || suspect->size > 0 ||
-		TimestampDifferenceExceeds(suspect->refused_at, GetCurrentTimestamp(),
+		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
 								   ASK_AGAIN_MS))
 		return false;
 	note_failure(relay, DELIVERY_TOPIC_REFUSED, suspect->error_name,

@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "base/home.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "relay/catchup_store.h"
 #include "relay/deadletter.h"
@@ -128,7 +129,7 @@ catchup_progress(Relay *relay)
 static void
 save_progress(Relay *relay)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	if (current->last_id == saved_id ||
 		!TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
@@ -274,7 +275,7 @@ publish_round(Relay *relay, CatchupProgress *round)
 	{
 		current = round;
 		saved_id = round->last_id;
-		saved_at = GetCurrentTimestamp();
+		saved_at = steady_now();
 		relay->status.catching_up = true;
 		send_round(relay, &range, context);
 		relay->status.catching_up = false;

@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/running.h"
@@ -81,7 +82,7 @@ void
 exactly_once_check_stall(Relay *relay)
 {
 	ExactlyOnce *exact = relay->exact;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	exact->moved_at = Max(exact->moved_at, relay->waiting_since);
 	if (relay->status.in_flight == 0 && !transaction_is_running(relay->producer))
@@ -106,13 +107,13 @@ exactly_once_check_stall(Relay *relay)
 TransactionResult
 exactly_once_wait(Relay *relay)
 {
-	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz since = steady_now();
 	TransactionResult result;
 
 	relay->exact->moved_at = since;
 	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
 	{
-		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), STALL_MS))
+		if (TimestampDifferenceExceeds(since, steady_now(), STALL_MS))
 			relay_obstacle(relay, RELAY_WAITING_KAFKA, waiting);
 		exactly_once_check_stall(relay);
 		relay_show(relay);
@@ -156,7 +157,7 @@ begin(Relay *relay)
 	if (transaction_begin(relay->producer) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 	exact->open = true;
-	exact->opened_at = GetCurrentTimestamp();
+	exact->opened_at = steady_now();
 	exact->sent_bytes = exact->events = exact->bytes = 0;
 }
 
@@ -221,7 +222,7 @@ exactly_once_send_record(Relay *relay)
 	message.timestamp_ms = 0;	/* now */
 	message.opaque = PROGRESS_OPAQUE;
 	if (relay->status.in_flight == 0)
-		relay->waiting_since = GetCurrentTimestamp();
+		relay->waiting_since = steady_now();
 	while ((result = producer_send(relay->producer, &message)) == SEND_QUEUE_FULL)
 	{
 		sender_poll(relay);
@@ -245,7 +246,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 
 	if (!exact->open)
 		return;
-	exact->ended_at = GetCurrentTimestamp();
+	exact->ended_at = steady_now();
 	exact->set.lsn = position;
 	/* The record passes what was refused, too. */
 	deadletter_store(relay);
@@ -302,7 +303,7 @@ static void
 propose(Relay *relay)
 {
 	ExactlyOnce *exact = relay->exact;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	if (exact->proposal ||
 		(!exact->open && relay->status.events == exact->events_proposed) ||
@@ -356,7 +357,7 @@ exactly_once_step(Relay *relay, bool idle)
 	take_proposal(exact);
 	if (exact->open &&
 		(exactly_once_is_full(relay) ||
-		 GetCurrentTimestamp() >= due_at(exact, idle)))
+		 steady_now() >= due_at(exact, idle)))
 		exactly_once_commit(relay, decode_position());
 	store_watermark(relay);
 	propose(relay);
@@ -371,7 +372,7 @@ exactly_once_idle_time(const Relay *relay, long timeout_ms)
 	if (relay->exact == NULL || !relay->exact->open)
 		return timeout_ms;
 	return Min(timeout_ms,
-			   TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+			   TimestampDifferenceMilliseconds(steady_now(),
 											   due_at(relay->exact, true)));
 }
 
@@ -414,7 +415,7 @@ ignore_delivery(void *arg, const Delivery *delivery)
 void
 exactly_once_leave(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													LEAVE_MS);
 	struct pollfd fd = {.events = POLLIN};
 	long		left = LEAVE_MS;
@@ -430,6 +431,6 @@ exactly_once_leave(Relay *relay)
 	{
 		(void) poll(&fd, 1, (int) left);
 		producer_poll(relay->producer, ignore_delivery, NULL);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		left = TimestampDifferenceMilliseconds(steady_now(), until);
 	}
 }

@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/watermark.h"
@@ -32,7 +33,7 @@ progress_confirm(Relay *relay)
 	static TimestampTz saved_at = 0;
 	static bool unsaved = false;
 	XLogRecPtr	position;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	deadletter_store(relay);
 	position = ledger_is_empty(relay->ledger) ?
@@ -65,7 +66,7 @@ progress_move_watermark(Relay *relay)
 	static uint64 events_covered = 0;
 	static uint64 events_proposed = 0;
 	uint64		events = relay->status.events + relay->set_aside;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 
 	if (proposal && decode_position() >= proposal->lsn &&
 		ledger_covers(relay->ledger, proposal->lsn))

@@ -40,6 +40,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/home.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/worker.h"
 #include "relay/catchup.h"
@@ -52,6 +53,7 @@
 #include "relay/progress.h"
 #include "relay/replay.h"
 #include "relay/settings.h"
+#include "relay/unflushed.h"
 #include "relay/watermark.h"
 
 #define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
@@ -71,7 +73,7 @@ static const Watermark *skip = NULL;
 void
 relay_show(Relay *relay)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = steady_now();
 	const ProducerStats *stats;
 
 	if (!TimestampDifferenceExceeds(relay->shown_at, now, SHOW_INTERVAL_MS))
@@ -341,6 +343,7 @@ stream(Relay *relay)
 		XLogRecPtr	limit = decode_limit();
 		bool		more = decode_some(relay, limit);
 
+		unflushed_check();
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
 			skip = NULL;

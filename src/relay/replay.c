@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
@@ -209,7 +210,7 @@ send_next_batch(Relay *relay)
 static void
 send_transaction(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													outbox_transaction_interval);
 
 	do
@@ -223,7 +224,7 @@ send_transaction(Relay *relay)
 			break;				/* none, or one has come to its end */
 		note_progress(&relay->exact->set);
 		CommandCounterIncrement();
-	} while (GetCurrentTimestamp() < until);
+	} while (steady_now() < until);
 	exactly_once_commit(relay, exactly_once_position(relay));
 }
 

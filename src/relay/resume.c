@@ -40,6 +40,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 #include "kafka/progress_topic.h"
 #include "relay/decode.h"
@@ -328,7 +329,7 @@ make_state(Relay *relay)
 	Datum		text_of;
 
 	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
-	relay->exact->moved_at = GetCurrentTimestamp();
+	relay->exact->moved_at = steady_now();
 	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
 											  psprintf("outbox.progress." UINT64_FORMAT ".%u",
 													   GetSystemIdentifier(),

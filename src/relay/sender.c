@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "relay/careful.h"
 #include "relay/deadletter.h"
 #include "relay/exactly_once.h"
@@ -125,7 +126,7 @@ serve_producer(Relay *relay)
 	relay->acknowledged = false;
 	relay->connected = true;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
-	relay->waiting_since = GetCurrentTimestamp();
+	relay->waiting_since = steady_now();
 	/* In a Kafka transaction, only its commit counts. */
 	if (relay->exact)
 		return;
@@ -141,7 +142,7 @@ serve_producer(Relay *relay)
 void
 sender_leave(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													LEAVE_MS);
 	struct pollfd fd = {.events = POLLIN};
 	long		left = LEAVE_MS;
@@ -154,7 +155,7 @@ sender_leave(Relay *relay)
 	{
 		(void) poll(&fd, 1, (int) left);
 		producer_poll(relay->producer, on_delivery, relay);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		left = TimestampDifferenceMilliseconds(steady_now(), until);
 	}
 }
 
@@ -164,7 +165,7 @@ sender_leave(Relay *relay)
 void
 sender_back_off(Relay *relay, int *delay_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													*delay_ms);
 	long		left = *delay_ms;
 
@@ -174,7 +175,7 @@ sender_back_off(Relay *relay, int *delay_ms)
 		if (relay->producer)
 			serve_producer(relay);
 		relay_show(relay);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		left = TimestampDifferenceMilliseconds(steady_now(), until);
 	}
 	*delay_ms = Min(*delay_ms * 2, MAX_BACKOFF_MS);
 }
@@ -320,7 +321,7 @@ sender_check_connection(Relay *relay)
 	const ProducerStats *stats = producer_stats(relay->producer);
 	bool		stalled = relay->status.in_flight > 0 &&
 	TimestampDifferenceExceeds(relay->waiting_since,
-							   GetCurrentTimestamp(), STALL_MS);
+							   steady_now(), STALL_MS);
 
 	if (stats->nerrors != relay->errors_seen)
 	{
@@ -365,7 +366,7 @@ sender_leave_message(Relay *relay, const Message *message)
 	SendResult	result;
 
 	if (relay->status.in_flight == 0)
-		relay->waiting_since = GetCurrentTimestamp();
+		relay->waiting_since = steady_now();
 	while ((result = producer_send(relay->producer, message)) == SEND_QUEUE_FULL)
 	{
 		int64		in_flight = relay->status.in_flight;

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * steady.h
+ *	  A clock that nobody sets, to measure how long something takes.
+ *
+ * The time of day can jump, by hours when an administrator corrects it.  What
+ * is to happen a second later must not happen an hour later because of that.
+ * So intervals are measured with this clock, and only times that people read
+ * are times of day.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_STEADY_H
+#define OUTBOX_STEADY_H
+
+#include "datatype/timestamp.h"
+
+extern TimestampTz steady_now(void);
+
+#endif							/* OUTBOX_STEADY_H */
