@@ -55,7 +55,7 @@ my $offset = -s $node->logfile;
 kill 'KILL', $pid;
 wait_for_log($node, qr/all server processes terminated; reinitializing/,
 	$offset);
-$node->poll_query_until('postgres', 'SELECT true');
+$node->wait_until_up;
 cmp_ok(seconds_of(sub { $pid = next_relay($pid) }),
 	'<', 2,
 	'when a killed relay makes PostgreSQL start over, the relay is back at once');

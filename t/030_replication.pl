@@ -13,7 +13,7 @@ my $topic = make_topic(topic_name('replicated'));
 my $primary = new_server('primary', '', allows_streaming => 1);
 create_extension($primary, 'postgres');
 $primary->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
+my $standby = OutboxServer->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->start;
 

@@ -50,7 +50,7 @@ sub new_standby
 {
 	my ($name, $of) = @_;
 	$of->backup("base_$name");
-	my $standby = PostgreSQL::Test::Cluster->new($name);
+	my $standby = OutboxServer->new($name);
 	$standby->init_from_backup($of, "base_$name", has_streaming => 1);
 	$standby->start;
 	return $standby;

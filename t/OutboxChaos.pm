@@ -235,7 +235,7 @@ sub promote_standby
 	my $primary = $self->{node};
 	my $name = 'chaos_' . ++$self->{servers};
 	$primary->backup($name);
-	my $standby = PostgreSQL::Test::Cluster->new($name,
+	my $standby = OutboxServer->new($name,
 		install_path => $self->{install_path});
 	$standby->init_from_backup($primary, $name, has_streaming => 1);
 	$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");

@@ -18,6 +18,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes ();
 
+use OutboxServer;
+
 our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   relay_status wait_for_log header aggregate_type consume_lines
@@ -100,7 +102,7 @@ sub make_topic
 sub new_server
 {
 	my ($name, $settings, %options) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = OutboxServer->new($name);
 	$node->init(%options);
 	my $known = `postgres --describe-config`;
 	$node->append_conf('postgresql.conf', <<'CONF');

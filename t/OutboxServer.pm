@@ -1,0 +1,74 @@
+# OutboxServer.pm
+#
+# A server that may be asked while it is down.
+#
+# PostgreSQL's test library writes statements to the standard input of psql.
+# When psql finds no server, it is sometimes gone before that; then IPC::Run
+# ends the whole test with "Broken pipe".  Here it is an answer like any other
+# of a server that is down.
+
+package OutboxServer;
+
+use strict;
+use warnings;
+
+use parent 'PostgreSQL::Test::Cluster';
+
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(usleep);
+
+# Was psql gone before it read anything?  A write that is not larger than this
+# is made as a whole, or not at all.
+sub was_not_read
+{
+	my ($error, $statements) = @_;
+	return $error =~ /Broken pipe: write/ && length $statements <= 4096;
+}
+
+sub psql
+{
+	my ($self, $db, $statements, @options) = @_;
+	my $in_list = wantarray;
+	my (@result, $error);
+	do
+	{
+		eval {
+			@result = $in_list
+			  ? $self->SUPER::psql($db, $statements, @options)
+			  : scalar $self->SUPER::psql($db, $statements, @options);
+		};
+		$error = $@;
+	} while ($error && was_not_read($error, $statements));
+	die $error if $error;
+	return $in_list ? @result : $result[0];
+}
+
+sub poll_query_until
+{
+	my ($self, $db, $query, @expected) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $result;
+	until (defined $result)
+	{
+		eval { $result = $self->SUPER::poll_query_until($db, $query, @expected); };
+		die $@ if $@ && (time > $deadline || !was_not_read($@, $query));
+	}
+	return $result;
+}
+
+# Waits until the server answers.
+sub wait_until_up
+{
+	my ($self) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($code, $output, $error);
+	while (time < $deadline)
+	{
+		($code, $output, $error) = $self->psql('postgres', 'SELECT');
+		return if $code == 0;
+		usleep(100_000);
+	}
+	die "the server does not answer: $error\n";
+}
+
+1;
