@@ -61,7 +61,7 @@ my $busy = 'LOOP BEGIN PERFORM 1; EXCEPTION WHEN OTHERS OR query_canceled OR ass
 # ---------------------------------------------------------------------------
 # handler_timeout
 
-my $short = "handler_timeout => '100 ms', retry_backoff => '10 ms', max_attempts => 2";
+my $short = "handler_timeout => '500 ms', retry_backoff => '10 ms', max_attempts => 2";
 my %topics = (
 	sleeps => subscribe('postgres', 'sleeps', $sleep, $short),
 	busy => subscribe('postgres', 'busy', $busy, $short),
