@@ -189,4 +189,31 @@ wait_for("SELECT bool_or(error ~ 'permission denied for handler') FROM inbox.con
 is(sql("SELECT count(*) FROM inbox.message WHERE subscription = 'revoked' AND status <> 'processed'"), 0,
 	'and no message is to blame');
 
+# ---------------------------------------------------------------------------
+# When the role is dropped, which nothing prevents
+
+sql('CREATE ROLE bob; GRANT USAGE ON SCHEMA inbox TO bob; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA inbox TO bob;');
+sql(<<SQL);
+CREATE TABLE public.counted (value bytea);
+CREATE FUNCTION public.handle_orphan(m inbox.message) RETURNS void LANGUAGE sql SECURITY DEFINER
+AS 'INSERT INTO public.counted VALUES (m.payload)';
+SET SESSION AUTHORIZATION bob;
+SELECT inbox.subscribe('orphan', ARRAY['$topic'], 'public.handle_orphan');
+SQL
+wait_for('SELECT count(*) = 3 FROM public.counted', 'a role has subscribed');
+sql('DROP OWNED BY bob; DROP ROLE bob;');
+produce($topic, "a\t4");
+wait_for("SELECT state = 'stopped' AND last_error = 'role \"bob\", which made the subscription, does not exist any more; call inbox.unsubscribe(''orphan'') and subscribe as another role' FROM inbox.stat_subscription WHERE name = 'orphan'",
+	'without its role the subscription stops, and says what to do');
+my ($status, $out, $error) = $node->psql('postgres', "SELECT inbox.subscribe('orphan', ARRAY['$topic'], 'public.handle_orphan')");
+like($error, qr/role "bob" of subscription "orphan" does not exist any more\nHINT:  Call inbox.unsubscribe\('orphan'\)/,
+	'it cannot be taken over as it is');
+sql("CREATE ROLE bob; SELECT inbox.pause('orphan');");
+($status, $out, $error) = $node->psql('postgres', "SELECT inbox.resume('orphan')");
+like($error, qr/role "bob" of subscription "orphan" does not exist.*HINT:  Unsubscribe/s, 'another role of the name is another role');
+is(sql('SELECT count(*) FROM public.counted'), 3, 'nothing was done for nobody');
+sql("SELECT inbox.unsubscribe('orphan'); SELECT inbox.subscribe('orphan', ARRAY['$topic'], 'public.handle_orphan')");
+wait_for('SELECT count(*) = 4 FROM public.counted', 'one who unsubscribes and subscribes goes on');
+is(sql('SELECT count(DISTINCT value) FROM public.counted'), 4, 'with nothing twice');
+
 done_testing();

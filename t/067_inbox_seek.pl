@@ -123,6 +123,9 @@ sql("SELECT inbox.unsubscribe('s', keep_messages => false)");
 sql('TRUNCATE effect');
 sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle')");
 wait_for_effects('old 1 2 3 4 5 6 7 8 9 10', 'without its memory it handles everything');
+sql('TRUNCATE effect');
+sql("BEGIN; SELECT inbox.unsubscribe('s', keep_messages => false); SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle'); COMMIT");
+wait_for_effects('old 1 2 3 4 5 6 7 8 9 10', 'also when a worker of the old one is still there');
 
 # where an old consumer group stopped
 sql("SELECT inbox.unsubscribe('s', keep_messages => false)");
@@ -149,5 +152,50 @@ sql("SELECT inbox.seek('s', '$more', 0, 0)");
 ok($node->poll_query_until('postgres',
 		'SELECT duplicates = 1 FROM inbox.stat_subscription'),
 	'but recognized');
+
+# latest is a time, that of subscribe(); producers have clocks of their own.
+# When theirs are behind, it is the end of the topic as the worker first sees
+# it; when they are ahead, older messages count as new.
+sql('TRUNCATE effect');
+my $unsubscribe = "SELECT inbox.unsubscribe('s', keep_messages => false)";
+my $latest = "SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', start => 'latest')";
+sql("BEGIN; $unsubscribe; $latest; UPDATE inbox.subscription SET created_at = created_at + interval '1 hour'; COMMIT");
+ok(wait_until_read(11), 'clocks behind: latest begins at the end');
+produce($topic, "a\t11");
+wait_for_effects('11', 'and what comes is handled');
+sql('TRUNCATE effect');
+sql("BEGIN; $unsubscribe; $latest; UPDATE inbox.subscription SET created_at = created_at - interval '1 hour'; COMMIT");
+wait_for_effects('old 1 2 3 4 5 6 7 8 9 10 11', 'clocks ahead: latest begins with messages from before');
+
+# unsubscribe() while messages are tried again: the worker holds the first one,
+# and waits in its handler for the second
+sql($unsubscribe);
+sql('TRUNCATE effect');
+sql(<<SQL);
+CREATE TABLE obstacle AS SELECT 1 AS a;
+CREATE FUNCTION try(m inbox.message) RETURNS void LANGUAGE plpgsql AS
+\$\$ BEGIN
+	IF EXISTS (SELECT FROM obstacle) AND inbox.payload_text(m) = 'first' THEN RAISE 'not yet'; END IF;
+	IF inbox.payload_text(m) = 'second' THEN PERFORM pg_advisory_xact_lock(67); END IF;
+	INSERT INTO effect (value) VALUES (inbox.payload_text(m));
+END \$\$;
+SELECT inbox.subscribe('s', ARRAY['$more'], 'try', retry_backoff => '10 ms', max_attempts => 1000, start => 'latest');
+SQL
+produce($more, "a\tfirst", "a\tsecond");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 2 AND max(attempts) > 0 FROM inbox.message WHERE status = 'pending'"),
+	'a message is tried again, another one waits');
+my $gate = $node->background_psql('postgres');
+$gate->query('SELECT pg_advisory_lock(67)');
+sql('TRUNCATE obstacle');
+my $waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'outbox consumer'"), 'the worker is between them');
+my $session = start_psql($node, 'postgres', $unsubscribe);
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'client backend'"), 'unsubscribe() waits for it');
+$gate->query('SELECT pg_advisory_unlock(67)');
+ok($session->finish, 'and ends');
+$gate->quit;
+is(sql("SELECT (SELECT count(*) FROM inbox.message), (SELECT count(*) FROM inbox.position), (SELECT count(*) FROM inbox.received WHERE consumer = '\@s')"),
+	'0|0|0', 'nothing is left');
+unlike(slurp_file($node->logfile), qr/deadlock detected/, 'nobody was in the way of the other');
 
 done_testing();

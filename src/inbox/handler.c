@@ -47,6 +47,7 @@
 #include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 
 #include "inbox/resolve.h"
@@ -68,12 +69,12 @@ handler_find(Handler *handler, InboxWorker *worker)
 	Oid			row = message_type();
 	Oid			function;
 
-	if (!OidIsValid(subscription->role))
+	/* It may have been dropped since the worker began. */
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(subscription->role)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which made subscription \"%s\", does not exist",
-						subscription->role_name, subscription->name),
-				 errhint("Subscribe again, as another role.")));
+				 errmsg("role \"%s\", which made subscription \"%s\", does not exist any more",
+						subscription->role_name, subscription->name)));
 	(void) resolve_handler(subscription->handler, subscription->role, &function,
 						   &handler->takes_array);
 	handler->worker = worker;

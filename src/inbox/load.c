@@ -28,6 +28,14 @@
 	" AND home OPERATOR(pg_catalog.=) outbox.home()"
 
 /*
+ * What a worker was started with.  One that was made anew under the same name
+ * is another, though it has changed as often.
+ */
+#define GENERATION \
+	"generation OPERATOR(pg_catalog.+)" \
+	" (EXTRACT(epoch FROM created_at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
+
+/*
  * Reads which subscriptions shall have workers and tells the launcher.  Runs a
  * transaction of its own.  Returns false when there is no room for all.
  */
@@ -43,7 +51,7 @@ load_publish_list(void)
 	{
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		if (SPI_execute("SELECT name, workers, generation FROM inbox.subscription"
+		if (SPI_execute("SELECT name, workers, " GENERATION " FROM inbox.subscription"
 						" WHERE" IS_ACTIVE, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read inbox.subscription");
 		n = (int) SPI_processed;
@@ -180,7 +188,7 @@ read_row(Subscription *subscription, RowReader *row)
 	" on_failure OPERATOR(pg_catalog.=) 'stop', batch_size, workers," \
 	" filter_event_types," \
 	" keep IS NULL OR keep OPERATOR(pg_catalog.>) '0'::pg_catalog.interval," \
-	MILLISECONDS("handler_timeout") ", generation" \
+	MILLISECONDS("handler_timeout") ", " GENERATION \
 	" FROM inbox.subscription s" \
 	" LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.role_id" \
 	" WHERE s.name OPERATOR(pg_catalog.=) $1 AND" IS_ACTIVE

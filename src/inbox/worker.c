@@ -515,6 +515,19 @@ worker_exit(int code, Datum arg)
 	worker->consumer = NULL;
 }
 
+/* A role that was dropped does not come back: waits until others act. */
+static void
+wait_without_role(InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+
+	worker_problem(worker, CONSUMER_STOPPED,
+				   psprintf("role \"%s\", which made the subscription, does not exist any more; call inbox.unsubscribe('%s') and subscribe as another role",
+							subscription->role_name, subscription->name));
+	for (;;)
+		wait_for_work(worker, -1);
+}
+
 /* Waits until there is a subscription to serve. */
 static void
 wait_for_subscription(InboxWorker *worker)
@@ -526,6 +539,8 @@ wait_for_subscription(InboxWorker *worker)
 	worker->records = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ConsumerRecord) *
 											 worker->subscription->batch_size);
+	if (!OidIsValid(worker->subscription->role))
+		wait_without_role(worker);
 }
 
 static InboxWorker *
