@@ -25,14 +25,11 @@
 
 #include "inbox/worker.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -42,7 +39,6 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/handler.h"
-#include "inbox/ring.h"
 #include "inbox/transaction.h"
 #include "inbox/waiting.h"
 
@@ -50,8 +46,6 @@
 #define SHOW_INTERVAL_MS 500
 #define COMMIT_INTERVAL_MS 1000
 #define PROBE_MS 2000			/* while Kafka is away */
-#define EXPIRE_MS 60000
-#define EXPIRE_STEPS 8
 #define LASTING_MS 60000		/* who ran so long counts as working */
 
 /*
@@ -169,60 +163,6 @@ wait_for_work(InboxWorker *worker, long timeout_ms)
 	worker_check(worker);
 }
 
-/*
- * Removes messages that are old enough, step by step, each in a transaction of
- * its own.
- */
-static void
-expire(void)
-{
-	bool		changed = true;
-
-	for (int i = 0; i < EXPIRE_STEPS && changed; i++)
-	{
-		bool		isnull;
-
-		worker_begin_sql();
-		if (SPI_execute("SELECT inbox.expire()", false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not remove old messages");
-		changed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
-											 SPI_tuptable->tupdesc, 1, &isnull));
-		worker_commit_sql();
-	}
-}
-
-/* The same now and then; one worker of a subscription is enough. */
-static void
-expire_sometimes(InboxWorker *worker)
-{
-	TimestampTz now = steady_now();
-
-	if (worker->entry->worker != 0 || worker->expire_at > now)
-		return;
-	worker->expire_at = TimestampTzPlusMilliseconds(now,
-													ring_expire_interval(EXPIRE_MS));
-	expire();
-}
-
-/*
- * Lists the subscriptions for the launcher.  Once more, if somebody asked
- * again meanwhile.
- */
-static void
-scout(ConsumerEntry *entry)
-{
-	int64		generation;
-
-	do
-	{
-		generation = entry->generation;
-		(void) load_publish_list();
-	} while (!consumers_finish_scout(entry, generation));
-	if (worker_extension_exists())
-		expire();
-	proc_exit(0);
-}
-
 /* Waits until the Kafka settings change, since these do not do. */
 static void
 wait_for_settings(InboxWorker *worker, const char *reason)
@@ -274,60 +214,6 @@ check_configuration(InboxWorker *worker)
 		worker_restart(worker);
 }
 
-/* Runs a statement about this worker; returns whether it found a row. */
-static bool
-run_about_worker(InboxWorker *worker, const char *query)
-{
-	Oid			types[2] = {TEXTOID, INT4OID};
-	Datum		args[2] = {(Datum) 0, Int32GetDatum(worker->entry->worker)};
-	bool		found;
-
-	worker_begin_sql();
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	if (SPI_execute_with_args(query, 2, types, args, NULL, false, 0) < 0)
-		elog(ERROR, "query failed: %s", query);
-	found = SPI_processed > 0;
-	worker_commit_sql();
-	return found;
-}
-
-static bool
-marker_exists(InboxWorker *worker)
-{
-	return run_about_worker(worker,
-							"SELECT FROM inbox.survivor"
-							" WHERE subscription = $1 AND worker = $2");
-}
-
-/* What a crash would have begun with is over. */
-static void
-set_marker(InboxWorker *worker)
-{
-	(void) run_about_worker(worker,
-							"INSERT INTO inbox.survivor VALUES ($1, $2)"
-							" ON CONFLICT DO NOTHING");
-	worker->unmarked = false;
-}
-
-/*
- * Finds out whether the server has crashed since this worker last worked:
- * perhaps the handler did it.  Then the first messages are taken with care.  A
- * crash empties unlogged tables.
- */
-static void
-beware_of_crashes(InboxWorker *worker)
-{
-	bool		is_new = true;
-
-	for (int i = 0; i < worker->npartitions; i++)
-		is_new &= worker->partitions[i]->fence == 1;
-	worker->unmarked = !marker_exists(worker);
-	if (worker->unmarked && is_new)
-		set_marker(worker);
-	else if (worker->unmarked)
-		worker->careful = Max(worker->careful, worker->subscription->batch_size);
-}
-
 /* Looks for partitions when it is time. */
 static void
 refresh(InboxWorker *worker)
@@ -338,7 +224,7 @@ refresh(InboxWorker *worker)
 		return;
 	worker->reachable = partitions_refresh(worker);
 	if (before == 0 && worker->npartitions > 0)
-		beware_of_crashes(worker);
+		survivor_check(worker);
 	if (worker->npartitions > before)
 		retry_load(worker);
 	if (worker->reachable)
@@ -386,7 +272,7 @@ consume(InboxWorker *worker)
 	worker->nrecords = 0;
 	ends_pass(worker);
 	if (worker->unmarked && worker->careful == 0)
-		set_marker(worker);
+		survivor_mark(worker);
 	return more;
 }
 
@@ -460,7 +346,7 @@ run(InboxWorker *worker)
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
 		check_configuration(worker);
-		expire_sometimes(worker);
+		upkeep_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
 		if (!worker->lasted &&
@@ -586,7 +472,7 @@ outbox_consumer_main(Datum arg)
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	inbox_transaction_configure();
 	if (entry->worker == SCOUT_WORKER)
-		scout(entry);
+		upkeep_scout(entry);
 
 	the_worker = worker_create(entry);
 	before_shmem_exit(worker_exit, (Datum) 0);

@@ -114,6 +114,14 @@ pg_noreturn extern void worker_restart(InboxWorker *worker);
 extern void worker_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
 
+/* upkeep.c */
+extern void upkeep_run(InboxWorker *worker);
+pg_noreturn extern void upkeep_scout(ConsumerEntry *entry);
+
+/* survivor.c */
+extern void survivor_check(InboxWorker *worker);
+extern void survivor_mark(InboxWorker *worker);
+
 /* partitions.c */
 extern bool partitions_refresh(InboxWorker *worker);
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,

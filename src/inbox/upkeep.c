@@ -1,0 +1,80 @@
+/*-------------------------------------------------------------------------
+ *
+ * upkeep.c
+ *	  What is done in a database now and then, whatever comes from Kafka.
+ *
+ * Old messages are removed: by the first worker of each subscription, and, for
+ * databases that have none, by the scout, which looks for subscriptions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "executor/spi.h"
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "base/worker.h"
+#include "inbox/ring.h"
+
+#define EXPIRE_MS 60000
+#define EXPIRE_STEPS 8
+
+/*
+ * Removes messages that are old enough, step by step, each in a transaction of
+ * its own.
+ */
+static void
+expire(void)
+{
+	bool		changed = true;
+
+	for (int i = 0; i < EXPIRE_STEPS && changed; i++)
+	{
+		bool		isnull;
+
+		worker_begin_sql();
+		if (SPI_execute("SELECT inbox.expire()", false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not remove old messages");
+		changed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull));
+		worker_commit_sql();
+	}
+}
+
+/*
+ * The same now and then; one worker of a subscription is enough.
+ */
+void
+upkeep_run(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+
+	if (worker->entry->worker != 0 || worker->expire_at > now)
+		return;
+	worker->expire_at = TimestampTzPlusMilliseconds(now,
+													ring_expire_interval(EXPIRE_MS));
+	expire();
+}
+
+/*
+ * Lists the subscriptions for the launcher.  Once more, if somebody asked
+ * again meanwhile.  Ends the process.
+ */
+void
+upkeep_scout(ConsumerEntry *entry)
+{
+	int64		generation;
+
+	do
+	{
+		generation = entry->generation;
+		(void) load_publish_list();
+	} while (!consumers_finish_scout(entry, generation));
+	if (worker_extension_exists())
+		expire();
+	proc_exit(0);
+}
