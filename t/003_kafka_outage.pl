@@ -234,13 +234,6 @@ sub sequence
 	  consume($topic, $bootstrap);
 }
 
-# Each value when it comes first.
-sub first_occurrences
-{
-	my %seen;
-	return grep { !$seen{$_}++ } @_;
-}
-
 # Waits until the relay has a number of dead letters.
 sub wait_for_letters
 {

@@ -69,7 +69,7 @@ foreach my $operation ('Write', 'Describe')
 	note("$operation: $count events refused and $count delivered in $seconds s");
 	is(letters($topic), "$count|TOPIC_AUTHORIZATION_FAILED|TOPIC_AUTHORIZATION_FAILED",
 		"without the right to $operation, events become dead letters");
-	is_deeply([ sequence($other) ], [ 1 .. $count ], 'those to other topics are delivered, in order');
+	is_deeply([ first_occurrences(sequence($other)) ], [ 1 .. $count ], 'those to other topics are delivered, in order');
 	cmp_ok($seconds, '<', 60, 'and not held up for long');
 
 	change_right('--remove', $operation, $topic);
@@ -77,10 +77,10 @@ foreach my $operation ('Write', 'Describe')
 		'--allow-principal', "User:$user", '--operation', 'Write', '--operation', 'Describe', '--topic', $topic);
 	is(sql("SELECT outbox.retry_all('$topic')"), $count, 'once it is granted they can be sent');
 	wait_until("SELECT NOT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
-	is_deeply([ sort { $a <=> $b } sequence($topic) ], [ 1 .. $count ], 'and all are');
+	is_deeply([ sort { $a <=> $b } first_occurrences(sequence($topic)) ], [ 1 .. $count ], 'and all are');
 	my %last;
 	my $disorder = 0;
-	foreach my $line (consume_lines($topic, '%k %s', $bootstrap))
+	foreach my $line (first_occurrences(consume_lines($topic, '%k %s', $bootstrap)))
 	{
 		my ($key, $payload) = split / /, $line;
 		$disorder++ if $payload < ($last{$key} || 0);

@@ -30,9 +30,9 @@ my $other = limited_topic('other');
 sql("SELECT small('$topic', 'a', 1, 10), poison('$topic', 'a')");
 sql("SELECT small('$topic', 'a', 11, 20), small('$topic', 'b', 1, 20), small('$other', 'a', 1, 20)");
 wait_until_confirmed($node, 'postgres');
-is_deeply([ sequence($topic, 'a') ], [ 1 .. 10 ], 'the key waits behind what was refused');
-is_deeply([ sequence($topic, 'b') ], [ 1 .. 20 ], 'other keys go on');
-is_deeply([ sequence($other, 'a') ], [ 1 .. 20 ], 'and so does the same key of another topic');
+is_deeply([ first_occurrences(sequence($topic, 'a')) ], [ 1 .. 10 ], 'the key waits behind what was refused');
+is_deeply([ first_occurrences(sequence($topic, 'b')) ], [ 1 .. 20 ], 'other keys go on');
+is_deeply([ first_occurrences(sequence($other, 'a')) ], [ 1 .. 20 ], 'and so does the same key of another topic');
 is(sql('SELECT count(*) FROM outbox.dead_letter WHERE holds'), 1, 'there is one dead letter');
 is(held($topic), 10, 'and the others are known to wait');
 is( sql("SELECT status, count(*) FROM outbox.events WHERE topic = '$topic' AND aggregate_id = 'a' AND id > (SELECT id FROM outbox.dead_letter) GROUP BY 1"),
@@ -58,8 +58,7 @@ is(sql("SELECT outbox.retry(event_id) FROM outbox.held_event LIMIT 1"),
 
 sql("SELECT outbox.discard('$letter')");
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
-my %seen;
-is_deeply([ grep { !$seen{$_}++ } sequence($topic, 'a') ],
+is_deeply([ first_occurrences(sequence($topic, 'a')) ],
 	[ 1 .. 25 ], 'once it is discarded those behind it are sent, in order');
 sql("SELECT small('$topic', 'a', 26, 27)");
 wait_until_confirmed($node, 'postgres');
@@ -72,16 +71,16 @@ $topic = limited_topic('several');
 sql("SELECT poison('$topic'), small('$topic', 'k', 1, 5), poison('$topic'), small('$topic', 'k', 6, 10)");
 sql("SELECT outbox.publish('Small', NULL, 'Small', '11', topic => '$topic')");
 wait_until_confirmed($node, 'postgres');
-is_deeply([ sequence($topic) ], [11], 'an event without a key waits for none');
+is_deeply([ first_occurrences(sequence($topic)) ], [11], 'an event without a key waits for none');
 is(held($topic), 11, 'what may be refused waits like others');
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 wait_until("SELECT count(*) = 5 FROM outbox.held_event");
-is_deeply([ sequence($topic, 'k') ], [ 1 .. 5 ], 'those before the next one are sent');
+is_deeply([ first_occurrences(sequence($topic, 'k')) ], [ 1 .. 5 ], 'those before the next one are sent');
 wait_until("SELECT count(*) = 1 FROM outbox.dead_letter");
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
 sql('SELECT outbox.retry_all()');
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
-is_deeply([ sequence($topic, 'k') ], [ 1 .. 5, 'big', 6 .. 10 ], 'and after it, the others');
+is_deeply([ first_occurrences(sequence($topic, 'k')) ], [ 1 .. 5, 'big', 6 .. 10 ], 'and after it, the others');
 
 # ---------------------------------------------------------------------------
 # Many, while more come, and a change of the setting
@@ -100,7 +99,7 @@ sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 sql("SELECT small('$topic', 'k', $_, $_)") foreach 3101 .. 3130;
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 wait_until_confirmed($node, 'postgres');
-is_deeply([ sequence($topic) ], [ 1 .. 3130 ], 'and nothing overtakes it');
+is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 3130 ], 'and nothing overtakes it');
 
 # ---------------------------------------------------------------------------
 # When the table is polled
@@ -115,10 +114,11 @@ sql("SELECT small('$topic', 'c', 1, 1); SELECT outbox.wait_published()");
 sql("SELECT poison('$topic', 'a'), small('$topic', 'a', 1, 10), small('$topic', 'b', 1, 10)");
 sql("SELECT small('$topic', 'a', 11, 20)");
 wait_until("SELECT count(*) = 20 FROM outbox.held_event");
-is_deeply([ sequence($topic) ], [ 1, 1 .. 10 ], 'only the key waits when the table is polled');
+is_deeply([ map { [ first_occurrences(sequence($topic, $_)) ] } 'a', 'b' ],
+	[ [], [ 1 .. 10 ] ], 'only the key waits when the table is polled');
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
-is_deeply([ sequence($topic, 'a') ], [ 1 .. 20 ], 'and goes on in order');
+is_deeply([ first_occurrences(sequence($topic, 'a')) ], [ 1 .. 20 ], 'and goes on in order');
 
 $node->stop;
 done_testing();

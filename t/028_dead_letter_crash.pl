@@ -37,12 +37,6 @@ sub crash_relay
 	return;
 }
 
-sub first_occurrences
-{
-	my %seen;
-	return grep { !$seen{$_}++ } @_;
-}
-
 # Lets nobody write dead letters until the session ends.
 my $locker;
 

@@ -25,7 +25,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
   relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
-  produce_with_headers);
+  produce_with_headers first_occurrences);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -214,6 +214,14 @@ sub consume_lines
 		],
 		'<', \undef, '>', \$output, '2>', \$errors);
 	return split /\n/, $output;
+}
+
+# Each value when it comes first.  What was on its way to Kafka when a relay
+# had to start over may be there twice.
+sub first_occurrences
+{
+	my %seen;
+	return grep { !$seen{$_}++ } @_;
 }
 
 # Waits until everything that is committed now is acknowledged by Kafka.
