@@ -44,15 +44,6 @@ sub numbers
 	  map { /"number": (\d+)/ } consume_lines("outbox.event.$type", '%s', $bootstrap);
 }
 
-# Memory of a process that is its own, in kB; 0 when it has gone.
-sub memory
-{
-	my ($pid) = @_;
-	open my $status, '<', "/proc/$pid/status" or return 0;
-	my ($memory) = map { /^RssAnon:\s+(\d+) kB/ } <$status>;
-	return $memory || 0;
-}
-
 # Ends the relay; returns the seconds until its process has gone.
 sub terminate
 {
@@ -73,7 +64,7 @@ my $lsn = sql('SELECT pg_current_wal_flush_lsn()');
 my $largest = 0;
 do
 {
-	$largest = max($largest, memory($pid));
+	$largest = max($largest, memory_of($pid));
   } until relay_status($node, 'postgres', "confirmed_lsn >= '$lsn'") eq 't'
   || time > $start + $PostgreSQL::Test::Utils::timeout_default;
 diag(sprintf '%d events of one transaction: %.1f s, %.0f MB at most',
@@ -114,7 +105,7 @@ ok( $node->poll_query_until(
 		"SELECT in_flight > 5000 AND state = 'waiting for kafka' FROM outbox.stat_relay"
 	),
 	'with a broker that does not answer the queue fills');
-cmp_ok(memory($pid) / 1024, '<=', 100, 'and memory stays below 100 MB');
+cmp_ok(memory_of($pid) / 1024, '<=', 100, 'and memory stays below 100 MB');
 $seconds = terminate($pid);
 signal_kafka('CONT', $kafka);
 cmp_ok($seconds, '<', 2, 'pg_terminate_backend ends the relay all the same');

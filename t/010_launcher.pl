@@ -21,20 +21,6 @@ sub relays
 	);
 }
 
-sub publish
-{
-	my ($db, $topic, $key) = @_;
-	$node->safe_psql($db,
-		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
-	);
-	return;
-}
-
-sub keys_in
-{
-	return join ' ', map { $_->{key} } @_;
-}
-
 # ---------------------------------------------------------------------------
 # Finding databases
 
@@ -63,8 +49,8 @@ create_server($node, 'second', kafka_bootstrap($other_kafka));
 wait_for_state($node, 'second', 'streaming');
 
 my ($topic, $other_topic) = (topic_name('first'), topic_name('second'));
-publish('postgres', $topic, 'a');
-publish('second', $other_topic, 'b');
+publish_key($node, 'postgres', $topic, 'a');
+publish_key($node, 'second', $other_topic, 'b');
 is(keys_in(wait_for_events($topic, 1)),
 	'a', 'the first database publishes to its Kafka');
 is( keys_in(wait_for_events($other_topic, 1, kafka_bootstrap($other_kafka))),
@@ -81,8 +67,8 @@ cmp_ok(
 			wait_for_state($node, $_, 'streaming') foreach 'postgres', 'second';
 		}),
 	'<', $soon, 'after a restart every relay is back at once');
-publish('postgres', $topic, 'c');
-publish('second', $other_topic, 'd');
+publish_key($node, 'postgres', $topic, 'c');
+publish_key($node, 'second', $other_topic, 'd');
 like(keys_in(wait_for_events($topic, 2)),
 	qr/^a.* c$/, 'and the first database publishes again');
 like(

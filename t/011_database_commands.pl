@@ -20,20 +20,6 @@ my $tablespace = PostgreSQL::Test::Utils::tempdir('tablespace');
 $node->safe_psql('postgres',
 	"CREATE TABLESPACE elsewhere LOCATION '$tablespace'");
 
-sub publish
-{
-	my ($db, $topic, $key) = @_;
-	$node->safe_psql($db,
-		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
-	);
-	return;
-}
-
-sub keys_in
-{
-	return join ' ', map { $_->{key} } @_;
-}
-
 # Runs a command that must succeed, and soon.
 sub succeeds
 {
@@ -90,7 +76,7 @@ sub prepare_streaming
 {
 	my ($db, $topic) = @_;
 	create_extension($node, $db);
-	publish($db, $topic, 'before');
+	publish_key($node, $db, $topic, 'before');
 	$node->poll_query_until($db,
 		"SELECT bool_and(status = 'published') FROM outbox.events")
 	  or die 'the event is not published';
@@ -103,7 +89,7 @@ sub prepare_waiting
 	my ($db, $topic) = @_;
 	create_extension($node, $db);
 	set_bootstrap($node, $db, closed_port());
-	publish($db, $topic, 'before');
+	publish_key($node, $db, $topic, 'before');
 	$node->poll_query_until($db,
 		'SELECT lag_seconds > 0 FROM outbox.stat_relay')
 	  or die 'relay does not wait with the event';
@@ -119,7 +105,7 @@ sub prepare_catching_up
 {
 	my ($db, $topic) = @_;
 	$node->safe_psql($db, 'CREATE EXTENSION outbox');
-	publish($db, $topic, 'before');
+	publish_key($node, $db, $topic, 'before');
 	create_server($node, $db, kafka_bootstrap($strict));
 	wait_for_state($node, $db, 'waiting for kafka');
 	wait_for_catchup($node, $db);
@@ -135,7 +121,7 @@ sub prepare_polling
 	$node->safe_psql($db, 'CREATE EXTENSION outbox');
 	create_server($node, $db);
 	wait_for_state($node, $db, 'polling');
-	publish($db, $topic, 'before');
+	publish_key($node, $db, $topic, 'before');
 	wait_for_events($topic, 1);
 	return;
 }
@@ -175,7 +161,7 @@ foreach my $situation (sort keys %situations)
 		"$situation: the copy has a relay of its own");
 	succeeds('DROP DATABASE copy', "$situation: DROP DATABASE of the copy");
 
-	publish('renamed', $topic, 'after');
+	publish_key($node, 'renamed', $topic, 'after');
 	set_bootstrap($node, 'renamed', kafka_bootstrap()) if $state ne $later;
 	wait_for_events($topic, 2);
 	wait_for_state($node, 'renamed', $later);
@@ -190,7 +176,7 @@ foreach my $situation (sort keys %situations)
 	is(slots($oid), $later eq 'polling' ? 0 : 1,
 		"$situation: the database has a slot unless its relay polls");
 	set_bootstrap($node, 'renamed', closed_port()) if $state ne $later;
-	publish('renamed', $topic, 'last');
+	publish_key($node, 'renamed', $topic, 'last');
 	succeeds('DROP DATABASE renamed WITH (FORCE)',
 		"$situation: DROP DATABASE WITH (FORCE)");
 	is(slots($oid), 0, "$situation: its slot went with it");
@@ -259,7 +245,7 @@ comes_back('renamed', 'streaming', 'the relay is back');
 succeeds('ALTER DATABASE renamed RENAME TO db', 'RENAME back');
 comes_back('db', 'streaming', 'the relay is back');
 
-publish('db', $topic, 'on');
+publish_key($node, 'db', $topic, 'on');
 is(keys_in(wait_for_events($topic, 1)), 'on',
 	'after all of that events arrive');
 
@@ -299,7 +285,7 @@ is( $node->safe_psql('postgres',
 kill 'CONT', $pid;
 $dropping->finish;
 comes_back('db', 'streaming', 'and the relay is back');
-publish('db', $topic, 'again');
+publish_key($node, 'db', $topic, 'again');
 like(keys_in(wait_for_events($topic, 2)),
 	qr/^on.* again$/, 'and publishes');
 

@@ -13,20 +13,6 @@ use OutboxTest;
 my $known =
   `postgres --describe-config` =~ /^output_plugin_libraries\t/m ? 1 : 0;
 
-sub publish
-{
-	my ($node, $db, $topic, $key) = @_;
-	$node->safe_psql($db,
-		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
-	);
-	return;
-}
-
-sub keys_in
-{
-	return join ' ', map { $_->{key} } @_;
-}
-
 # ---------------------------------------------------------------------------
 # The library is not preloaded
 
@@ -35,7 +21,7 @@ my $topic = topic_name('preload');
 
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 create_server($node, 'postgres');
-publish($node, 'postgres', $topic, 'early');
+publish_key($node, 'postgres', $topic, 'early');
 is( $node->safe_psql(
 		'postgres', "SELECT aggregate_id, status FROM outbox.events"),
 	'early|pending',
@@ -61,7 +47,7 @@ like(
 	relay_status($node, 'postgres', 'last_error'),
 	qr/wal_level/,
 	'with wal_level below what outbox.capture asks for, the relay waits and says so');
-publish($node, 'postgres', $topic, 'unlogged');
+publish_key($node, 'postgres', $topic, 'unlogged');
 is( $node->safe_psql('postgres',
 		"SELECT count(*) FROM outbox.events WHERE status = 'pending'"),
 	2,
@@ -75,8 +61,8 @@ ok( $node->poll_query_until(
 
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 create_server($node, 'postgres');
-publish($node, 'postgres', $topic, 'early');
-publish($node, 'postgres', $topic, 'unlogged');
+publish_key($node, 'postgres', $topic, 'early');
+publish_key($node, 'postgres', $topic, 'unlogged');
 wait_for_state($node, 'postgres', 'waiting for configuration');
 
 # ---------------------------------------------------------------------------
@@ -98,7 +84,7 @@ SKIP:
 		'the relay waits to be listed in output_plugin_libraries and says so'
 	);
 	wait_for_log($node, qr/output_plugin_libraries/, $offset);
-	publish($node, 'postgres', $topic, 'unlisted');
+	publish_key($node, 'postgres', $topic, 'unlisted');
 	my $pid = relay_pid($node, 'postgres');
 
 	$node->safe_psql('postgres',
@@ -121,14 +107,14 @@ SKIP:
 }
 unless ($known)
 {
-	publish($node, 'postgres', $topic, 'unlisted');
+	publish_key($node, 'postgres', $topic, 'unlisted');
 	$node->restart;
 }
 is( keys_in(wait_for_events($topic, 3)),
 	'early unlogged unlisted',
 	'events from before arrive in their order, each once');
 wait_for_state($node, 'postgres', 'streaming');
-publish($node, 'postgres', $topic, 'late');
+publish_key($node, 'postgres', $topic, 'late');
 is( keys_in(wait_for_events($topic, 4)),
 	'early unlogged unlisted late',
 	'and then new ones');
@@ -172,7 +158,7 @@ like(
 	'and names the slot');
 $node->append_conf('postgresql.conf', "wal_level = logical\n");
 $node->start;
-publish($node, 'postgres', $topic, 'again');
+publish_key($node, 'postgres', $topic, 'again');
 like(keys_in(wait_for_events($topic, 5)),
 	qr/ again$/, 'with wal_level = logical again, it goes on');
 
@@ -181,7 +167,7 @@ like(keys_in(wait_for_events($topic, 5)),
 
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
 $node->restart;
-publish($node, 'postgres', $topic, 'alone');
+publish_key($node, 'postgres', $topic, 'alone');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'outbox'\n");
 $node->restart;
 like(keys_in(wait_for_events($topic, 6)),

@@ -10,24 +10,10 @@ use Time::HiRes ();
 
 use OutboxTest;
 
-sub publish
-{
-	my ($node, $db, $topic, $key) = @_;
-	$node->safe_psql($db,
-		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
-	);
-	return;
-}
-
-sub keys_in
-{
-	return join ' ', map { $_->{key} } @_;
-}
-
 my $node = new_server('failures', "restart_after_crash = on\n");
 my $topic = topic_name('failures');
 create_extension($node, 'postgres');
-publish($node, 'postgres', $topic, 'a');
+publish_key($node, 'postgres', $topic, 'a');
 wait_until_confirmed($node, 'postgres');
 
 # Waits until another relay streams; returns its process id.
@@ -47,7 +33,7 @@ my $pid = relay_pid($node, 'postgres');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 10000)");
 cmp_ok(seconds_of(sub { $pid = next_relay($pid) }),
 	'<', 2, 'a relay that was terminated is back at once');
-publish($node, 'postgres', $topic, 'b');
+publish_key($node, 'postgres', $topic, 'b');
 wait_until_confirmed($node, 'postgres');
 is(keys_in(consume($topic)), 'a b', 'nothing is lost, nothing sent again');
 
@@ -64,7 +50,7 @@ is( $node->safe_psql('postgres',
 	),
 	1,
 	'so is the launcher');
-publish($node, 'postgres', $topic, 'c');
+publish_key($node, 'postgres', $topic, 'c');
 like(keys_in(wait_for_events($topic, 3)),
 	qr/^a b.* c$/, 'and events go on arriving');
 
@@ -90,7 +76,7 @@ $node->safe_psql('db',
 $offset = -s $node->logfile;
 $node->safe_psql('db', 'CREATE EXTENSION outbox');
 create_server($node, 'db');
-publish($node, 'db', $topic, 'd');
+publish_key($node, 'db', $topic, 'd');
 my @times;
 foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
@@ -137,7 +123,7 @@ $node->safe_psql('postgres',
 	"SELECT pg_create_physical_replication_slot('other')");
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 create_server($node, 'postgres');
-publish($node, 'postgres', $topic, 'event');
+publish_key($node, 'postgres', $topic, 'event');
 wait_for_log($node, qr/outbox relay .*ERROR:  all replication slots are in use/);
 wait_for_state($node, 'postgres', 'stopped');
 like(
@@ -156,13 +142,13 @@ $node->stop;
 $node = new_server('workers', "max_worker_processes = 3\n");
 $topic = topic_name('workers');
 create_extension($node, 'postgres');
-publish($node, 'postgres', $topic, 'first');
+publish_key($node, 'postgres', $topic, 'first');
 wait_for_events($topic, 1);
 $offset = -s $node->logfile;
 $node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'db1', 'db2';
 $node->safe_psql($_, 'CREATE EXTENSION outbox') foreach 'db1', 'db2';
 create_server($node, 'db1');
-publish($node, 'db1', $topic, 'second');
+publish_key($node, 'db1', $topic, 'second');
 
 foreach my $db ('db1', 'db2')
 {

@@ -14,15 +14,6 @@ use Time::HiRes qw(time usleep);
 my $retained = $ENV{OUTBOX_TEST_RETAINED} || 1_000_000;
 my $pending = 50_000;
 
-# Memory of a process that is its own, in kB; 0 when it has gone.
-sub memory
-{
-	my ($pid) = @_;
-	open my $status, '<', "/proc/$pid/status" or return 0;
-	my ($memory) = map { /^RssAnon:\s+(\d+) kB/ } <$status>;
-	return $memory || 0;
-}
-
 sub publish
 {
 	my ($node, $topic, $count) = @_;
@@ -51,7 +42,7 @@ sub lose_slot
 	until (relay_status($node, 'postgres', 'state') eq 'streaming')
 	{
 		my $pid = relay_pid($node, 'postgres');
-		$largest = max($largest, memory($pid)) if $pid;
+		$largest = max($largest, memory_of($pid)) if $pid;
 		die "it does not end\n" if time > $start + 120;
 	}
 	return (time - $start, $largest);

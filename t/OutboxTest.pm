@@ -25,7 +25,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
   relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
-  produce_with_headers first_occurrences);
+  produce_with_headers first_occurrences publish_key keys_in memory_of);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -214,6 +214,31 @@ sub consume_lines
 		],
 		'<', \undef, '>', \$output, '2>', \$errors);
 	return split /\n/, $output;
+}
+
+# Publishes an event with a key, of no interest otherwise.
+sub publish_key
+{
+	my ($node, $db, $topic, $key) = @_;
+	$node->safe_psql($db,
+		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
+	);
+	return;
+}
+
+# The keys of messages that consume() returned, as one line.
+sub keys_in
+{
+	return join ' ', map { $_->{key} } @_;
+}
+
+# Memory of a process that is its own, in kB; 0 when it has gone.
+sub memory_of
+{
+	my ($pid) = @_;
+	open my $status, '<', "/proc/$pid/status" or return 0;
+	my ($memory) = map { /^RssAnon:\s+(\d+) kB/ } <$status>;
+	return $memory || 0;
 }
 
 # Each value when it comes first.  What was on its way to Kafka when a relay

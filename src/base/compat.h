@@ -12,6 +12,7 @@
 
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "executor/executor.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
@@ -61,14 +62,19 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
-/* Inserts a new row into the indexes; tells conflicts instead of raising. */
+/* Inserts a new row into the indexes; tells a conflict, or raises it if NULL. */
+static inline void
+compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
+						   EState *estate, bool *conflict)
+{
 #if PG_VERSION_NUM >= 160000
-#define compat_insert_index_tuples(target, slot, estate, conflict) \
-	ExecInsertIndexTuples(target, slot, estate, false, true, conflict, NIL, false)
+	ExecInsertIndexTuples(target, slot, estate, false, conflict != NULL,
+						  conflict, NIL, false);
 #else
-#define compat_insert_index_tuples(target, slot, estate, conflict) \
-	ExecInsertIndexTuples(target, slot, estate, false, true, conflict, NIL)
+	ExecInsertIndexTuples(target, slot, estate, false, conflict != NULL,
+						  conflict, NIL);
 #endif
+}
 
 /* May the slot no longer be decoded from? */
 #if PG_VERSION_NUM >= 160000

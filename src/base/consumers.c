@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
+#include "base/lastwords.h"
 #include "base/registry.h"
 
 typedef struct Consumers
@@ -35,8 +36,6 @@ static DatabaseEntry *attached_database = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-static emit_log_hook_type prev_emit_log_hook = NULL;
-static char last_words[CONSUMER_MESSAGE_LEN];	/* the error that ends us */
 
 static Size
 consumers_bytes(void)
@@ -336,18 +335,6 @@ consumers_report_failure(ConsumerEntry *entry, const char *message)
 	SpinLockRelease(&entry->mutex);
 }
 
-/* Keeps the error that is about to end this consumer. */
-static void
-keep_last_words(ErrorData * error)
-{
-	if (prev_emit_log_hook)
-		prev_emit_log_hook(error);
-	if (error->elevel >= ERROR && error->message &&
-		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
-		snprintf(last_words, sizeof(last_words), error->hint ? "%s (%s)" : "%s",
-				 error->message, error->hint);
-}
-
 /*
  * Runs after the process has left the database's proc array entry, so that
  * whoever waits for us finds the database free.
@@ -363,9 +350,9 @@ consumer_detach(int code, Datum arg)
 	entry->latch = NULL;
 	SpinLockAcquire(&entry->mutex);
 	entry->status.state = CONSUMER_STOPPED;
-	if (last_words[0] != '\0')
+	if (last_words() != NULL)
 	{
-		strlcpy(entry->status.error, last_words, CONSUMER_MESSAGE_LEN);
+		strlcpy(entry->status.error, last_words(), CONSUMER_MESSAGE_LEN);
 		entry->status.error_at = now;
 	}
 	SpinLockRelease(&entry->mutex);
@@ -399,8 +386,7 @@ consumers_attach(int index)
 		return NULL;
 	attached_entry = entry;
 	on_shmem_exit(consumer_detach, (Datum) 0);
-	prev_emit_log_hook = emit_log_hook;
-	emit_log_hook = keep_last_words;
+	last_words_keep();
 	return entry;
 }
 

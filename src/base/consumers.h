@@ -19,8 +19,10 @@
 #include "storage/latch.h"
 #include "storage/spin.h"
 
+#include "base/lastwords.h"
+
 #define CONSUMER_NAME_LEN 256	/* name of a subscription, and a zero */
-#define CONSUMER_MESSAGE_LEN 1024
+#define CONSUMER_MESSAGE_LEN LAST_WORDS_LEN
 #define SCOUT_WORKER (-1)		/* worker number of a scout */
 
 typedef enum ConsumerState

@@ -19,7 +19,9 @@
 #include "datatype/timestamp.h"
 #include "storage/latch.h"
 
-#define RELAY_ERROR_LEN 1024
+#include "base/lastwords.h"
+
+#define RELAY_ERROR_LEN LAST_WORDS_LEN
 
 typedef enum RelayState
 {

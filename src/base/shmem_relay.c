@@ -11,24 +11,11 @@
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
 
+#include "base/lastwords.h"
 #include "base/registry.h"
 
 static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
 
-static emit_log_hook_type prev_emit_log_hook = NULL;
-static char last_words[RELAY_ERROR_LEN];	/* the error that ends this relay */
-
-/* Keeps the error that is about to end this relay. */
-static void
-keep_last_words(ErrorData * error)
-{
-	if (prev_emit_log_hook)
-		prev_emit_log_hook(error);
-	if (error->elevel >= ERROR && error->message &&
-		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
-		snprintf(last_words, sizeof(last_words), error->hint ? "%s (%s)" : "%s",
-				 error->message, error->hint);
-}
 
 /*
  * Runs after the process has left the database's proc array entry, so that
@@ -46,9 +33,9 @@ relay_detach(int code, Datum arg)
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
 	my_entry->status.catching_up = false;
-	if (last_words[0] != '\0')
+	if (last_words() != NULL)
 	{
-		strlcpy(my_entry->status.error, last_words, RELAY_ERROR_LEN);
+		strlcpy(my_entry->status.error, last_words(), RELAY_ERROR_LEN);
 		my_entry->status.error_at = now;
 	}
 	SpinLockRelease(&my_entry->mutex);
@@ -83,8 +70,7 @@ shmem_relay_attach(Oid database)
 
 	my_entry = entry;
 	on_shmem_exit(relay_detach, (Datum) 0);
-	prev_emit_log_hook = emit_log_hook;
-	emit_log_hook = keep_last_words;
+	last_words_keep();
 	return true;
 }
 

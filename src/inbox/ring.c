@@ -11,26 +11,15 @@
  */
 #include "inbox/ring.h"
 
-#include "access/htup_details.h"
-#include "access/relation.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "commands/sequence.h"
 #include "fmgr.h"
-#include "storage/bufmgr.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
 
 #include "base/guc.h"
+#include "base/own.h"
 
 #define SHORTEST_INTERVAL_MS 1000
 
-/*
- * Where the relations of a ring are, InvalidOid when that is not known yet.
- * Forgotten when one of them changes, because it may have been dropped and
- * made anew.
- */
+/* Where the relations of a ring are. */
 typedef struct RingOids
 {
 	Oid			sequence;
@@ -39,104 +28,25 @@ typedef struct RingOids
 
 static const char *const ring_names[] = {"message", "received"};
 static RingOids ring_oids[lengthof(ring_names)];
+static OwnRelations own = {
+	.schema = INBOX_SCHEMA,
+	.oids = (Oid *) ring_oids,
+	.count = sizeof(ring_oids) / (sizeof(Oid))
+};
 
 PG_FUNCTION_INFO_V1(outbox_current_message_chunk);
 
-/* Relcache callback: forgets where our relations are. */
-static void
-forget_oids(Datum arg, Oid relid)
-{
-	const Oid  *known = (const Oid *) ring_oids;
-
-	for (int i = 0; i < lengthof(ring_oids) * (RING_SIZE + 1); i++)
-	{
-		if (!OidIsValid(relid) || known[i] == relid)
-		{
-			memset(ring_oids, 0, sizeof(ring_oids));
-			return;
-		}
-	}
-}
-
-/* Looks up a relation in our schema; InvalidOid when there is none. */
-static Oid
-find_relation(const char *name)
-{
-	static bool registered = false;
-
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(forget_oids, (Datum) 0);
-		registered = true;
-	}
-	return get_relname_relid(name, get_namespace_oid(INBOX_SCHEMA, true));
-}
-
 /*
- * Opens one of our relations, locked.  *oid is its place in ring_oids.  Raises
- * an error when it does not exist or is something else.
- */
-static Relation
-open_relation(Oid *oid, const char *name, char kind, LOCKMODE lockmode)
-{
-	Relation	relation = NULL;
-
-	/* What is known may be outdated until there is a lock. */
-	for (int i = 0; i < 2 && relation == NULL; i++)
-	{
-		if (!OidIsValid(*oid))
-			*oid = find_relation(name);
-		if (!OidIsValid(*oid))
-			break;
-		relation = try_relation_open(*oid, lockmode);
-		if (relation == NULL)
-			*oid = InvalidOid;
-	}
-	if (relation == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist", INBOX_SCHEMA, name),
-				 errdetail("Extension outbox made it, and it was renamed or dropped since."),
-				 errhint("Undo that, or drop the extension and create it again.")));
-	if (relation->rd_rel->relkind != kind ||
-		(kind == RELKIND_RELATION && !relation->rd_rel->relispartition))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"%s.%s\" is not what extension outbox made",
-						INBOX_SCHEMA, name),
-				 errdetail("It was detached or replaced."),
-				 errhint("Undo that, or drop the extension and create it again.")));
-	return relation;
-}
-
-/*
- * How far the ring has moved since it was made.  It is read from the
- * sequence's page, because there is no cheaper function for it.  The page's
- * lock orders reads: who sees the ring moved on sees everything that was done
- * before it moved.
+ * How far the ring has moved since it was made.
  */
 int64
 ring_position(Ring ring)
 {
 	char		name[NAMEDATALEN];
-	Relation	sequence;
-	Buffer		buffer;
-	Page		page;
-	HeapTupleHeader tuple;
 	int64		position;
 
 	snprintf(name, sizeof(name), "%s_chunk_seq", ring_names[ring]);
-	sequence = open_relation(&ring_oids[ring].sequence, name, RELKIND_SEQUENCE,
-							 AccessShareLock);
-	buffer = ReadBuffer(sequence, 0);
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	tuple = (HeapTupleHeader) PageGetItem(page,
-										  PageGetItemId(page, FirstOffsetNumber));
-	position = ((Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff))->last_value;
-	UnlockReleaseBuffer(buffer);
-	relation_close(sequence, AccessShareLock);
-
+	position = own_sequence_value(&own, &ring_oids[ring].sequence, name);
 	if (position < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -186,8 +96,8 @@ ring_open_chunk(Ring ring, int16 chunk, LOCKMODE lockmode)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "%s_%d", ring_names[ring], chunk);
-	return open_relation(&ring_oids[ring].chunks[chunk], name,
-						 RELKIND_RELATION, lockmode);
+	return own_relation_open(&own, &ring_oids[ring].chunks[chunk], name,
+							 RELKIND_RELATION, lockmode);
 }
 
 /*

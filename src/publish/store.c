@@ -12,8 +12,7 @@
  * the row takes the executor's longer way.
  *
  * Privileges on table and sequences are not checked: whoever may execute
- * publish() may publish, and cannot do anything else by it.  All names are
- * looked up in schema outbox, so the search_path has no say.
+ * publish() may publish, and cannot do anything else by it.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,21 +25,20 @@
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
+#include "base/compat.h"
 #include "base/home.h"
+#include "base/own.h"
 #include "publish/event.h"
 #include "publish/session.h"
 
@@ -53,10 +51,7 @@
 /* CHECK constraints of a chunk as the extension makes it. */
 #define OUR_CHECKS 1
 
-/*
- * Where our relations are, InvalidOid when that is not known yet.  Forgotten
- * when one of them changes, because it may have been dropped and made anew.
- */
+/* Where our relations are. */
 typedef struct StoreOids
 {
 	Oid			chunk_sequence;
@@ -65,108 +60,23 @@ typedef struct StoreOids
 } StoreOids;
 
 static StoreOids oids;
+static OwnRelations own = {
+	.schema = STORE_SCHEMA,
+	.oids = (Oid *) &oids,
+	.count = sizeof(oids) / sizeof(Oid)
+};
 
 PG_FUNCTION_INFO_V1(outbox_current_chunk);
 
-/* Relcache callback: forgets where our relations are. */
-static void
-forget_oids(Datum arg, Oid relid)
-{
-	const Oid  *known = (const Oid *) &oids;
-
-	for (int i = 0; i < sizeof(oids) / sizeof(Oid); i++)
-	{
-		if (!OidIsValid(relid) || known[i] == relid)
-		{
-			memset(&oids, 0, sizeof(oids));
-			return;
-		}
-	}
-}
-
-/* Looks up a relation in our schema; InvalidOid when there is none. */
-static Oid
-find_relation(const char *name)
-{
-	static bool registered = false;
-
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(forget_oids, (Datum) 0);
-		registered = true;
-	}
-	return get_relname_relid(name, get_namespace_oid(STORE_SCHEMA, true));
-}
-
-/* Can a table still be a chunk of outbox.event? */
-static bool
-is_chunk(Relation relation)
-{
-	return relation->rd_rel->relispartition &&
-		event_tupdesc_matches(RelationGetDescr(relation));
-}
-
 /*
- * Opens one of our relations and takes a lock that lasts until the end of the
- * transaction.  *oid is its place in oids.  Raises an error when it does not
- * exist or is something else.
- */
-static Relation
-open_relation(Oid *oid, const char *name, char kind, LOCKMODE lockmode)
-{
-	Relation	relation = NULL;
-
-	/* What is known may be outdated until there is a lock. */
-	for (int i = 0; i < 2 && relation == NULL; i++)
-	{
-		if (!OidIsValid(*oid))
-			*oid = find_relation(name);
-		if (!OidIsValid(*oid))
-			break;
-		relation = try_relation_open(*oid, lockmode);
-		if (relation == NULL)
-			*oid = InvalidOid;
-	}
-
-	if (relation == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s.%s\" does not exist", STORE_SCHEMA, name),
-				 errdetail("Extension outbox made it, and it was renamed or dropped since."),
-				 errhint("Undo that, or drop the extension and create it again.")));
-	if (relation->rd_rel->relkind != kind ||
-		(kind == RELKIND_RELATION && !is_chunk(relation)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"%s.%s\" is not what extension outbox made",
-						STORE_SCHEMA, name),
-				 errdetail("It was detached, replaced, or its columns were changed."),
-				 errhint("Undo that, or drop the extension and create it again.")));
-	return relation;
-}
-
-/*
- * The chunk that takes new rows: the last value of a sequence.  It is read
- * from the sequence's page, because there is no cheaper function for it.
- * Raises an error when the extension is not there.
+ * The chunk that takes new rows: the last value of a sequence.  Raises an
+ * error when the extension is not there.
  */
 int16
 store_current_chunk(void)
 {
-	Relation	sequence = open_relation(&oids.chunk_sequence, CHUNK_SEQUENCE,
-										 RELKIND_SEQUENCE, AccessShareLock);
-	Buffer		buffer = ReadBuffer(sequence, 0);
-	Page		page;
-	HeapTupleHeader tuple;
-	int64		chunk;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	tuple = (HeapTupleHeader) PageGetItem(page,
-										  PageGetItemId(page, FirstOffsetNumber));
-	chunk = ((Form_pg_sequence_data) ((char *) tuple + tuple->t_hoff))->last_value;
-	UnlockReleaseBuffer(buffer);
-	relation_close(sequence, NoLock);
+	int64		chunk = own_sequence_value(&own, &oids.chunk_sequence,
+										   CHUNK_SEQUENCE);
 
 	if (chunk < 0 || chunk >= NCHUNKS)
 		ereport(ERROR,
@@ -184,10 +94,14 @@ static Relation
 open_chunk(int16 chunk)
 {
 	char		name[NAMEDATALEN];
+	Relation	relation;
 
 	snprintf(name, sizeof(name), CHUNK_PREFIX "%d", chunk);
-	return open_relation(&oids.chunks[chunk], name, RELKIND_RELATION,
-						 RowExclusiveLock);
+	relation = own_relation_open(&own, &oids.chunks[chunk], name,
+								 RELKIND_RELATION, RowExclusiveLock);
+	if (!event_tupdesc_matches(RelationGetDescr(relation)))
+		own_relation_is_wrong(STORE_SCHEMA, name);
+	return relation;
 }
 
 /*
@@ -201,8 +115,9 @@ next_id(void)
 
 	if (!OidIsValid(sequence))
 	{
-		Relation	relation = open_relation(&oids.id_sequence, ID_SEQUENCE,
-											 RELKIND_SEQUENCE, AccessShareLock);
+		Relation	relation = own_relation_open(&own, &oids.id_sequence,
+												 ID_SEQUENCE, RELKIND_SEQUENCE,
+												 AccessShareLock);
 
 		sequence = RelationGetRelid(relation);
 		relation_close(relation, NoLock);
@@ -257,11 +172,7 @@ insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 {
 	table_tuple_insert(target->ri_RelationDesc, slot,
 					   GetCurrentCommandId(true), 0, NULL);
-#if PG_VERSION_NUM >= 160000
-	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL, false);
-#else
-	ExecInsertIndexTuples(target, slot, estate, false, false, NULL, NIL);
-#endif
+	compat_insert_index_tuples(target, slot, estate, NULL);
 	ExecCloseIndices(target);
 }
 

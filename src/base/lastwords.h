@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * lastwords.h
+ *	  The error that ends a worker, for the status that it leaves.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_LASTWORDS_H
+#define OUTBOX_LASTWORDS_H
+
+#include "postgres.h"
+
+#define LAST_WORDS_LEN 1024
+
+extern void last_words_keep(void);
+extern const char *last_words(void);
+
+#endif							/* OUTBOX_LASTWORDS_H */
