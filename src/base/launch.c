@@ -22,12 +22,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/launcher.h"
 #include "base/registry.h"
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/ring.h"
 
-#define MAX_BACKOFF_S 60
 #define NO_SLOT_RETRY_MS 1000
 #define SCOUT_INTERVAL_MS 600000
 #define LEAVE_MS 10000			/* to finish a batch, for who shall leave */
@@ -136,18 +136,6 @@ start_consumer(int index, const EntryView *view, TimestampTz now)
 	start->no_slot_reported = true;
 }
 
-/* When a consumer that made no progress may be started again. */
-static TimestampTz
-backoff_end(int failures, TimestampTz now)
-{
-	int			seconds;
-
-	if (failures == 0)
-		return now;
-	seconds = Min(MAX_BACKOFF_S, 1 << Min(failures - 1, 6));
-	return TimestampTzPlusMilliseconds(now, seconds * 1000L);
-}
-
 /*
  * Ends a consumer that shall leave and has not done so for long.  Returns when
  * to look again.
@@ -212,7 +200,7 @@ tend_entry(int index)
 		return DT_NOEND;
 	if (start->not_before == 0 ||
 		(view.failures == 0 && !start->no_slot_reported))
-		start->not_before = backoff_end(view.failures, now);
+		start->not_before = launcher_backoff_end(view.failures, now);
 	if (start->not_before > now)
 		return start->not_before;
 	start_consumer(index, &view, now);

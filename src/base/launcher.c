@@ -293,19 +293,28 @@ start_has_ended(RelayStart *start)
 }
 
 /*
- * When a relay that made no progress may be started again.  One that lasted
- * longer than any back-off counts as the first that failed.
+ * When a worker that has failed so often without progress may be started
+ * again, by steady_now() as "now" is.
  */
-static TimestampTz
-backoff_end(const DatabaseInfo *info, bool lasted, TimestampTz now)
+TimestampTz
+launcher_backoff_end(int failures, TimestampTz now)
 {
-	int			failures = lasted ? Min(info->failures, 1) : info->failures;
 	int			seconds;
 
 	if (failures == 0)
 		return now;
 	seconds = Min(MAX_BACKOFF_S, 1 << Min(failures - 1, 6));
 	return TimestampTzPlusMilliseconds(now, seconds * 1000L);
+}
+
+/*
+ * How often a relay has failed.  One that lasted longer than any back-off
+ * counts as the first that failed.
+ */
+static int
+count_failures(const DatabaseInfo *info, const RelayStart *start)
+{
+	return start->lasted ? Min(info->failures, 1) : info->failures;
 }
 
 /*
@@ -344,7 +353,7 @@ tend_database(const DatabaseInfo *info, int *looking)
 
 	if (start->not_before == 0 ||
 		(info->failures == 0 && !start->no_slot_reported))
-		start->not_before = backoff_end(info, start->lasted, now);
+		start->not_before = launcher_backoff_end(count_failures(info, start), now);
 	if (start->not_before > now)
 		return start->not_before;
 	if (*looking >= MAX_LOOKING)

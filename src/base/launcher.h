@@ -10,7 +10,10 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 extern void launcher_register(void);
+extern TimestampTz launcher_backoff_end(int failures, TimestampTz now);
 extern PGDLLEXPORT void outbox_launcher_main(Datum arg);
 
 #endif							/* OUTBOX_LAUNCHER_H */
