@@ -176,24 +176,26 @@ CREATE FUNCTION outbox.progress_snapshot(record text) RETURNS pg_snapshot
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'outbox_progress_snapshot';
 COMMENT ON FUNCTION outbox.progress_snapshot(text) IS
-    'transactions whose events are on Kafka according to a record of the progress topic';
+    'transactions whose events are on Kafka according to a record of the progress topic, not counting a catch-up under way';
 
 CREATE TABLE outbox.catchup (
     home         integer     NOT NULL PRIMARY KEY,
     snapshot     pg_snapshot NOT NULL,
     lsn          pg_lsn      NOT NULL,
     last_id      bigint      NOT NULL,
+    from_id      bigint,
     events_done  bigint      NOT NULL,
     events_total bigint      NOT NULL,
     saved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 COMMENT ON TABLE outbox.catchup IS
-    'how far a catch-up has come that takes more than a second: an event whose xid is visible in the snapshot of its home and whose id is at most last_id is on Kafka';
+    'how far a catch-up has come that takes more than a second: of the events whose xid is visible in the snapshot of their home, those up to last_id are on Kafka';
 COMMENT ON COLUMN outbox.catchup.home IS 'database whose events it publishes';
 COMMENT ON COLUMN outbox.catchup.snapshot IS 'what it publishes: the transactions seen here and not in the latest watermark of home';
 COMMENT ON COLUMN outbox.catchup.lsn IS 'what the snapshot shows was committed before';
-COMMENT ON COLUMN outbox.catchup.last_id IS 'events are published in the order of ids, so far up to this one';
+COMMENT ON COLUMN outbox.catchup.last_id IS 'without from_id, events up to this id are on Kafka; with from_id, all events of those transactions whose last event has this id or a lower one';
+COMMENT ON COLUMN outbox.catchup.from_id IS 'NULL when events are published in the order of ids; else transactions are, in the order of their last events, but for events up to this id, which are on Kafka already';
 COMMENT ON COLUMN outbox.catchup.events_done IS 'number of events that Kafka has acknowledged';
 COMMENT ON COLUMN outbox.catchup.events_total IS 'number of events to publish, those included';
 COMMENT ON COLUMN outbox.catchup.saved_at IS 'when the row was last written, about once a second';

@@ -14,11 +14,22 @@ FROM unnest(ARRAY['', '10', '10,2,3', '12,8', '10,2,3,5']) extras;
 SELECT n, pg_visible_in_snapshot(n::text::xid8, outbox.progress_snapshot(record('10:20:10,12,15', '12,8+1,3')))
 FROM generate_series(9, 25) n;
 
+-- a catch-up that was under way is told of beside the set
+CREATE FUNCTION with_catchup(catchup text) RETURNS text LANGUAGE sql AS $$
+SELECT replace(replace(record('10:10:', ''), '"version": 1', '"version": 2'), '}', format(', "catchup": %s}', catchup))
+$$;
+SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30:12", "lsn": "0/20", "safe_lsn": "0/30", "from_id": -9223372036854775808, "last_id": 5, "done": 4}'));
+SELECT outbox.progress_snapshot(with_catchup('{}'));
+SELECT outbox.progress_snapshot(with_catchup('7'));
+SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": 5, "done": 4}'));
+SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30:", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": "five", "done": 4}'));
+DROP FUNCTION with_catchup(text);
+
 -- what nobody but a relay wrote
 SELECT outbox.progress_snapshot('no json');
 SELECT outbox.progress_snapshot('[]');
 SELECT outbox.progress_snapshot('{}');
-SELECT outbox.progress_snapshot(replace(record('10:10:', ''), '"version": 1', '"version": 2'));
+SELECT outbox.progress_snapshot(replace(record('10:10:', ''), '"version": 1', '"version": 3'));
 SELECT outbox.progress_snapshot(record('10:10', ''));
 SELECT outbox.progress_snapshot(record('10:10:', '+3'));
 SELECT outbox.progress_snapshot(record('10:10:', '1+99999999999'));

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * catchup_store.h
- *	  What catch-up keeps in the database, and the events that it reads there.
+ *	  What catch-up keeps in the database, and what it finds out there about
+ *	  the events of a round.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,12 +11,7 @@
 
 #include "postgres.h"
 
-#include "publish/event.h"
-#include "relay/catchup.h"
-
-/* Events read at once: so many, or of so many bytes, whichever is less. */
-#define BATCH_EVENTS 500
-#define BATCH_BYTES (1024 * 1024)
+#include "relay/catchup_progress.h"
 
 /* The events of a round that are to be read. */
 typedef struct CatchupRange
@@ -24,22 +20,36 @@ typedef struct CatchupRange
 	int64		through_id;		/* the last event's id */
 } CatchupRange;
 
-/* Events in memory, so that no transaction is open while they are sent. */
-typedef struct EventBatch
+/* A transaction of a round. */
+typedef struct RoundTransaction
 {
-	MemoryContext context;		/* holds what they point to */
-	int			size;
-	Event		events[BATCH_EVENTS];
-} EventBatch;
+	uint64		xid;
+	int64		first_id;		/* of its events */
+	int64		last_id;
+	int64		events;
+	int64		bytes;			/* of their payloads */
+} RoundTransaction;
+
+typedef struct TransactionList
+{
+	MemoryContext context;		/* for items */
+	RoundTransaction *items;	/* NULL at first */
+	uint64		count;
+	uint64		size;			/* that items has room for */
+} TransactionList;
 
 extern CatchupProgress *catchup_load(int32 home, MemoryContext context);
 extern void catchup_save(const CatchupProgress *progress);
 extern void catchup_save_at_exit(const CatchupProgress *progress);
+extern bool catchup_adopt(const CatchupProgress *progress);
 extern void catchup_settle(const CatchupProgress *progress, bool forget_home);
 extern void catchup_count(CatchupProgress *progress, CatchupRange *range,
 						  MemoryContext context);
-extern bool catchup_read(const CatchupProgress *progress,
-						 const CatchupRange *range, int64 after,
-						 EventBatch *batch);
+extern void catchup_list(const CatchupProgress *progress,
+						 const CatchupRange *range, int64 ends_after,
+						 int64 begins_until, int64 limit,
+						 TransactionList *list);
+extern void catchup_turn_off(const char *const *settings);
+extern Datum catchup_snapshot_datum(const char *snapshot);
 
 #endif							/* OUTBOX_CATCHUP_STORE_H */

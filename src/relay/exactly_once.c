@@ -4,11 +4,12 @@
  *	  Kafka transactions of whole PostgreSQL transactions.
  *
  * A Kafka transaction begins with the first event that is sent and ends
- * between two records of WAL, so it never splits a PostgreSQL transaction.
- * The last thing in it is a record in the progress topic: the position that
- * decoding has reached and, for those who have no WAL to go by, the exact set
- * of transactions that are published then (published_set.h).  Either all of
- * it is committed or nothing.
+ * between two records of WAL, so it never splits a PostgreSQL transaction.  Nor
+ * does it when events come out of the table (catchup_round.c).  The last thing
+ * in it is a record in the progress topic: the position that decoding has
+ * reached and, for those who have no WAL to go by, the exact set of
+ * transactions that are published then (published_set.h).  Either all of it is
+ * committed or nothing.
  *
  * The set consists of a snapshot, the base, and of the transactions that were
  * sent and that it does not show.  Once a second a new base is proposed, in
@@ -346,18 +347,26 @@ due_at(const ExactlyOnce *exact, bool idle)
 }
 
 /*
+ * Is there an open transaction that is to be committed now?  Idle says that
+ * there is nothing more to send at the moment.
+ */
+bool
+exactly_once_is_due(const Relay *relay, bool idle)
+{
+	return relay->exact && relay->exact->open &&
+		(exactly_once_is_full(relay) ||
+		 steady_now() >= due_at(relay->exact, idle));
+}
+
+/*
  * Between records: does what is due.  Idle says that there is no more WAL to
  * decode at the moment.
  */
 void
 exactly_once_step(Relay *relay, bool idle)
 {
-	ExactlyOnce *exact = relay->exact;
-
-	take_proposal(exact);
-	if (exact->open &&
-		(exactly_once_is_full(relay) ||
-		 steady_now() >= due_at(exact, idle)))
+	take_proposal(relay->exact);
+	if (exactly_once_is_due(relay, idle))
 		exactly_once_commit(relay, decode_position());
 	store_watermark(relay);
 	propose(relay);

@@ -43,6 +43,7 @@ extern void exactly_once_event(Relay *relay, const Event *event,
 extern void exactly_once_delivered(Relay *relay, const Delivery *delivery);
 extern void exactly_once_check_stall(Relay *relay);
 extern bool exactly_once_is_full(const Relay *relay);
+extern bool exactly_once_is_due(const Relay *relay, bool idle);
 extern void exactly_once_step(Relay *relay, bool idle);
 extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);
 extern void exactly_once_commit(Relay *relay, XLogRecPtr position);

@@ -10,7 +10,8 @@
  *
  * A record is a JSON object, so that people can read it:
  *
- *	 version			1
+ *	 version			1, or 2 when there is a member that an older relay must
+ *						not overlook: "catchup"
  *	 system_identifier	of the cluster, as text
  *	 database			oid
  *	 timeline, lsn		everything committed up to there is in the set, and
@@ -22,6 +23,8 @@
  *						follow
  *	 instance			the relay that wrote it, a uuid
  *	 replay				[job, last event, events], while a replay is under way
+ *	 catchup			the members of CatchupProgress, while one is under way:
+ *						what is published beside the set
  *
  * Pure: no I/O, no globals.  What is allocated is in the current memory
  * context unless another is named.
@@ -41,6 +44,7 @@
 #include "utils/pg_lsn.h"
 
 #define RECORD_VERSION 1
+#define CATCHUP_VERSION 2		/* of a record that tells of a catch-up */
 #define INITIAL_EXTRAS 64
 
 /* A pg_snapshot in parts; xip in ascending order. */
@@ -259,6 +263,22 @@ encode_extras(StringInfo buf, const PublishedSet *set)
 	pfree(extras);
 }
 
+/* Writes how far a catch-up has come. */
+static void
+encode_catchup(StringInfo buf, const CatchupProgress *catchup)
+{
+	if (catchup == NULL)
+		return;
+	appendStringInfo(buf, ", \"catchup\": {\"home\": %d, \"snapshot\": \"%s\""
+					 ", \"lsn\": \"%X/%X\", \"safe_lsn\": \"%X/%X\"",
+					 catchup->home, catchup->snapshot,
+					 LSN_FORMAT_ARGS(catchup->lsn),
+					 LSN_FORMAT_ARGS(catchup->safe_lsn));
+	appendStringInfo(buf, ", \"from_id\": " INT64_FORMAT ", \"last_id\": "
+					 INT64_FORMAT ", \"done\": " UINT64_FORMAT "}",
+					 catchup->from_id, catchup->last_id, catchup->done);
+}
+
 /*
  * Appends the record of a set.  Extras that would make it longer than
  * max_bytes are left out: then only the position is exact, and a relay that
@@ -273,7 +293,8 @@ published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 	appendStringInfo(buf, "{\"version\": %d, \"system_identifier\": \"" UINT64_FORMAT
 					 "\", \"database\": %u, \"timeline\": %u, \"lsn\": \"%X/%X\""
 					 ", \"snapshot\": \"%s\", \"extras\": \"",
-					 RECORD_VERSION, set->system_identifier, set->database,
+					 set->catchup ? CATCHUP_VERSION : RECORD_VERSION,
+					 set->system_identifier, set->database,
 					 set->timeline, LSN_FORMAT_ARGS(set->lsn), set->snapshot);
 	extras_start = buf->len;
 	encode_extras(buf, set);
@@ -284,6 +305,7 @@ published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 		appendStringInfo(buf, ", \"replay\": [" INT64_FORMAT ", " INT64_FORMAT
 						 ", " INT64_FORMAT "]", set->replay_job,
 						 set->replay_id, set->replay_sent);
+	encode_catchup(buf, set->catchup);
 	appendStringInfoChar(buf, '}');
 }
 
@@ -341,6 +363,49 @@ member_number(JsonbContainer *object, const char *name)
 	return number;
 }
 
+/* The same for a number that may be negative. */
+static int64
+member_int64(JsonbContainer *object, const char *name)
+{
+	return DatumGetInt64(DirectFunctionCall1(int8in,
+											 CStringGetDatum(member_text(object, name))));
+}
+
+static XLogRecPtr
+member_lsn(JsonbContainer *object, const char *name)
+{
+	return DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
+										   CStringGetDatum(member_text(object, name))));
+}
+
+/* Reads the member "catchup", if there is one. */
+static void
+decode_catchup(PublishedSet *set, JsonbContainer *object)
+{
+	JsonbValue *value = getKeyJsonValueFromContainer(object, "catchup",
+													 strlen("catchup"), NULL);
+	CatchupProgress *catchup;
+	JsonbContainer *members;
+	Parts		parts;
+
+	if (value == NULL)
+		return;
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		raise_malformed("catchup");
+	members = value->val.binary.data;
+	catchup = palloc0(sizeof(CatchupProgress));
+	catchup->home = (int32) member_int64(members, "home");
+	catchup->snapshot = member_text(members, "snapshot");
+	parse_snapshot(&parts, catchup->snapshot);
+	catchup->lsn = member_lsn(members, "lsn");
+	catchup->safe_lsn = member_lsn(members, "safe_lsn");
+	catchup->whole = true;
+	catchup->from_id = member_int64(members, "from_id");
+	catchup->last_id = member_int64(members, "last_id");
+	catchup->done = member_number(members, "done");
+	set->catchup = catchup;
+}
+
 /* Reads the member "replay", if there is one. */
 static void
 decode_replay(PublishedSet *set, JsonbContainer *object)
@@ -374,29 +439,32 @@ published_set_decode(PublishedSet *set, const char *record, int len)
 	Jsonb	   *jsonb = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 														   CStringGetDatum(json)));
 	JsonbContainer *object = &jsonb->root;
+	uint64		version;
 	Parts		parts;
 
 	memset(set, 0, sizeof(*set));
 	if (!JsonContainerIsObject(object))
 		raise_malformed("not an object");
-	if (member_number(object, "version") != RECORD_VERSION)
+	version = member_number(object, "version");
+	if (version != RECORD_VERSION && version != CATCHUP_VERSION)
 		raise_malformed("version");
 	set->system_identifier = member_number(object, "system_identifier");
 	set->database = (Oid) member_number(object, "database");
 	set->timeline = (TimeLineID) member_number(object, "timeline");
-	set->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
-											   CStringGetDatum(member_text(object, "lsn"))));
+	set->lsn = member_lsn(object, "lsn");
 	set->snapshot = member_text(object, "snapshot");
 	parse_snapshot(&parts, set->snapshot);
 	decode_extras(set, member_text(object, "extras"));
 	strlcpy(set->instance, member_text(object, "instance"),
 			sizeof(set->instance));
 	decode_replay(set, object);
+	decode_catchup(set, object);
 }
 
 /*
  * SQL function outbox.progress_snapshot(record text) RETURNS pg_snapshot: the
- * transactions whose events a record of the progress topic says are on Kafka.
+ * transactions whose events a record of the progress topic says are on Kafka,
+ * not counting a catch-up that was under way.
  */
 Datum
 outbox_progress_snapshot(PG_FUNCTION_ARGS)

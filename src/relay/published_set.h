@@ -14,6 +14,8 @@
 #include "access/xlogdefs.h"
 #include "lib/stringinfo.h"
 
+#include "relay/catchup_progress.h"
+
 #define PUBLISHED_SET_INSTANCE_LEN 36	/* a uuid as text */
 
 typedef struct PublishedSet
@@ -31,6 +33,8 @@ typedef struct PublishedSet
 	int64		replay_job;		/* a replay that was under way, 0 for none, */
 	int64		replay_id;		/* the last event of it, */
 	int64		replay_sent;	/* and how many it came to */
+	const CatchupProgress *catchup; /* one that is under way: what it has
+									 * published beside; NULL for none */
 } PublishedSet;
 
 extern void published_set_add(PublishedSet *set, uint64 xid,

@@ -6,9 +6,10 @@
  * The progress topic says what was committed to Kafka.  A relay gets to be the
  * only one of its name, which makes the coordinator end whatever a former one
  * left open, and then reads the last record.  If that is ahead of the
- * watermark, it becomes the watermark, and everything goes on from there.  The
- * first Kafka transaction carries that same record under the relay's own
- * instance, so that others see who has taken over.
+ * watermark, it becomes the watermark, and everything goes on from there.  If
+ * it tells of a catch-up that was under way, that is stored as well, to be
+ * finished.  The first Kafka transaction carries that same record under the
+ * relay's own instance, so that others see who has taken over.
  *
  * LSNs and transaction ids repeat when a standby is promoted that had not
  * received all.  A record that lies beyond the point where our timeline
@@ -43,7 +44,9 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "kafka/progress_topic.h"
+#include "relay/catchup_store.h"
 #include "relay/decode.h"
+#include "relay/settings.h"
 
 #define STEP_MS 100				/* of what blocks */
 #define RETRY_MS 500
@@ -199,6 +202,7 @@ is_trusted(const PublishedSet *set)
 {
 	TimeLineID	ours = GetWALInsertionTimeLine();
 	XLogRecPtr	end = decode_wal_end();
+	XLogRecPtr	needed = set->lsn;
 	List	   *history;
 
 	if (set->system_identifier != GetSystemIdentifier() ||
@@ -210,12 +214,14 @@ is_trusted(const PublishedSet *set)
 		end = tliInHistory(set->timeline, history) ?
 			tliSwitchPoint(set->timeline, history, NULL) : InvalidXLogRecPtr;
 	}
-	if (set->lsn <= end)
+	if (set->catchup)
+		needed = Max(needed, set->catchup->safe_lsn);
+	if (needed <= end)
 		return true;
 	ereport(WARNING,
 			(errmsg("outbox relay goes on from its watermark: what Kafka has is ahead of this database"),
 			 errdetail("Kafka has what was committed up to %X/%X on timeline %u; of that timeline this database has the part up to %X/%X.",
-					   LSN_FORMAT_ARGS(set->lsn), set->timeline,
+					   LSN_FORMAT_ARGS(needed), set->timeline,
 					   LSN_FORMAT_ARGS(end)),
 			 errhint("A failover has lost commits whose events are on Kafka. Events of about the last second before it may come twice.")));
 	return false;
@@ -242,18 +248,31 @@ adopt_replay(const PublishedSet *set)
 
 /* Makes what the record says the watermark, if it is ahead. */
 static void
-adopt_record(const PublishedSet *set)
+adopt_set(const PublishedSet *set)
 {
 	Watermark  *watermark = watermark_load(CurrentMemoryContext);
 	Watermark	reached;
 
-	adopt_replay(set);
 	if (XLogRecPtrIsInvalid(set->lsn) ||
 		(watermark && watermark->lsn >= set->lsn))
 		return;
 	reached.lsn = set->lsn;
 	reached.snapshot = published_set_fold(set);
 	watermark_store(&reached);
+}
+
+/*
+ * Makes what the record says the watermark, if it is ahead, and stores how far
+ * a catch-up and a replay had come.
+ */
+static void
+adopt_record(Relay *relay, const PublishedSet *set)
+{
+	adopt_replay(set);
+	adopt_set(set);
+	/* That is true with and without this watermark. */
+	if (set->catchup && catchup_adopt(set->catchup))
+		relay->exact->set.catchup = set->catchup;
 }
 
 /* Our own set begins with the watermark; tells everybody who we are. */
@@ -279,19 +298,34 @@ claim(Relay *relay)
 		exactly_once_start_over(relay);
 }
 
+/* Does a query return a row? */
+static bool
+has_row(const char *query)
+{
+	bool		found;
+
+	worker_begin_sql();
+	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "query failed: %s", query);
+	found = SPI_processed > 0;
+	worker_commit_sql();
+	return found;
+}
+
 /* Was it exact the last time? */
 static bool
 is_remembered(void)
 {
-	bool		remembered;
+	return has_row("SELECT FROM outbox.exactly_once WHERE home = outbox.home()");
+}
 
-	worker_begin_sql();
-	if (SPI_execute("SELECT FROM outbox.exactly_once WHERE home = outbox.home()",
-					true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read outbox.exactly_once");
-	remembered = SPI_processed > 0;
-	worker_commit_sql();
-	return remembered;
+/* Is a catch-up to be finished that was exact so far? */
+static bool
+has_exact_catchup(void)
+{
+	return (settings_polling() || decode_slot_condition() != SLOT_USABLE) &&
+		has_row("SELECT FROM outbox.catchup WHERE home = outbox.home()"
+				" AND from_id IS NOT NULL");
 }
 
 /* Remembers that it is exact, or that it is not any more. */
@@ -319,7 +353,7 @@ resume(Relay *relay, bool take_over)
 		stay_fenced(relay);
 	init_transactions(relay);
 	if (read_record(relay, &set) && is_trusted(&set))
-		adopt_record(&set);
+		adopt_record(relay, &set);
 }
 
 static void
@@ -342,7 +376,8 @@ make_state(Relay *relay)
 
 /*
  * A relay that need not be exact any more: finds out what is on Kafka, and
- * goes on with an ordinary producer.
+ * goes on with an ordinary producer.  But a catch-up that is under way is
+ * exact to its end (see catchup.c), since only whole transactions of it count.
  */
 static void
 leave_exactly_once(Relay *relay)
@@ -353,6 +388,11 @@ leave_exactly_once(Relay *relay)
 		elog(ERROR, "%s", relay->status.error);
 	make_state(relay);
 	resume(relay, true);
+	if (has_exact_catchup())
+	{
+		claim(relay);
+		return;
+	}
 	sender_close(relay);
 	relay->exact = NULL;
 	relay->config->transactional_id = NULL;
