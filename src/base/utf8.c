@@ -18,6 +18,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/compat.h"
+
 PG_FUNCTION_INFO_V1(outbox_utf8_text);
 
 /*
