@@ -242,28 +242,26 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 	Oid			types[] = {TEXTOID};
 	Datum		values[1];
 	char	   *name;
-	bool		keep_messages;
 	SqlCaller	caller;
 
 	argument_required("name", PG_ARGISNULL(0));
 	argument_required("keep_messages", PG_ARGISNULL(1));
 	name = TEXT_ARG(0);
-	keep_messages = PG_GETARG_BOOL(1);
 	(void) subscription_role(name, false);
 	values[0] = CStringGetTextDatum(name);
 
 	sql_begin(&caller);
-	/* In the order in which a worker locks rows. */
-	if (!keep_messages)
-		(void) sql_execute("DELETE FROM inbox.message WHERE subscription = $1",
-						   1, types, values, NULL);
+
+	/*
+	 * First the positions: from then on no worker can commit, so that nothing
+	 * is left.  One that is trying messages again has locked these first;
+	 * when that is a deadlock, it is the one that notices and gives way.
+	 */
 	(void) sql_execute("DELETE FROM inbox.position WHERE subscription = $1",
 					   1, types, values, NULL);
-	if (!keep_messages)
+	if (!PG_GETARG_BOOL(1))
 	{
-		/* Without a position no worker adds any more: once more, quickly. */
-		(void) sql_execute("DELETE FROM inbox.message WHERE subscription = $1"
-						   " AND status <> 'processed'",
+		(void) sql_execute("DELETE FROM inbox.message WHERE subscription = $1",
 						   1, types, values, NULL);
 		(void) sql_execute("DELETE FROM inbox.received WHERE consumer = '@' || $1",
 						   1, types, values, NULL);
