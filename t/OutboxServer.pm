@@ -14,7 +14,8 @@ use warnings;
 
 use parent 'PostgreSQL::Test::Cluster';
 
-use PostgreSQL::Test::Utils;
+# Imports nothing: its functions would hide methods of the same names.
+use PostgreSQL::Test::Utils ();
 use Time::HiRes qw(usleep);
 
 # Was psql gone before it read anything?  A write that is not larger than this
