@@ -68,6 +68,38 @@ is(sql('SELECT max(count) FROM (SELECT count(*) FROM effect GROUP BY xid) t'),
 sql("SELECT inbox.unsubscribe('crowded')");
 
 # ---------------------------------------------------------------------------
+# The same when messages are tried again that failed before: many keys, and one
+# key with many messages that wait for the first.
+
+my $again = make_topic(topic_name('Again'), 1);
+sql(<<SQL);
+CREATE TABLE later (id bigserial, xid xid8 DEFAULT pg_current_xact_id(), key text, place bigint);
+CREATE INDEX ON later (xid);
+ALTER SEQUENCE failures RESTART;
+CREATE FUNCTION again(m inbox.message) RETURNS void LANGUAGE plpgsql AS \$\$
+BEGIN
+	IF m.attempts = 0 AND (m.aggregate_id <> 'same' OR m."offset" = 0) THEN
+		RAISE 'not yet';
+	END IF;
+	INSERT INTO later (key, place) VALUES (m.aggregate_id, m."offset");
+	IF (SELECT count(*) > 10 FROM later WHERE xid = pg_current_xact_id()) THEN
+		PERFORM nextval('failures');
+		RAISE 'too many at once' USING ERRCODE = 'deadlock_detected';
+	END IF;
+END
+\$\$;
+SQL
+produce($again, map { ("same\t$_", "k$_\t$_") } 1 .. 200);
+sql("SELECT inbox.subscribe('again', ARRAY['$again'], 'again', batch_size => 400, retry_backoff => '1 s')");
+wait_for('SELECT count(*) = 400 FROM later', 'what waits comes through in smaller transactions, too');
+cmp_ok(sql('SELECT last_value FROM failures'), '>=', 1, 'which were larger at first');
+is(sql("SELECT sum(attempts), max(attempts) FROM inbox.message WHERE subscription = 'again'"),
+	'201|1', 'only what the handler refused counts as an attempt');
+is(sql("SELECT count(*) FROM (SELECT place, lag(place, 1, -2::bigint) OVER (ORDER BY id) AS before FROM later WHERE key = 'same') t WHERE place <> before + 2"),
+	'0', 'the order of the key is kept');
+sql("SELECT inbox.unsubscribe('again')");
+
+# ---------------------------------------------------------------------------
 # Two workers that lock the same rows, one from the first to the last, the
 # other from the last to the first.
 
