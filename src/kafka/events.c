@@ -192,6 +192,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 				DeliveryHandler handler, void *arg)
 {
 	const rd_kafka_message_t *message;
+	TimestampTz now = steady_now();
 
 	while ((message = rd_kafka_event_message_next(event)) != NULL)
 	{
@@ -209,6 +210,8 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			delivery.error_text = rd_kafka_err2str(message->err);
 			producer->doubts++;
 		}
+		else
+			acquaintance_note(message, now);
 		handler(arg, &delivery);
 	}
 }

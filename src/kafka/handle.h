@@ -21,6 +21,12 @@
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
 
+/* Finds the partition of a key: one of librdkafka's own. */
+typedef int32_t(*Partitioner) (const rd_kafka_topic_t *topic,
+							   const void *key, size_t len,
+							   int32_t npartitions,
+							   void *topic_opaque, void *opaque);
+
 typedef struct Setting
 {
 	const char *name;
@@ -40,6 +46,11 @@ struct ProducerTopic
 	rd_kafka_topic_t *handle;
 	uint64		ready_since;	/* the producer's doubts when the topic was
 								 * seen to take messages; 0 for never */
+
+	/* See acquaintance.c */
+	int			npartitions;	/* when it was last ready */
+	TimestampTz *acknowledged_at;	/* of each, the last message, by
+									 * steady_now(); 0 for never */
 };
 
 typedef struct TransactionCall TransactionCall;
@@ -55,6 +66,7 @@ struct Producer
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
 	WakePipe	wake;
+	Partitioner partitioner;	/* NULL when keys have no partition */
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
 	ProducerStats stats;
@@ -95,6 +107,13 @@ extern bool consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err);
 /* topics.c */
 extern void topics_create(Producer *producer);
 extern void topics_destroy(Producer *producer);
+
+/* acquaintance.c */
+extern Partitioner acquaintance_partitioner(const rd_kafka_conf_t *conf);
+extern void acquaintance_resize(Producer *producer, ProducerTopic *topic,
+								int npartitions);
+extern void acquaintance_note(const rd_kafka_message_t *message,
+							  TimestampTz now);
 
 /* events.c */
 extern void events_discard(Producer *producer);

@@ -108,6 +108,7 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 
 	if (conf == NULL)
 		return false;
+	producer->partitioner = acquaintance_partitioner(conf);
 	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
 	if (producer->handle == NULL)
 		return false;

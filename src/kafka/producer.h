@@ -106,6 +106,8 @@ extern const ProducerStats *producer_stats(const Producer *producer);
 extern ProducerTopic *producer_topic(Producer *producer, const char *name);
 extern TopicStatus producer_topic_status(Producer *producer,
 										 ProducerTopic *topic, int timeout_ms);
+extern bool producer_is_known(const Producer *producer,
+							  const ProducerTopic *topic, Slice key);
 extern bool producer_connect(Producer *producer, int timeout_ms);
 extern SendResult producer_send(Producer *producer, const Message *message);
 extern const char *producer_library_version(void);

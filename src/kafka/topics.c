@@ -51,6 +51,16 @@ topics_destroy(Producer *producer)
 			rd_kafka_topic_destroy(topic->handle);
 }
 
+/* Makes a topic known to the library, which will lead back to it. */
+static rd_kafka_topic_t *
+open_topic(Producer *producer, ProducerTopic *topic)
+{
+	rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(producer->handle);
+
+	rd_kafka_topic_conf_set_opaque(conf, topic);
+	return rd_kafka_topic_new(producer->handle, topic->name, conf);
+}
+
 /*
  * Returns the topic of that name, making it known to the library if it is
  * not; NULL, with the reason in producer_error(), when the library refuses
@@ -75,9 +85,11 @@ producer_topic(Producer *producer, const char *name)
 	{
 		topic->handle = NULL;
 		topic->ready_since = 0;
+		topic->npartitions = 0;
+		topic->acknowledged_at = NULL;
 	}
 	if (topic->handle == NULL)
-		topic->handle = rd_kafka_topic_new(producer->handle, name, NULL);
+		topic->handle = open_topic(producer, topic);
 	if (topic->handle == NULL)
 	{
 		producer_set_error(producer, rd_kafka_last_error());
@@ -133,6 +145,8 @@ producer_topic_status(Producer *producer, ProducerTopic *topic, int timeout_ms)
 		return TOPIC_UNREACHABLE;
 	}
 	status = judge_topic(producer, metadata);
+	if (status == TOPIC_READY)
+		acquaintance_resize(producer, topic, metadata->topics[0].partition_cnt);
 	rd_kafka_metadata_destroy(metadata);
 	if (status == TOPIC_READY)
 		topic->ready_since = producer->doubts;

@@ -16,6 +16,9 @@
  * event; those in between become dead letters unasked, so that a missing right
  * and a million events do not hold up everything else.
  *
+ * Where events wait behind a refused one, the first that goes to a partition
+ * is sent alone too: until that is acknowledged, the next could pass it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -26,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/guc.h"
 #include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/exactly_once.h"
@@ -179,6 +183,18 @@ careful_topic(Relay *relay, const Event *event)
 		return NULL;
 	relay->connected = true;
 	return topic;
+}
+
+/*
+ * Shall an event be sent alone, because nothing may pass it if it is refused,
+ * and something could?  A Kafka transaction would be aborted with all of it.
+ */
+bool
+careful_start(const Relay *relay, const Event *event,
+			  const ProducerTopic *topic)
+{
+	return outbox_on_poison == POISON_HOLD && !relay->exact &&
+		!producer_is_known(relay->producer, topic, event_key(event));
 }
 
 /*

@@ -12,6 +12,8 @@
 
 extern ProducerTopic *careful_topic(Relay *relay, const Event *event);
 extern bool careful_wanted(const Relay *relay, const Event *event);
+extern bool careful_start(const Relay *relay, const Event *event,
+						  const ProducerTopic *topic);
 extern void careful_send(Relay *relay, const Event *event,
 						 const Commit *commit, uint64 number);
 

@@ -430,7 +430,8 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	if (deadletter_set_aside(relay, event, number))
 		return;
 	if (relay->careful > 0 || careful_wanted(relay, event) ||
-		(message.topic = careful_topic(relay, event)) == NULL)
+		(message.topic = careful_topic(relay, event)) == NULL ||
+		careful_start(relay, event, message.topic))
 	{
 		send_alone(relay, event, commit, number);
 		return;
