@@ -97,14 +97,27 @@ sql("SELECT inbox.seek('s', '$topic', 0, 5, rerun => true)");
 sql("SELECT inbox.resume('s')");
 wait_for_effects('1 2 3 old 2 3 4 5 5 5', 'seek() works while paused');
 
+# Changes the subscription, and waits until a worker that knows it is at work:
+# the one before may still take a message.
+sub change
+{
+	my ($statement) = @_;
+	my $before = sql("SELECT coalesce(max(started_at), '-infinity') FROM inbox.consumer_status()");
+	sql($statement);
+	$node->poll_query_until('postgres',
+		"SELECT bool_and(pid IS NOT NULL AND started_at > '$before') FROM inbox.consumer_status()")
+	  or die "no worker after the change\n";
+	return;
+}
+
 # changed in place: another handler, and a filter
 sql('TRUNCATE effect');
 wait_until_read(6);
-sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle_all', start => 'latest')");
+change("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle_all', start => 'latest')");
 produce($topic, "a\t6");
 wait_for_effects('batch 6', 'the handler is changed in place');
-sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', filter_event_types => ARRAY['Wanted'])");
 wait_until_read(7);
+change("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', filter_event_types => ARRAY['Wanted'])");
 produce($topic, { headers => ['type=Unwanted'] }, "a\t7");
 produce($topic, { headers => ['type=Wanted'] }, "a\t8");
 produce($topic, "a\t9");
