@@ -182,7 +182,8 @@ sorted_extras(const PublishedSet *set, uint64 **result)
 	uint64	   *extras = MemoryContextAllocHuge(CurrentMemoryContext,
 												(set->nextras + 1) * sizeof(uint64));
 
-	memcpy(extras, set->extras, set->nextras * sizeof(uint64));
+	if (set->nextras > 0)
+		memcpy(extras, set->extras, set->nextras * sizeof(uint64));
 	qsort(extras, set->nextras, sizeof(uint64), compare_xids);
 	for (int i = 0; i < set->nextras; i++)
 		if (n == 0 || extras[n - 1] != extras[i])
