@@ -6,25 +6,13 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxInbox;
 use OutboxTest;
 
 my $node = new_server('inbox_failures',
 	"max_worker_processes = 16\nrestart_after_crash = on\n");
 create_extension($node, 'postgres');
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-sub wait_for
-{
-	my ($query, $what) = @_;
-	return ok($node->poll_query_until('postgres', $query), $what)
-	  || diag(sql('SELECT event_id, key, status, attempts, error, error_sqlstate, next_attempt_at FROM inbox.message WHERE status <> \'processed\' LIMIT 20'),
-		sql('SELECT * FROM inbox.consumer_status()'));
-}
+subscribe_in($node);
 
 # A topic of its own, and a subscription whose handler runs a statement for
 # each message, and notes those that it has come through.

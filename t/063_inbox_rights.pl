@@ -7,29 +7,17 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxInbox;
 use OutboxTest;
 
 my $node = new_server('inbox_rights', "max_worker_processes = 32\n");
 create_extension($node, 'postgres');
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
+subscribe_in($node);
 
 sub as_alice
 {
 	my ($statements) = @_;
 	return sql("SET SESSION AUTHORIZATION alice;\n$statements");
-}
-
-sub wait_for
-{
-	my ($query, $what) = @_;
-	return ok($node->poll_query_until('postgres', $query), $what)
-	  || diag(sql('SELECT subscription, event_id, status, attempts, error, error_context FROM inbox.message WHERE status <> \'processed\' LIMIT 20'),
-		sql('SELECT * FROM inbox.consumer_status()'));
 }
 
 sql(<<SQL);

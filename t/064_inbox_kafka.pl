@@ -9,25 +9,14 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
+use OutboxInbox;
 use OutboxTest;
 
 my $kafka = own_kafka('inbox');
 my $bootstrap = kafka_bootstrap($kafka);
 my $node = new_server('inbox_kafka', "max_worker_processes = 32\n");
 create_extension($node, 'postgres', $bootstrap);
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-sub wait_for
-{
-	my ($query, $what) = @_;
-	return ok($node->poll_query_until('postgres', $query), $what)
-	  || diag(sql('TABLE inbox.stat_subscription; TABLE inbox.position'));
-}
+subscribe_in($node);
 
 sub subscribe
 {

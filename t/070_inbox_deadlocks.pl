@@ -7,24 +7,12 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxInbox;
 use OutboxTest;
 
 my $node = new_server('inbox_deadlocks', "max_worker_processes = 16\n");
 create_extension($node, 'postgres');
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-sub wait_for
-{
-	my ($query, $what) = @_;
-	return ok($node->poll_query_until('postgres', $query), $what)
-	  || diag(sql('SELECT * FROM inbox.stat_subscription'),
-		sql('SELECT status, attempts, error, count(*) FROM inbox.message GROUP BY 1, 2, 3'));
-}
+subscribe_in($node);
 
 # ---------------------------------------------------------------------------
 # A handler that only gets through in small transactions, while there is an

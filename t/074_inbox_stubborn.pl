@@ -7,25 +7,14 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxInbox;
 use OutboxTest;
 
 my $node = new_server('inbox_stubborn', "max_worker_processes = 24\n");
 create_extension($node, 'postgres');
+subscribe_in($node);
 $node->safe_psql('postgres', 'CREATE DATABASE dropped');
 create_extension($node, 'dropped');
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-sub wait_for
-{
-	my ($query, $what) = @_;
-	return ok($node->poll_query_until('postgres', $query), $what)
-	  || diag(sql('TABLE inbox.stat_subscription'), sql("SELECT pid, application_name, wait_event, query FROM pg_stat_activity WHERE backend_type ~ 'outbox'"));
-}
 
 # A topic of its own, and a subscription whose handler does something about
 # messages with the value "bad".

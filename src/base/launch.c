@@ -98,22 +98,11 @@ static void
 start_consumer(int index, const EntryView *view, TimestampTz now)
 {
 	ConsumerStart *start = &starts[index];
-	BackgroundWorker worker = {0};
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = Int32GetDatum(index);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "outbox consumer for database %u",
-			 view->database);
-	strlcpy(worker.bgw_type, "outbox consumer", BGW_MAXLEN);
-	strlcpy(worker.bgw_library_name, WORKER_LIBRARY, BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "outbox_consumer_main", BGW_MAXLEN);
 
 	start->not_before = 0;
-	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
+	if (launcher_start_worker("outbox consumer", "outbox_consumer_main",
+							  Int32GetDatum(index), view->database,
+							  &start->handle))
 	{
 		start->no_slot_reported = false;
 		count_start(consumers_entry(index));

@@ -239,11 +239,12 @@ forget_old_starts(const DatabaseInfo *list, int n)
 }
 
 /*
- * Registers a relay for the database.  When the server has no free slot for
- * a background worker, says so once and tries again later.
+ * Registers a worker of a database, with its type, entry point and argument.
+ * Returns false when the server has no free slot for a background worker.
  */
-static void
-start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
+bool
+launcher_start_worker(const char *type, const char *function, Datum arg,
+					  Oid database, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {0};
 
@@ -252,15 +253,25 @@ start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = ObjectIdGetDatum(start->database);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "outbox relay for database %u",
-			 start->database);
-	strlcpy(worker.bgw_type, "outbox relay", BGW_MAXLEN);
+	worker.bgw_main_arg = arg;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database %u", type, database);
+	strlcpy(worker.bgw_type, type, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, WORKER_LIBRARY, BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "outbox_relay_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
 
+/*
+ * Registers a relay for the database.  When the server has no free slot for
+ * a background worker, says so once and tries again later.
+ */
+static void
+start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
+{
 	start->not_before = 0;
-	if (RegisterDynamicBackgroundWorker(&worker, &start->handle))
+	if (launcher_start_worker("outbox relay", "outbox_relay_main",
+							  ObjectIdGetDatum(start->database),
+							  start->database, &start->handle))
 	{
 		start->started_at = now;
 		start->no_slot_reported = false;
