@@ -72,5 +72,25 @@ $publisher->finish;
 wait_for_state($node, 'postgres', 'streaming');
 is(scalar wait_for_events($topic, 1), 1, 'its event comes once');
 
+# A watermark does not show such transactions either.  Here the server does not
+# ask to wait for a standby, and the session does.
+$node->safe_psql('postgres', 'ALTER SYSTEM SET synchronous_commit = local');
+set_synchronous_standbys('nobody');
+my $last = $node->safe_psql('postgres', 'SELECT coalesce(max(id), 0) FROM outbox.watermark');
+$publisher = start_psql($node, 'postgres',
+	"SET synchronous_commit = on; SELECT outbox.publish('Order', '43', 'OrderCreated', '1', topic => '$topic')"
+);
+is(scalar wait_for_events($topic, 2), 2, 'an event comes while its session waits for a standby');
+$node->poll_query_until('postgres', "SELECT max(id) > $last FROM outbox.watermark")
+  or die "no watermark\n";
+is( $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+	1, 'and there is a watermark since, that cannot show it');
+set_synchronous_standbys('');
+$publisher->finish;
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT status = 'published' FROM outbox.events WHERE aggregate_id = '43'"),
+	'a later one does, though no event has come since');
+
 $node->stop;
 done_testing();

@@ -6,6 +6,10 @@
  * The slot lets the server remove WAL, and is where a relay goes on.  The
  * watermark tells everybody what is published, and survives the slot.
  *
+ * A commit is in the WAL before snapshots show it, by a moment or, when its
+ * session waits for a standby that we need not wait for, by long.  So after
+ * the last event there are watermarks until one shows it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -18,10 +22,23 @@
 #include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/published_set.h"
 #include "relay/watermark.h"
 
 #define SAVE_INTERVAL_MS 10000	/* of the slot */
 #define WATERMARK_INTERVAL_MS 1000
+
+/* Transactions that were sent and that the last proposal does not show. */
+static PublishedSet sent = {0};
+
+/*
+ * Notes that an event of the stream is sent, or was by the relay before.
+ */
+void
+progress_note_event(const Event *event)
+{
+	published_set_add(&sent, event->xid, TopMemoryContext);
+}
 
 /*
  * Confirms to the slot what Kafka has acknowledged, after what it refused is
@@ -81,7 +98,9 @@ progress_move_watermark(Relay *relay)
 		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
 	{
 		proposal = watermark_propose(TopMemoryContext);
-		events_proposed = events;
+		published_set_rebase(&sent, proposal->snapshot, TopMemoryContext);
+		if (sent.nextras == 0)
+			events_proposed = events;
 		proposed_at = now;
 	}
 }
