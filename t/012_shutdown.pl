@@ -102,7 +102,6 @@ stops_soon(
 	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
 
 # A name server that takes its time.
-SKIP:
 {
 	my $dir = PostgreSQL::Test::Utils::tempdir('resolver');
 	append_to_file("$dir/slow.c", <<'C');
@@ -120,7 +119,7 @@ int getaddrinfo(const char *node, const char *service,
 	return next(node, service, hints, result);
 }
 C
-	skip 'no C compiler', 5
+	die "the C compiler, which the extension needs too, does not work\n"
 	  if system('cc', '-shared', '-fPIC', '-o', "$dir/slow.so",
 		"$dir/slow.c", '-ldl') != 0;
 

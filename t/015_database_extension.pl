@@ -14,20 +14,6 @@ $ENV{PGOPTIONS} = '-c statement_timeout=60s';
 
 my $node = new_server('extension');
 
-sub publish
-{
-	my ($topic, $key) = @_;
-	$node->safe_psql('postgres',
-		"SELECT outbox.publish('thing', '$key', 'made', '{}', topic => '$topic')"
-	);
-	return;
-}
-
-sub keys_in
-{
-	return join ' ', map { $_->{key} } @_;
-}
-
 sub is_gone
 {
 	my ($name) = @_;
@@ -45,7 +31,7 @@ sub begin_anew
 	my ($name) = @_;
 	my $topic = topic_name('anew');
 	create_extension($node, 'postgres');
-	publish($topic, 'event');
+	publish_key($node, 'postgres', $topic, 'event');
 	is(keys_in(wait_for_events($topic, 1)),
 		'event', "$name: CREATE EXTENSION publishes");
 	return $topic;
@@ -72,11 +58,11 @@ foreach my $way (sort keys %ways)
 # Rolled back
 
 my $topic = topic_name('rollback');
-publish($topic, 'before');
+publish_key($node, 'postgres', $topic, 'before');
 $node->safe_psql('postgres',
 	"BEGIN;\nDROP EXTENSION outbox CASCADE;\nROLLBACK;\n");
 wait_for_state($node, 'postgres', 'streaming');
-publish($topic, 'after');
+publish_key($node, 'postgres', $topic, 'after');
 is(keys_in(wait_for_events($topic, 2)),
 	'before after',
 	'a DROP EXTENSION that is rolled back leaves everything as it was');
@@ -86,7 +72,7 @@ my ($result, $stdout, $stderr) =
 like($stderr, qr/because other objects depend on it/,
 	'DROP EXTENSION without CASCADE fails because of the server');
 wait_for_state($node, 'postgres', 'streaming');
-publish($topic, 'then');
+publish_key($node, 'postgres', $topic, 'then');
 is(keys_in(wait_for_events($topic, 3)),
 	'before after then', 'and leaves everything as it was');
 
@@ -107,7 +93,7 @@ is(relay_pid($node, 'postgres'), $pid, 'and does not disturb the relay');
 # While the relay is busy
 
 set_bootstrap($node, 'postgres', closed_port());
-publish($topic, 'never');
+publish_key($node, 'postgres', $topic, 'never');
 wait_for_state($node, 'postgres', 'waiting for kafka');
 cmp_ok(
 	seconds_of(
@@ -122,7 +108,7 @@ is_gone('waiting for Kafka');
 my $strict =
   own_kafka('strict', '--property', 'auto.create.topics.enable=false');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
-publish($topic, 'never');
+publish_key($node, 'postgres', $topic, 'never');
 create_server($node, 'postgres', kafka_bootstrap($strict));
 wait_for_state($node, 'postgres', 'waiting for kafka');
 wait_for_catchup($node, 'postgres');
@@ -139,7 +125,7 @@ is_gone('catching up');
 my $session = $node->background_psql('postgres');
 $session->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
-publish($topic, 'soon');
+publish_key($node, 'postgres', $topic, 'soon');
 create_server($node, 'postgres');
 $node->poll_query_until('postgres',
 	'SELECT count(*) = 1 FROM pg_replication_slots')

@@ -43,6 +43,7 @@
 #include "utils/xid8.h"
 
 #include "base/worker.h"
+#include "relay/xids.h"
 
 #define FETCH_ROWS 50
 #define LIST_SIZE 200000		/* of 48 bytes each */
@@ -105,15 +106,6 @@ void
 catchup_reader_close(CatchupReader *reader)
 {
 	MemoryContextDelete(reader->context);
-}
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return x < y ? -1 : x > y;
 }
 
 /* Makes the next list. */

@@ -32,12 +32,14 @@
 static PublishedSet sent = {0};
 
 /*
- * Notes that an event of the stream is sent, or was by the relay before.
+ * Notes that an event of the stream is sent, or was by the relay before.  When
+ * deliveries are exact, a set of their own tells.
  */
 void
-progress_note_event(const Event *event)
+progress_note_event(const Relay *relay, const Event *event)
 {
-	published_set_add(&sent, event->xid, TopMemoryContext);
+	if (relay->exact == NULL)
+		published_set_add(&sent, event->xid, TopMemoryContext);
 }
 
 /*

@@ -10,7 +10,7 @@
 
 #include "relay/relay.h"
 
-extern void progress_note_event(const Event *event);
+extern void progress_note_event(const Relay *relay, const Event *event);
 extern void progress_confirm(Relay *relay);
 extern void progress_move_watermark(Relay *relay);
 

@@ -43,6 +43,8 @@
 #include "utils/numeric.h"
 #include "utils/pg_lsn.h"
 
+#include "relay/xids.h"
+
 #define RECORD_VERSION 1
 #define CATCHUP_VERSION 2		/* of a record that tells of a catch-up */
 #define INITIAL_EXTRAS 64
@@ -106,15 +108,6 @@ parse_snapshot(Parts *parts, const char *snapshot)
 			raise_malformed("snapshot");
 		parts->xip[parts->nxip++] = parse_number(&p, "snapshot");
 	}
-}
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return x < y ? -1 : x > y;
 }
 
 /* Does the snapshot show the transaction, given that it has ended? */

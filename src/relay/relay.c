@@ -222,8 +222,7 @@ stream_event(void *arg, const Event *event, const Commit *commit)
 	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
 				 watermark_shows(skip, event->xid)))
 		return;
-	if (relay->exact == NULL)
-		progress_note_event(event);
+	progress_note_event(relay, event);
 	if (handover_covers(commit))
 		return;
 	sender_event(relay, event, commit);

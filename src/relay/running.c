@@ -19,6 +19,8 @@
 #include "storage/standbydefs.h"
 #include "utils/memutils.h"
 
+#include "relay/xids.h"
+
 /* The last snapshot that was met, as text; NULL when it was taken. */
 static char *last_snapshot = NULL;
 static XLogRecPtr last_lsn = InvalidXLogRecPtr;
@@ -32,15 +34,6 @@ full_xid(TransactionId xid, FullTransactionId next)
 	if (xid > XidFromFullTransactionId(next))
 		epoch--;
 	return ((uint64) epoch << 32) | xid;
-}
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return x < y ? -1 : x > y;
 }
 
 /*
