@@ -106,6 +106,8 @@ is(sql('SELECT dead_letters FROM outbox.stat_relay'),
 like(relay_status($node, 'postgres', 'last_error'),
 	qr/^event $letter became a dead letter: .*too large/i,
 	'and names it as the last error');
+is( relay_status($node, 'postgres', "last_error_at BETWEEN now() - interval '5 min' AND now()"),
+	't', 'of just now');
 is(relay_status($node, 'postgres', 'state'), 'streaming', 'the relay streams');
 
 # ---------------------------------------------------------------------------

@@ -300,7 +300,7 @@ report_dead_letter(Relay *relay, const Event *event)
 	uuid_to_text(&event->event_id, id);
 	snprintf(relay->status.error, RELAY_ERROR_LEN,
 			 "event %s became a dead letter: %s", id, relay->failure_text);
-	relay->status.error_at = now;
+	relay->status.error_at = GetCurrentTimestamp();
 	if (!TimestampDifferenceExceeds(logged_at, now, LOG_INTERVAL_MS))
 		return;
 	logged_at = now;
