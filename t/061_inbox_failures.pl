@@ -113,6 +113,8 @@ produce($topic, "a\t1", "b\tbad", "c\t3");
 wait_for('SELECT count(*) = 2 FROM done_slow', 'a handler that runs for ever holds nobody up');
 wait_for("SELECT count(*) = 1 FROM inbox.message WHERE subscription = 'slow' AND status = 'failed' AND error_sqlstate = '57014'",
 	'handler_timeout ends it');
+is(sql("SELECT error FROM inbox.message WHERE subscription = 'slow' AND status = 'failed'"),
+	'handler was canceled after handler_timeout (1000 ms)', 'and says so');
 
 $topic = subscribe('memory', <<'SQL', { max_attempts => 1 });
 	IF v = 'bad' THEN v := repeat('x', 2000000000); END IF;

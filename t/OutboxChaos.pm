@@ -25,7 +25,7 @@ my %fault = (
 	'all brokers away' => \&kill_all_brokers,
 	'brokers frozen' => \&freeze_brokers,
 	'relay terminated while brokers are frozen' => sub {
-		freeze_brokers(@_, \&terminate_relay);
+		freeze_brokers(@_, \&end_relay);
 	},
 	'server stopped while brokers are frozen' => sub {
 		freeze_brokers(@_, \&stop_server);
@@ -116,6 +116,17 @@ sub terminate_relay
 	$self->sql(
 		'SELECT pg_terminate_backend(pid) FROM outbox.stat_relay WHERE pid IS NOT NULL'
 	);
+	return;
+}
+
+# Terminates the relay and waits until its process has gone.
+sub end_relay
+{
+	my ($self) = @_;
+	my $pid = relay_pid($self->{node}, 'postgres') || return;
+	$self->terminate_relay;
+	$self->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid",
+		'the relay does not end');
 	return;
 }
 

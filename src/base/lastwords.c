@@ -15,7 +15,7 @@ static char words[LAST_WORDS_LEN];
 
 /* Keeps an error with its hint, unless it is that we were asked to end. */
 static void
-keep(ErrorData * error)
+keep(ErrorData *error)
 {
 	if (prev_emit_log_hook)
 		prev_emit_log_hook(error);

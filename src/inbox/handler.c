@@ -49,6 +49,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "inbox/resolve.h"
 
@@ -226,16 +227,30 @@ is_transient(int sqlstate)
 		sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED;
 }
 
+/*
+ * Is it handler_timeout that the error comes from?  PostgreSQL's own words are
+ * of a statement_timeout, which nobody has set.
+ */
+static bool
+is_timeout(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		get_timeout_finish_time(STATEMENT_TIMEOUT) <= GetCurrentTimestamp();
+}
+
 /* Keeps the error that is being handled. */
 static void
-keep_failure(HandlerFailure *failure)
+keep_failure(HandlerFailure *failure, const Subscription *subscription)
 {
 	ErrorData  *error = CopyErrorData();
 
 	FlushErrorState();
 	failure->sqlstate = error->sqlerrcode;
 	failure->message = pstrdup(error->message ? error->message : "no message");
-	if (error->detail)
+	if (is_timeout(error))
+		failure->message = psprintf("handler was canceled after handler_timeout (" INT64_FORMAT " ms)",
+									subscription->timeout_ms);
+	else if (error->detail)
 		failure->message = psprintf("%s (%s)", failure->message, error->detail);
 	failure->context = error->context ? pstrdup(error->context) : NULL;
 	failure->transient = is_transient(error->sqlerrcode);
@@ -270,7 +285,7 @@ handler_run(Handler *handler, InboxMessage **messages, int n,
 	{
 		MemoryContextSwitchTo(context);
 		stop_clock();
-		keep_failure(failure);
+		keep_failure(failure, handler->worker->subscription);
 		RollbackAndReleaseCurrentSubTransaction();
 		succeeded = false;
 	}

@@ -6,8 +6,8 @@
  * outbox.replay() leaves a row in outbox.replay_job.  Between two rounds of
  * live traffic the relay sends a batch of the oldest job's events, out of the
  * table, in the order of ids, each with the header "replay".  When the broker
- * has acknowledged the batch, the job's position is stored with the next one,
- * so a relay that starts over repeats one batch at most.
+ * has acknowledged the batch, the job's position is stored before the next one
+ * begins, so a relay that starts over repeats one batch at most.
  *
  * When deliveries are exact, a Kafka transaction holds as many batches as fit
  * into its usual time, and its progress record tells the job's position as
@@ -97,6 +97,18 @@ store_progress(void)
 	run("UPDATE outbox.replay_job SET last_id = $2, sent = sent + $3 WHERE id = $1",
 		3, types, args, SPI_OK_UPDATE);
 	batch_events = 0;
+}
+
+/*
+ * The same in a transaction of its own, which the end of this process during
+ * the next batch cannot undo.
+ */
+static void
+commit_progress(void)
+{
+	worker_begin_sql();
+	store_progress();
+	worker_commit_sql();
 }
 
 /* The same for the Kafka transaction that the batch is part of. */
@@ -238,6 +250,8 @@ replay_step(Relay *relay)
 {
 	if (!may_have_jobs || !ledger_is_empty(relay->ledger))
 		return false;
+	if (relay->exact == NULL && batch_events > 0)
+		commit_progress();
 
 	worker_begin_sql();
 	forbid_sorting();
@@ -247,8 +261,6 @@ replay_step(Relay *relay)
 		worker_commit_sql_durably();
 		return may_have_jobs;
 	}
-	if (batch_events > 0)
-		store_progress();
 	current_job = next_job();
 	if (current_job != 0)
 		send_next_batch(relay);
