@@ -28,6 +28,7 @@ struct ExactlyOnce
 	Watermark  *proposal;		/* to be the next base; NULL for none */
 	TimestampTz proposed_at;
 	uint64		events_proposed;	/* status.events then */
+	bool		claimed;		/* the progress topic says that we are here */
 	bool		open;			/* a Kafka transaction is */
 	TimestampTz opened_at;
 	TimestampTz ended_at;		/* when the one before was due */

@@ -21,6 +21,11 @@
  * finds a record of a later timeline does not even try: it belongs to a
  * primary that was replaced.
  *
+ * Between taking the name and the record that says so a relay is not to be
+ * seen.  Who loses the name meanwhile waits for the record, and who loses it
+ * before its own record is there tries again, unless the other has a later
+ * timeline.  So of two that meet one stays, and it is the promoted one.
+ *
  * The table outbox.exactly_once remembers that deliveries were exact.  As long
  * as it does, a relay that need not be exact begins in the same way.
  *
@@ -50,6 +55,7 @@
 
 #define STEP_MS 100				/* of what blocks */
 #define RETRY_MS 500
+#define CLAIM_MS 5000			/* that a successor may take to show itself */
 #define INIT_TIMEOUT_MS 30000
 #define NOTHING "1:1:"			/* a snapshot that shows nothing */
 
@@ -149,27 +155,45 @@ stay_fenced(Relay *relay)
 	}
 }
 
+/* Does a record say that another relay is to publish instead of us? */
+static bool
+is_successor(const Relay *relay, const PublishedSet *set)
+{
+	if (relay->exact->claimed)
+		return strcmp(set->instance, relay->exact->set.instance) != 0;
+	return set->timeline > GetWALInsertionTimeLine();
+}
+
 /*
  * Kafka takes nothing from us any more: another relay has taken our name, or
  * our transaction has lasted longer than it may.  The last record tells who
- * came after us.
+ * came after us, once it has got that far.
  */
 void
 resume_fence(Relay *relay)
 {
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), CLAIM_MS);
 	PublishedSet set;
 
 	relay->delivery_failed = false;
 	sender_close(relay);
 	if (!sender_open(relay))
 		relay_restart(relay);
-	if (read_record(relay, &set) &&
-		strcmp(set.instance, relay->exact->set.instance) != 0)
-		stay_fenced(relay);
-	ereport(LOG,
-			(errmsg("outbox relay starts over: Kafka has ended its transaction"),
-			 errdetail("It lasted longer than transaction.timeout.ms."),
-			 errhint("Raise the option \"transaction.timeout.ms\" of the server \"kafka\".")));
+	do
+	{
+		if (read_record(relay, &set) && is_successor(relay, &set))
+			stay_fenced(relay);
+		relay_wait(relay, RETRY_MS);
+		sender_poll(relay);
+	} while (relay->exact->claimed && steady_now() < until);
+	if (relay->exact->claimed)
+		ereport(LOG,
+				(errmsg("outbox relay starts over: Kafka has ended its transaction"),
+				 errdetail("It lasted longer than transaction.timeout.ms."),
+				 errhint("Raise the option \"transaction.timeout.ms\" of the server \"kafka\".")));
+	else
+		ereport(LOG,
+				(errmsg("outbox relay starts over: another relay was about to publish for this database")));
 	proc_exit(0);
 }
 
@@ -296,6 +320,7 @@ claim(Relay *relay)
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
 	if (exactly_once_wait(relay) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
+	exact->claimed = true;
 }
 
 /* Does a query return a row? */
@@ -348,11 +373,19 @@ resume(Relay *relay, bool take_over)
 	PublishedSet set;
 
 	create_topic(relay);
-	if (!take_over && read_record(relay, &set) &&
-		set.timeline > GetWALInsertionTimeLine())
+	if (!take_over && read_record(relay, &set) && is_successor(relay, &set))
 		stay_fenced(relay);
 	init_transactions(relay);
-	if (read_record(relay, &set) && is_trusted(&set))
+	if (!read_record(relay, &set))
+		return;
+
+	/*
+	 * It may have shown itself since.  We have interrupted it; it tries
+	 * again.
+	 */
+	if (!take_over && is_successor(relay, &set))
+		stay_fenced(relay);
+	if (is_trusted(&set))
 		adopt_record(relay, &set);
 }
 
