@@ -122,8 +122,13 @@ $node->start;
 $done = wait_for_progress($done);
 
 # Other settings, which end the process in good order.
+my $offset = -s $node->logfile;
 set_pace('');
 wait_for_state($node, 'postgres', 'streaming');
+like(
+	slurp_file($node->logfile, $offset),
+	qr/starts over with changed Kafka settings.*goes on with a catch-up/s,
+	'other settings count at once');
 publish(100);
 wait_until_confirmed($node, 'postgres');
 

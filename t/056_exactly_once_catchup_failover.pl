@@ -150,8 +150,13 @@ check_now('fenced');
 
 # ---------------------------------------------------------------------------
 
+my $offset = -s $third->logfile;
 sql('ALTER SERVER kafka OPTIONS (DROP "batch.num.messages", DROP "queue.buffering.max.messages")');
 wait_for_state($node, 'postgres', 'streaming');
+like(
+	slurp_file($third->logfile, $offset),
+	qr/starts over with changed Kafka settings.*goes on with a catch-up/s,
+	'settings that are changed on the way count at once');
 is(check_now('in the end'), $transactions * $size, 'all events are there');
 wait_for("NOT EXISTS (SELECT FROM outbox.events WHERE status <> 'published')");
 pass('and count as published');

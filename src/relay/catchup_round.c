@@ -32,6 +32,7 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
+#include "relay/settings.h"
 
 #define UNSAFE_WAIT_MS 10
 #define SAVE_INTERVAL_MS 1000
@@ -196,6 +197,20 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 	}
 }
 
+/*
+ * Starts over when the settings have changed.  The next relay goes on with the
+ * round.
+ */
+static void
+check_settings(Relay *relay)
+{
+	if (!settings_changed(relay))
+		return;
+	if (relay->connected)
+		sender_drain(relay);
+	relay_restart(relay);
+}
+
 /* Sends what is left of the present round, until the pipeline breaks. */
 static void
 send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
@@ -214,6 +229,7 @@ send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
 		save_progress(relay);
 		relay_show(relay);
 		CHECK_FOR_INTERRUPTS();
+		check_settings(relay);
 	}
 	catchup_reader_close(reader);
 }

@@ -281,28 +281,12 @@ decode_some(Relay *relay, XLogRecPtr limit)
 	return true;
 }
 
-/*
- * Looks at the settings again after somebody changed some; starts over when
- * ours are among them, after what is under way is acknowledged.
- */
+/* Starts over in an orderly way when the settings have changed. */
 static void
-check_configuration(Relay *relay)
+check_settings(Relay *relay)
 {
-	uint64		configuration = shmem_relay_configuration();
-	KafkaConfig *config;
-
-	if (relay->configuration == configuration)
+	if (!settings_changed(relay))
 		return;
-	replay_look();
-	resend_look();
-	if (identity_check() != IDENTITY_SETTLED)
-		relay_restart(relay);
-	config = settings_load(relay);
-	/* What changed since we looked at the identity is still to be seen. */
-	relay->configuration = configuration;
-	if (config != NULL && kafka_config_equal(config, relay->config))
-		return;
-	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
 	if (relay->connected)
 		sender_drain(relay);
 	if (relay->connected && relay->exact)
@@ -313,19 +297,6 @@ check_configuration(Relay *relay)
 		decode_save_slot();
 	}
 	relay_restart(relay);
-}
-
-/* Ends the relay when somebody asked for it and the extension has gone. */
-static void
-check_extension(Relay *relay)
-{
-	uint64		requests = shmem_relay_requests();
-
-	if (requests == relay->requests)
-		return;
-	relay->requests = requests;
-	if (!worker_extension_exists())
-		relay_restart(relay);
 }
 
 /* How long to wait for more: not long while WAL waits to become safe. */
@@ -355,8 +326,7 @@ stream(Relay *relay)
 		if (relay->exact == NULL)
 			progress_move_watermark(relay);
 		sender_check_connection(relay);
-		check_configuration(relay);
-		check_extension(relay);
+		check_settings(relay);
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
@@ -391,8 +361,7 @@ poll_table(Relay *relay)
 		/* Also when there was nothing to send: events wake us. */
 		sender_poll(relay);
 		sender_check_connection(relay);
-		check_configuration(relay);
-		check_extension(relay);
+		check_settings(relay);
 		show_now(relay);
 		more |= resend_step(relay);
 		more |= replay_step(relay);

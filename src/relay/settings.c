@@ -4,6 +4,7 @@
  *	  What must be in place before a relay can work: the database is no copy
  *	  that nobody has decided about, the server lets us decode, and there are
  *	  Kafka settings that make a producer.
+ *	  And whether that is still so.
  *
  * Waiting ends by a change, which makes the process start over (see
  * relay_wait), or by a reload of the configuration files.
@@ -24,9 +25,11 @@
 #include "base/guc.h"
 #include "base/worker.h"
 #include "kafka/config.h"
+#include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
+#include "relay/replay.h"
 
 /* Waits until something may have changed: settings, or a reload. */
 static void
@@ -104,11 +107,9 @@ wait_for_identity(Relay *relay)
 	}
 }
 
-/*
- * Reads the Kafka settings; NULL when there are none.
- */
-KafkaConfig *
-settings_load(Relay *relay)
+/* Reads the Kafka settings; NULL when there are none. */
+static KafkaConfig *
+load(Relay *relay)
 {
 	KafkaConfig *config;
 	MemoryContext old;
@@ -130,7 +131,7 @@ wait_for_kafka_settings(Relay *relay)
 {
 	for (;;)
 	{
-		relay->config = settings_load(relay);
+		relay->config = load(relay);
 		if (relay->config == NULL)
 		{
 			if (decode_slot_condition() == SLOT_USABLE)
@@ -171,4 +172,50 @@ settings_wait(Relay *relay)
 	wait_for_kafka_settings(relay);
 	/* What changed since we looked at the identity is still to be seen. */
 	relay->configuration = configuration;
+}
+
+/* Ends the relay when somebody asked for it and the extension has gone. */
+static void
+check_extension(Relay *relay)
+{
+	uint64		requests = shmem_relay_requests();
+
+	if (requests == relay->requests)
+		return;
+	relay->requests = requests;
+	if (!worker_extension_exists())
+		relay_restart(relay);
+}
+
+/*
+ * Looks again at what the relay goes by, after somebody changed something.
+ * Returns whether it goes by other Kafka settings than the present ones: then
+ * it is to start over when what is under way is acknowledged, and does so by
+ * itself when something is in the way.  Ends the process when the database is
+ * not ours to publish any more.  Outside of transactions.
+ */
+bool
+settings_changed(Relay *relay)
+{
+	uint64		before = relay->configuration;
+	uint64		configuration = shmem_relay_configuration();
+	KafkaConfig *config;
+
+	check_extension(relay);
+	if (before == configuration)
+		return false;
+	replay_look();
+	resend_look();
+	if (identity_check() != IDENTITY_SETTLED)
+		relay_restart(relay);
+	config = load(relay);
+	if (config != NULL && kafka_config_equal(config, relay->config))
+	{
+		/* What changed since we looked at the identity is still to be seen. */
+		relay->configuration = configuration;
+		return false;
+	}
+	relay->configuration = before;
+	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
+	return true;
 }
