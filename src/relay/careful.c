@@ -179,10 +179,8 @@ careful_topic(Relay *relay, const Event *event)
 {
 	ProducerTopic *topic;
 
-	if (ask_topic(relay, event, &topic) != TOPIC_READY)
-		return NULL;
-	relay->connected = true;
-	return topic;
+	/* What was known before says nothing about the connection. */
+	return ask_topic(relay, event, &topic) == TOPIC_READY ? topic : NULL;
 }
 
 /*
@@ -216,9 +214,12 @@ wait_for_topic(Relay *relay, const Event *event)
 			relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
 		sender_back_off(relay, &delay);
 	}
-	relay->connected = true;
 	if (delay > FIRST_BACKOFF_MS)
+	{
+		/* A broker was asked, since the topic was not ready before. */
+		relay->connected = true;
 		relay_work(relay);
+	}
 	return topic;
 }
 

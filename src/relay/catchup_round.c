@@ -199,7 +199,7 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 
 /*
  * Starts over when the settings have changed.  The next relay goes on with the
- * round.
+ * round.  What is committed after the change is not part of it.
  */
 static void
 check_settings(Relay *relay)
@@ -317,6 +317,7 @@ catchup_publish(Relay *relay, CatchupProgress *round)
 	CatchupRange range;
 	uint64		before = round->done;
 
+	check_settings(relay);
 	if (relay->exact && !round->whole)
 	{
 		round->whole = true;

@@ -25,7 +25,7 @@
 #include "relay/published_set.h"
 #include "relay/watermark.h"
 
-#define SAVE_INTERVAL_MS 10000	/* of the slot */
+#define SAVE_INTERVAL_MS 1000	/* of the slot */
 #define WATERMARK_INTERVAL_MS 1000
 
 /* Transactions that were sent and that the last proposal does not show. */

@@ -62,6 +62,10 @@
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define MEBIBYTE (1024 * 1024)
 
+/* For acknowledgements as the process ends: when it is told to, or by itself. */
+#define TOLD_LEAVE_MS 500
+#define OWN_LEAVE_MS 2000
+
 static Relay *the_relay = NULL; /* for the exit callback */
 
 /* What was published before we came, and need not be sent again. */
@@ -291,11 +295,8 @@ check_settings(Relay *relay)
 		sender_drain(relay);
 	if (relay->connected && relay->exact)
 		exactly_once_commit(relay, decode_position());
-	if (!settings_polling())
-	{
-		progress_confirm(relay);
-		decode_save_slot();
-	}
+	progress_confirm(relay);
+	decode_save_slot();
 	relay_restart(relay);
 }
 
@@ -313,8 +314,11 @@ stream(Relay *relay)
 	while (!settings_polling())
 	{
 		XLogRecPtr	limit = decode_limit();
-		bool		more = decode_some(relay, limit);
+		bool		more;
 
+		/* What is committed after a change lies beyond the limit. */
+		check_settings(relay);
+		more = decode_some(relay, limit);
 		unflushed_check();
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
@@ -326,7 +330,6 @@ stream(Relay *relay)
 		if (relay->exact == NULL)
 			progress_move_watermark(relay);
 		sender_check_connection(relay);
-		check_settings(relay);
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
@@ -361,7 +364,6 @@ poll_table(Relay *relay)
 		/* Also when there was nothing to send: events wake us. */
 		sender_poll(relay);
 		sender_check_connection(relay);
-		check_settings(relay);
 		show_now(relay);
 		more |= resend_step(relay);
 		more |= replay_step(relay);
@@ -378,8 +380,11 @@ poll_table(Relay *relay)
 static void
 relay_exit(int code, Datum arg)
 {
+	bool		patient = code == 0 &&
+	the_relay->status.state == the_relay->working_state;
+
 	exactly_once_leave(the_relay);
-	sender_leave(the_relay);
+	sender_leave(the_relay, patient ? OWN_LEAVE_MS : TOLD_LEAVE_MS);
 	decode_leave();
 	sender_close(the_relay);
 	if (deadletter_leave(the_relay))

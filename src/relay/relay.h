@@ -56,6 +56,7 @@ typedef struct Relay
 									 * refused event; 0 if none */
 	uint64		set_aside;		/* events that were not sent, so far */
 	bool		connected;		/* a broker answered, and no error since */
+	TimestampTz opened_at;		/* the producer */
 	int			reopen_delay;	/* ms, before a broken producer is replaced */
 	bool		held;			/* an event was not accepted: only its
 								 * delivery clears the way */
@@ -86,7 +87,7 @@ pg_noreturn extern void relay_restart(Relay *relay);
 /* sender.c */
 extern bool sender_open(Relay *relay);
 extern void sender_close(Relay *relay);
-extern void sender_leave(Relay *relay);
+extern void sender_leave(Relay *relay, int timeout_ms);
 extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);

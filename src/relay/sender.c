@@ -33,7 +33,7 @@
 
 #define MAX_BACKOFF_MS 5000
 #define METADATA_TIMEOUT_MS 100
-#define LEAVE_MS 500			/* for acknowledgements as the process ends */
+#define CONNECT_MS 1000			/* that a new connection may take */
 #define STALL_MS 3000			/* without an acknowledgement */
 
 /* Forgets what to wait for: it depends on the producer. */
@@ -56,6 +56,7 @@ sender_open(Relay *relay)
 
 	drop_wait_set(relay);
 	relay->producer = producer_open(relay->config, error);
+	relay->opened_at = steady_now();
 	relay->connected = false;
 	relay->errors_seen = relay->errors_past = 0;
 	relay->status.in_flight = 0;
@@ -137,15 +138,14 @@ serve_producer(Relay *relay)
 
 /*
  * The process ends.  What is in flight then is sent again by the next relay,
- * so gives Kafka, if it answers, a moment to acknowledge it.
+ * so gives Kafka, if it answers, timeout_ms to acknowledge it.
  */
 void
-sender_leave(Relay *relay)
+sender_leave(Relay *relay, int timeout_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
-													LEAVE_MS);
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), timeout_ms);
 	struct pollfd fd = {.events = POLLIN};
-	long		left = LEAVE_MS;
+	long		left = timeout_ms;
 
 	if (relay->producer == NULL || relay->exact || !relay->connected ||
 		producer_is_fatal(relay->producer))
@@ -337,7 +337,9 @@ sender_check_connection(Relay *relay)
 		relay_work(relay);
 	}
 	else if (stats->nerrors > relay->errors_past || stalled ||
-			 relay->status.state == relay->working_state)
+			 (relay->status.state == relay->working_state &&
+			  TimestampDifferenceExceeds(relay->opened_at, steady_now(),
+										 CONNECT_MS)))
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, sender_connection_error(relay));
 	if (relay->exact)
 		exactly_once_check_stall(relay);
