@@ -28,7 +28,7 @@ my %fault = (
 		freeze_brokers(@_, \&end_relay);
 	},
 	'server stopped while brokers are frozen' => sub {
-		freeze_brokers(@_, \&stop_server);
+		freeze_brokers(@_, \&stop_unseen);
 	},
 	'network cut' => sub { hurt_network(@_, 'cut') },
 	'network swallows' => sub { hurt_network(@_, 'swallow') },
@@ -123,7 +123,7 @@ sub terminate_relay
 sub end_relay
 {
 	my ($self) = @_;
-	my $pid = relay_pid($self->{node}, 'postgres') || return;
+	my $pid = relay_pid($self->{node}, 'postgres');
 	$self->terminate_relay;
 	$self->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid",
 		'the relay does not end');
@@ -133,7 +133,7 @@ sub end_relay
 sub kill_relay
 {
 	my ($self) = @_;
-	kill 'KILL', relay_pid($self->{node}, 'postgres') || return;
+	kill 'KILL', relay_pid($self->{node}, 'postgres');
 	$self->wait_for('SELECT true', 'the server does not recover');
 	return;
 }
@@ -144,6 +144,15 @@ sub stop_server
 	$self->{node}->stop('immediate');
 	$self->look_at_kafka;
 	$self->{node}->start;
+	return;
+}
+
+# While brokers show nothing.
+sub stop_unseen
+{
+	my ($self) = @_;
+	local $self->{while_down};
+	$self->stop_server;
 	return;
 }
 

@@ -69,7 +69,10 @@ sub own_kafka
 END
 {
 	my $status = $?;
-	kafka('kill', $_) foreach grep { -d "$_/node-1" } @own_kafkas;
+	foreach my $dir (grep { -d "$_/node-1" } @own_kafkas)
+	{
+		diag $@ unless eval { kafka('kill', $dir); 1 };
+	}
 	$? = $status;
 }
 
@@ -166,22 +169,35 @@ sub wait_for_log
 	return slurp_file($node->logfile, $offset || 0);
 }
 
+# All that a topic holds, as kcat prints it; nothing of a topic that does not
+# exist.  Waits for brokers that are away for a moment.
+sub read_topic
+{
+	my ($topic, $bootstrap, @options) = @_;
+	my @command = (
+		'kcat', '-C', '-q', '-e', '-m', 30, '-o', 'beginning',
+		'-X', 'fetch.wait.max.ms=10',
+		'-b', $bootstrap || kafka_bootstrap(),
+		'-t', $topic, @options);
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($output, $errors);
+	until (IPC::Run::run(\@command, '<', \undef, '>', \$output, '2>', \$errors))
+	{
+		return '' if $errors =~ /Topic \Q$topic\E error: .*Unknown topic/;
+		die "kcat failed: $errors\n" if time > $deadline;
+		Time::HiRes::usleep(100_000);
+	}
+	return $output;
+}
+
 # All messages of a topic so far: a list of hashes with topic, partition,
 # offset, ts, key, payload and headers (a list of name, value pairs).
 sub consume
 {
 	my ($topic, $bootstrap, @options) = @_;
-	my ($output, $errors) = ('', '');
-	IPC::Run::run(
-		[
-			'kcat', '-C', '-q', '-e', '-J', '-o', 'beginning',
-			'-X', 'fetch.wait.max.ms=10',
-			'-b', $bootstrap || kafka_bootstrap(),
-			'-t', $topic, @options
-		],
-		'<', \undef, '>', \$output, '2>', \$errors);
 	my $json = JSON::PP->new->utf8(0)->allow_nonref;
-	return map { $json->decode($_) } split /\n/, $output;
+	return map { $json->decode($_) } split /\n/,
+	  read_topic($topic, $bootstrap, '-J', @options);
 }
 
 # Consumes until a topic holds at least a number of messages.
@@ -204,16 +220,8 @@ sub wait_for_events
 sub consume_lines
 {
 	my ($topic, $format, $bootstrap, @options) = @_;
-	my ($output, $errors) = ('', '');
-	IPC::Run::run(
-		[
-			'kcat', '-C', '-q', '-e', '-o', 'beginning', '-f', "$format\\n",
-			'-X', 'fetch.wait.max.ms=10',
-			'-b', $bootstrap || kafka_bootstrap(),
-			'-t', $topic, @options
-		],
-		'<', \undef, '>', \$output, '2>', \$errors);
-	return split /\n/, $output;
+	return split /\n/,
+	  read_topic($topic, $bootstrap, '-f', "$format\\n", @options);
 }
 
 # Publishes an event with a key, of no interest otherwise.
@@ -300,12 +308,18 @@ sub header
 	return $value;
 }
 
-# Process id of a database's relay; 0 when it has none.
+# Process id of a database's relay; waits for it between two relays.
 sub relay_pid
 {
 	my ($node, $db) = @_;
-	return $node->safe_psql($db,
-		'SELECT coalesce(pid, 0) FROM outbox.stat_relay');
+	my $pid;
+	until ($pid)
+	{
+		$node->poll_query_until($db, 'SELECT pid > 0 FROM outbox.stat_relay')
+		  or die "no relay runs\n";
+		$pid = relay_status($node, $db, 'pid');
+	}
+	return $pid;
 }
 
 # Runs code; returns the seconds that it took.
@@ -332,8 +346,9 @@ sub closed_port
 	return '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
 }
 
-# Produces messages with kcat: a hash of options (bootstrap, partition, headers
-# as a list of "name=value") may come first, then lines of key, tab, value.
+# Produces messages with kcat, each once and in order: a hash of options
+# (bootstrap, partition, headers as a list of "name=value") may come first, then
+# lines of key, tab, value.
 sub produce
 {
 	my ($topic, @lines) = @_;
@@ -344,6 +359,7 @@ sub produce
 		[
 			'kcat', '-P', '-b', $options->{bootstrap} || kafka_bootstrap(),
 			'-t', $topic, '-K', '\t', '-Z', '-X', 'linger.ms=5',
+			'-X', 'enable.idempotence=true',
 			(defined $options->{partition} ? ('-p', $options->{partition}) : ()),
 			map { ('-H', $_) } @{ $options->{headers} || [] }
 		],
