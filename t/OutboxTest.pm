@@ -25,7 +25,8 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
   relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
-  produce_with_headers first_occurrences publish_key keys_in memory_of);
+  produce_with_headers first_occurrences publish_key keys_in memory_of
+  committed_lines);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -222,6 +223,24 @@ sub consume_lines
 	my ($topic, $format, $bootstrap, @options) = @_;
 	return split /\n/,
 	  read_topic($topic, $bootstrap, '-f', "$format\\n", @options);
+}
+
+# As consume_lines() has it, what a consumer of committed messages sees once it
+# sees at least a number of them.  Kafka accepts a commit before it is carried
+# out: then a relay has gone on, and a consumer may see it a moment later.
+sub committed_lines
+{
+	my ($count, $topic, $format, $bootstrap) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my @lines;
+	do
+	{
+		@lines = consume_lines($topic, $format, $bootstrap,
+			'-X', 'isolation.level=read_committed');
+		return @lines if @lines >= $count;
+	} while (time < $deadline);
+	diag sprintf '%s: %d committed messages of %d', $topic, scalar @lines, $count;
+	return @lines;
 }
 
 # Publishes an event with a key, of no interest otherwise.
