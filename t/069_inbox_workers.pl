@@ -33,7 +33,7 @@ sub consumers
 {
 	my ($name) = @_;
 	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox consumer' AND datname = '$name'");
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox consumer' AND datname = '$name' AND application_name <> ''");
 }
 
 make_database('one', 2);
@@ -71,25 +71,45 @@ produce($topic, "k\tstill there");
 ok($node->poll_query_until('uno', "SELECT count(*) = 1 FROM effect WHERE value = 'still there'"),
 	'DROP EXTENSION that is rolled back ends nothing');
 
-# Two workers, two relays, launcher and that of logical replication are six.
+# More workers than the server may have processes.  To be obeyed must not take
+# a process, which there is not.
+my $taken = "SELECT count(*) = 12 FROM pg_stat_activity WHERE backend_type ~ 'outbox|logical replication launcher'";
+
+# How many processes the subscriptions of a database have: name, number and so on.
+sub wait_for_workers
+{
+	my ($expected, $what) = @_;
+	return ok( $node->poll_query_until('many',
+			"SELECT coalesce(string_agg(application_name || ' ' || n, ' ' ORDER BY application_name), '') ~ '^$expected\$' FROM (
+				SELECT application_name, count(*) AS n FROM pg_stat_activity
+				WHERE backend_type = 'outbox consumer' AND datname = 'many' GROUP BY application_name) s"),
+		$what);
+}
+
 make_database('many', 4);
 $node->safe_psql('many', "SELECT inbox.subscribe('more', ARRAY['$topic'], 'handle', workers => 4)");
 ok( $node->poll_query_until('many',
-		"SELECT bool_or(error ~ 'max_worker_processes') FROM inbox.consumer_status()"),
+		"SELECT bool_or(error ~ 'max_worker_processes') FROM inbox.consumer_status() WHERE subscription = 'more'"),
 	'without a free process, the state says so');
 is($node->safe_psql('many', "SELECT state FROM inbox.stat_subscription WHERE name = 'more'"),
 	'stopped', 'and the subscription shows it');
+ok($node->poll_query_until('many', $taken), 'all processes are taken');
+$node->safe_psql('many', "SELECT inbox.pause('many')");
+wait_for_workers('more 4', 'pause() is obeyed, and others have the processes');
+$node->safe_psql('many', "SELECT inbox.resume('many')");
+wait_for_workers('many [123] more 4', 'as far as there are processes, it is resumed');
+ok($node->poll_query_until('many', $taken), 'all are taken again');
 $node->safe_psql('many', "SELECT inbox.unsubscribe('many')");
-ok( $node->poll_query_until('many',
-		"SELECT count(*) = 4 AND count(pid) = 4 FROM inbox.consumer_status() WHERE subscription = 'more'"),
-	'workers start as soon as there is room');
+wait_for_workers('more 4', 'unsubscribe() is obeyed');
+ok($node->poll_query_until('many', "SELECT bool_and(subscription = 'more') FROM inbox.consumer_status()"), 'nothing is left of it');
 
 $node->safe_psql('many', 'DROP EXTENSION outbox CASCADE');
 ok($node->poll_query_until('postgres',
 		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'outbox' AND datname = 'many'"),
 	'DROP EXTENSION ends the workers');
+my $pids = $node->safe_psql('uno', "SELECT string_agg(pid::text, ',') FROM inbox.consumer_status()");
 $node->safe_psql('postgres', 'DROP DATABASE uno');
-is(consumers('uno'), 0, 'and so does DROP DATABASE');
+is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids)"), 0, 'and so does DROP DATABASE');
 unlike(slurp_file($node->logfile), qr/PANIC|signal 11|TRAP/, 'nothing has crashed');
 
 done_testing();

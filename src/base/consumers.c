@@ -195,8 +195,8 @@ consumers_dismiss(Oid database)
 }
 
 /*
- * Makes the consumers of a database look at their settings.  Needs the
- * registry's lock.
+ * Makes the consumers of a database look at their settings, or at their
+ * subscriptions.  Needs the registry's lock.
  */
 void
 consumers_wake(Oid database)
@@ -431,6 +431,15 @@ uint64
 consumers_configuration(void)
 {
 	return attached_database->configuration;
+}
+
+/*
+ * A number that grows whenever inbox.subscription has changed.
+ */
+uint64
+consumers_subscriptions(void)
+{
+	return attached_database->subscriptions;
 }
 
 /*

@@ -106,6 +106,7 @@ extern void consumers_progress(ConsumerEntry *entry);
 extern void consumers_show(ConsumerEntry *entry, const ConsumerStatus *status);
 extern void consumers_load(ConsumerEntry *entry, ConsumerStatus *status);
 extern uint64 consumers_configuration(void);
+extern uint64 consumers_subscriptions(void);
 extern bool consumers_must_leave(const ConsumerEntry *entry);
 
 /* launch.c */

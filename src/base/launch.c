@@ -13,6 +13,10 @@
  *	 unwanted	it is freed as soon as its process has left; one that does not
  *				leave, because a handler runs, is ended
  *
+ * Scouts come first: only they bring the news that a subscription shall rest,
+ * which may be what gives others room.  So while one of them finds no free
+ * slot, no consumer is started.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/consumers.h"
@@ -54,6 +58,7 @@ typedef struct EntryView
 } EntryView;
 
 static ConsumerStart *starts;
+static bool scout_waits;		/* for a slot, in this look at the entries */
 
 /*
  * Makes the launcher's notes.  Call in TopMemoryContext.
@@ -110,6 +115,7 @@ start_consumer(int index, const EntryView *view, TimestampTz now)
 	}
 	start->handle = NULL;
 	start->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_RETRY_MS);
+	scout_waits |= view->worker == SCOUT_WORKER;
 	consumers_report_failure(consumers_entry(index),
 							 "no free background worker slot; raise max_worker_processes");
 	if (!start->no_slot_reported)
@@ -148,11 +154,24 @@ see_off(int index, const EntryView *view, TimestampTz now)
 }
 
 /*
- * Moves one entry on; returns when it wants to be looked at again, or
- * DT_NOEND when something will wake us.
+ * May the entry's process be started now?  When one ends, we are woken, and a
+ * scout that waits for its slot does not let others have it.
+ */
+static bool
+is_due(const ConsumerStart *start, const EntryView *view, TimestampTz now)
+{
+	if (view->worker == SCOUT_WORKER && start->no_slot_reported)
+		return true;
+	return start->not_before <= now;
+}
+
+/*
+ * Moves one entry on, if it is that of a scout or, if not, of a consumer.
+ * Returns when it wants to be looked at again, or DT_NOEND when something will
+ * wake us.
  */
 static TimestampTz
-tend_entry(int index)
+tend_entry(int index, bool scout)
 {
 	ConsumerStart *start = &starts[index];
 	TimestampTz now = steady_now();
@@ -160,6 +179,8 @@ tend_entry(int index)
 	pid_t		pid;
 
 	look_at(consumers_entry(index), &view);
+	if ((view.worker == SCOUT_WORKER) != scout)
+		return DT_NOEND;
 	if (view.pid != 0)
 	{
 		start->not_before = 0;
@@ -190,8 +211,10 @@ tend_entry(int index)
 	if (start->not_before == 0 ||
 		(view.failures == 0 && !start->no_slot_reported))
 		start->not_before = launcher_backoff_end(view.failures, now);
-	if (start->not_before > now)
+	if (!is_due(start, &view, now))
 		return start->not_before;
+	if (scout_waits && !scout)
+		return DT_NOEND;		/* it has us look again */
 	start_consumer(index, &view, now);
 	return start->not_before > now ? start->not_before : DT_NOEND;
 }
@@ -226,9 +249,11 @@ launch_tend(void)
 {
 	TimestampTz next = send_scouts();
 
-	for (int i = 0; i < consumers_size(); i++)
+	scout_waits = false;
+	for (int i = 0; i < 2 * consumers_size(); i++)
 	{
-		TimestampTz wanted = tend_entry(i);
+		TimestampTz wanted = tend_entry(i % consumers_size(),
+										i < consumers_size());
 
 		next = Min(next, wanted);
 	}

@@ -47,6 +47,7 @@ typedef struct DatabaseEntry
 	int			failures;		/* starts since the last progress */
 	uint64		requests;		/* times that somebody asked for a relay */
 	uint64		configuration;	/* grows when Kafka settings may have changed */
+	uint64		subscriptions;	/* grows when inbox.subscription has changed */
 	RelayHandover handover;		/* only relays touch it */
 	ConditionVariable left;		/* signalled when pid becomes 0 */
 	ConditionVariable moved;	/* signalled when published moves */

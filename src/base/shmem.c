@@ -266,6 +266,18 @@ shmem_configuration_changed(Oid database)
 void
 shmem_subscriptions_changed(Oid database)
 {
+	DatabaseEntry *entry;
+
+	if (registry == NULL)
+		return;
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = registry_find(database);
+	if (entry != NULL)
+	{
+		entry->subscriptions++;
+		consumers_wake(database);
+	}
+	LWLockRelease(registry->lock);
 	consumers_request_scout(database);
 }
 

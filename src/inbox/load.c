@@ -221,3 +221,29 @@ load_subscription(const char *name)
 	worker_commit_sql();
 	return subscription;
 }
+
+/*
+ * Is the subscription still as it was read, and shall it work?  Runs a
+ * transaction of its own.
+ */
+bool
+load_is_current(const Subscription *subscription)
+{
+	Oid			types[2] = {TEXTOID, INT8OID};
+	Datum		args[2] = {(Datum) 0, Int64GetDatum(subscription->generation)};
+	bool		current;
+
+	if (!worker_extension_exists())
+		return false;
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(subscription->name);
+	if (SPI_execute_with_args("SELECT FROM inbox.subscription"
+							  " WHERE name OPERATOR(pg_catalog.=) $1"
+							  " AND " GENERATION " OPERATOR(pg_catalog.=) $2"
+							  " AND" IS_ACTIVE, 2, types, args, NULL, true, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read inbox.subscription");
+	current = SPI_processed == 1;
+	worker_commit_sql();
+	return current;
+}

@@ -16,6 +16,10 @@
  * starts the next one if it is wanted.  An error ends it as well.  So there is
  * one way to begin, and it is used all the time.
  *
+ * A change of the subscription is seen in its row, as soon as there was any
+ * change, or in the entry when a scout has listed it.  The scout alone would
+ * not do: it may have to wait for the slot of this very process.
+ *
  * A process without a subscription's name is a scout: it lists the
  * subscriptions for the launcher, removes what is old, and ends.
  *
@@ -94,6 +98,7 @@ worker_check(InboxWorker *worker)
 	worker_handle_reload();
 	if (consumers_must_leave(worker->entry) ||
 		(worker->subscription &&
+		 worker->entry->generation != worker->listed &&
 		 worker->entry->generation != worker->subscription->generation))
 		worker_restart(worker);
 }
@@ -163,13 +168,27 @@ wait_for_work(InboxWorker *worker, long timeout_ms)
 	worker_check(worker);
 }
 
+/* Starts over when our subscription is among those that changed. */
+static void
+check_subscription(InboxWorker *worker)
+{
+	if (worker->subscriptions == consumers_subscriptions())
+		return;
+	worker->subscriptions = consumers_subscriptions();
+	if (!load_is_current(worker->subscription))
+		worker_restart(worker);
+}
+
 /* Waits until the Kafka settings change, since these do not do. */
 static void
 wait_for_settings(InboxWorker *worker, const char *reason)
 {
 	worker_problem(worker, CONSUMER_STOPPED, reason);
 	while (worker->configuration == consumers_configuration())
+	{
+		check_subscription(worker);
 		wait_for_work(worker, -1);
+	}
 	worker_restart(worker);
 }
 
@@ -346,6 +365,7 @@ run(InboxWorker *worker)
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
 		check_configuration(worker);
+		check_subscription(worker);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
@@ -411,16 +431,33 @@ wait_without_role(InboxWorker *worker)
 				   psprintf("role \"%s\", which made the subscription, does not exist any more; call inbox.unsubscribe('%s') and subscribe as another role",
 							subscription->role_name, subscription->name));
 	for (;;)
+	{
+		check_subscription(worker);
 		wait_for_work(worker, -1);
+	}
 }
 
-/* Waits until there is a subscription to serve. */
+/*
+ * Waits until there is a subscription to serve.  When there is none, or it does
+ * not have so many workers, a scout is about to say so, or it changes again.
+ */
 static void
 wait_for_subscription(InboxWorker *worker)
 {
-	worker->subscription = load_subscription(worker->entry->name);
-	while (worker->subscription == NULL)
-		wait_for_work(worker, -1);
+	Subscription *found;
+
+	for (;;)
+	{
+		worker->subscriptions = consumers_subscriptions();
+		worker->listed = worker->entry->generation;
+		found = load_subscription(worker->entry->name);
+		if (found && worker->entry->worker < found->workers)
+			break;
+		while (worker->subscriptions == consumers_subscriptions() &&
+			   worker->listed == worker->entry->generation)
+			wait_for_work(worker, -1);
+	}
+	worker->subscription = found;
 	worker->transaction_limit = worker->subscription->batch_size;
 	worker->records = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ConsumerRecord) *

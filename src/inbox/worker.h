@@ -70,6 +70,9 @@ typedef struct InboxWorker
 	ConsumerEntry *entry;
 	ConsumerStatus status;		/* published by worker_show() */
 	Subscription *subscription;
+	uint64		subscriptions;	/* shared counter when it was read */
+	int64		listed;			/* generation of the entry then: the list may
+								 * have been older */
 	KafkaConfig *config;
 	uint64		configuration;	/* shared counter when config was read */
 	Consumer   *consumer;
@@ -106,6 +109,7 @@ typedef struct InboxWorker
 /* load.c */
 extern bool load_publish_list(void);
 extern Subscription *load_subscription(const char *name);
+extern bool load_is_current(const Subscription *subscription);
 
 /* worker.c */
 extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
