@@ -15,8 +15,8 @@ my @committed = ('-X', 'isolation.level=read_committed');
 my $node = new_server('deadexact');
 create_extension($node, 'postgres');
 publish_from($node);
-$node->safe_psql('postgres',
-	"ALTER SERVER kafka OPTIONS (ADD delivery 'exactly_once')");
+change_settings("ALTER SERVER kafka OPTIONS (ADD delivery 'exactly_once')");
+wait_until('SELECT EXISTS (SELECT FROM outbox.exactly_once)');
 
 create_functions();
 
@@ -30,9 +30,9 @@ sql("SELECT small('$topic', 'k', 41, 50)");
 wait_until_confirmed($node, 'postgres');
 is(sql("SELECT count(*) FROM outbox.dead_letter WHERE topic = '$topic'"),
 	2, 'refused events are dead letters');
-is_deeply([ sequence($topic, 'k', @committed) ],
+is_deeply([ wait_for_sequence(50, $topic, 'k', @committed) ],
 	[ 1 .. 50 ], 'the others are committed once, in order');
-is_deeply([ sequence($other, 'k', @committed) ], [ 1 .. 10 ], 'in all topics');
+is_deeply([ wait_for_sequence(10, $other, 'k', @committed) ], [ 1 .. 10 ], 'in all topics');
 
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
 is(sql("SELECT outbox.retry_all('$topic')"), 2, 'they can be sent again');
@@ -50,9 +50,9 @@ sql("SELECT small('$topic', 'k', 1, 10)");
 sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$topic', 'other', 1, 10)");
 sql("SELECT small('$topic', 'k', 31, 40)");
 wait_until_confirmed($node, 'postgres');
-is_deeply([ sequence($topic, 'k', @committed) ],
+is_deeply([ wait_for_sequence(20, $topic, 'k', @committed) ],
 	[ 1 .. 20 ], 'when keys are held, what came before is committed');
-is_deeply([ sequence($topic, 'other', @committed) ], [ 1 .. 10 ], 'other keys go on');
+is_deeply([ wait_for_sequence(10, $topic, 'other', @committed) ], [ 1 .. 10 ], 'other keys go on');
 is(sql('SELECT count(*) FROM outbox.held_event'), 20, 'and the rest waits');
 $node->stop('immediate');
 $node->start;

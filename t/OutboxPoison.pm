@@ -13,8 +13,8 @@ use PostgreSQL::Test::Utils;
 
 use OutboxTest;
 
-our @EXPORT = qw(publish_from sql create_functions sequence wait_for_sequence
-  wait_until limited_topic);
+our @EXPORT = qw(publish_from sql change_settings create_functions sequence
+  wait_for_sequence wait_until limited_topic);
 
 my ($node, $kafka, $bootstrap);
 
@@ -31,6 +31,17 @@ sub sql
 {
 	my ($statements) = @_;
 	return $node->safe_psql('postgres', $statements);
+}
+
+# Changes the settings of the relay, and waits until one that goes by them
+# streams.
+sub change_settings
+{
+	my ($statement) = @_;
+	my $pid = relay_pid($node, 'postgres');
+	sql($statement);
+	wait_until("SELECT pid <> $pid AND state = 'streaming' FROM outbox.stat_relay");
+	return;
 }
 
 # noise() makes a third more than so many bytes, on one line, that compression
