@@ -33,6 +33,19 @@ sub is_published
 	);
 }
 
+# Changes the Kafka settings of a copy, and waits until a relay has seen them
+# and says that it is a copy still.
+sub change_copy
+{
+	my ($server, $db, $statements) = @_;
+	my $pid = relay_pid($server, $db);
+	$server->safe_psql($db, "BEGIN; $statements; COMMIT");
+	$server->poll_query_until($db,
+		"SELECT pid <> $pid AND state = 'copied' FROM outbox.stat_relay")
+	  or die "the relay of the copy does not wait\n";
+	return;
+}
+
 # An original with a published event and, after its Kafka settings have gone,
 # a pending one.
 make_topic($topic);
@@ -52,9 +65,10 @@ wait_for_state($node, 'copy', 'copied');
 like(relay_status($node, 'copy', 'last_error'),
 	qr/outbox\.resume/, 'the state says what to do');
 publish('copy', 'new');
-$node->safe_psql('copy', 'DROP SERVER kafka');
-create_server($node, 'copy');
-wait_for_state($node, 'copy', 'copied');
+my $bootstrap = kafka_bootstrap();
+change_copy($node, 'copy',
+	"DROP SERVER kafka; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap')"
+);
 is(keys_on_kafka(), 'published', 'a copy of a database publishes nothing');
 $node->safe_psql('copy', 'SELECT outbox.resume(true)');
 wait_for_state($node, 'copy', 'streaming');
@@ -81,7 +95,6 @@ my $other = new_server('elsewhere');
 $other->safe_psql('postgres', 'CREATE DATABASE restored');
 
 # The Kafka of the original is the one that must not be written to.
-my $bootstrap = kafka_bootstrap();
 my $sql = slurp_file($dump);
 $sql =~ s/127\.0\.0\.1:1'/$bootstrap'/
   or die "no Kafka settings in the dump\n";
@@ -90,6 +103,8 @@ $other->command_ok(
 	[ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.kafka", $other->connstr('restored') ],
 	'the dump is restored');
 wait_for_state($other, 'restored', 'copied');
+change_copy($other, 'restored',
+	'ALTER SERVER kafka OPTIONS (ADD "linger.ms" \'5\')');
 is(keys_on_kafka(), 'published pending new later',
 	'a restored dump publishes nothing');
 $other->safe_psql('restored',

@@ -107,10 +107,18 @@ wait_for_watermark();
 $node->append_conf('postgresql.conf',
 	"outbox.max_slot_wal = -1\nmax_slot_wal_keep_size = '16MB'\n");
 $node->reload;
+$node->poll_query_until('postgres',
+	"SELECT current_setting('outbox.max_slot_wal') = '-1'")
+  or die "the server did not reload\n";
 kafka_away();
 publish(100);
+my $offset = -s $node->logfile;
 write_wal(60);
 ok(slot_is_gone(), 'a slot that the server invalidated is dropped');
+my $log = slurp_file($node->logfile, $offset);
+like($log, qr/outbox relay lost its replication slot: the server removed WAL/,
+	'which the log says');
+unlike($log, qr/outbox relay gives up/, 'it was not given up');
 publish(100);
 kafka_back();
 check('slot invalidated');

@@ -38,6 +38,9 @@ sub set_synchronous_standbys
 	$node->poll_query_until('postgres',
 		"SELECT current_setting('synchronous_standby_names') = '$names'")
 	  or die "the server did not reload\n";
+
+	# Commits wait when the checkpointer has told them to.
+	$node->safe_psql('postgres', 'CHECKPOINT');
 	return;
 }
 
@@ -71,6 +74,9 @@ set_synchronous_standbys('');
 $publisher->finish;
 wait_for_state($node, 'postgres', 'streaming');
 is(scalar wait_for_events($topic, 1), 1, 'its event comes once');
+$node->poll_query_until('postgres',
+	"SELECT status = 'published' FROM outbox.events WHERE aggregate_id = '42'")
+  or die "42 is not published\n";
 
 # A watermark does not show such transactions either.  Here the server does not
 # ask to wait for a standby, and the session does.

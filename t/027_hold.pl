@@ -62,6 +62,7 @@ is_deeply([ first_occurrences(sequence($topic, 'a')) ],
 	[ 1 .. 25 ], 'once it is discarded those behind it are sent, in order');
 sql("SELECT small('$topic', 'a', 26, 27)");
 wait_until_confirmed($node, 'postgres');
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 is_deeply([ (sequence($topic, 'a'))[ -2, -1 ] ], [ 26, 27 ], 'and the key is free');
 
 # ---------------------------------------------------------------------------
@@ -97,8 +98,8 @@ wait_until_confirmed($node, 'postgres');
 is(held($topic), 3100, 'what is held stays held when the setting changes');
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 sql("SELECT small('$topic', 'k', $_, $_)") foreach 3101 .. 3130;
-wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 wait_until_confirmed($node, 'postgres');
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 3130 ], 'and nothing overtakes it');
 
 # ---------------------------------------------------------------------------
