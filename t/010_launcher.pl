@@ -9,8 +9,9 @@ use Test::More;
 
 use OutboxTest;
 
-# A database has its relay within a second, and we look ten times a second.
-my $soon = 2;
+# A database has its relay within a second, if anybody tells the launcher, which
+# does not look by itself.
+my $soon = 10;
 
 my $node = new_server('launcher');
 
@@ -69,10 +70,10 @@ cmp_ok(
 	'<', $soon, 'after a restart every relay is back at once');
 publish_key($node, 'postgres', $topic, 'c');
 publish_key($node, 'second', $other_topic, 'd');
-like(keys_in(wait_for_events($topic, 2)),
+wait_until_confirmed($node, $_) foreach 'postgres', 'second';
+like(keys_in(consume($topic)),
 	qr/^a.* c$/, 'and the first database publishes again');
-like(
-	keys_in(wait_for_events($other_topic, 2, kafka_bootstrap($other_kafka))),
+like(keys_in(consume($other_topic, kafka_bootstrap($other_kafka))),
 	qr/^b.* d$/, 'so does the second');
 ok( $node->poll_query_until(
 		'postgres',
@@ -121,16 +122,18 @@ $node->stop;
 # ---------------------------------------------------------------------------
 # Limits
 
-$node = new_server('few', "outbox.max_databases = 2\n");
-$node->safe_psql('postgres', "CREATE DATABASE db$_") foreach 1 .. 4;
-$node->safe_psql('db4', 'CREATE EXTENSION outbox');
+$node = new_server('few', "outbox.max_databases = 3\n");
+$node->safe_psql('postgres', "CREATE DATABASE db$_") foreach 1 .. 5;
+$node->safe_psql('db5', 'CREATE EXTENSION outbox');
 $offset = -s $node->logfile;
 $node->restart;
-wait_for_state($node, 'db4', '(?!stopped).*');
+wait_for_state($node, 'db5', '(?!stopped).*');
 unlike(slurp_file($node->logfile, $offset),
 	qr/WARNING:/,
 	'databases without the extension take no room from those with it');
 
+# One of them may not be forgotten yet when the next one comes.  A relay that is
+# slow to leave is terminated.
 $offset = -s $node->logfile;
 foreach my $i (1 .. 4)
 {
@@ -141,11 +144,14 @@ foreach my $i (1 .. 4)
 }
 unlike(
 	slurp_file($node->logfile, $offset),
-	qr/ERROR:|FATAL:|WARNING:/,
+	qr/ERROR:|FATAL:(?!  terminating background worker)|WARNING:/,
 	'databases that come and go use nothing up');
 
-$node->safe_psql('db3', 'CREATE EXTENSION outbox');
-wait_for_state($node, 'db3', '(?!stopped).*');
+foreach my $db ('db3', 'db4')
+{
+	$node->safe_psql($db, 'CREATE EXTENSION outbox');
+	wait_for_state($node, $db, '(?!stopped).*');
+}
 my ($result, $stdout, $stderr) =
   $node->psql('db2', 'CREATE EXTENSION outbox');
 like(
@@ -160,9 +166,10 @@ $node->safe_psql('db3', 'DROP EXTENSION outbox');
 wait_for_state($node, 'db2', '(?!stopped).*');
 pass('it gets its relay when there is room');
 
-$offset = -s $node->logfile;
 $node->safe_psql('db1', 'CREATE EXTENSION outbox');
-$node->restart;
+$node->stop;
+$offset = -s $node->logfile;
+$node->start;
 wait_for_log($node, qr/WARNING:  not every database can have a relay/,
 	$offset);
 is( () = slurp_file($node->logfile, $offset) =~

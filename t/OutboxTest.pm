@@ -22,7 +22,7 @@ use OutboxServer;
 
 our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
-  relay_status wait_for_log header aggregate_type consume_lines
+  wait_for_error relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka
   relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
@@ -158,6 +158,18 @@ sub wait_for_state
 	$node->poll_query_until($db,
 		"SELECT state ~ '^($state)\$' FROM outbox.stat_relay")
 	  or die "relay is not $state but: "
+	  . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay') . "\n";
+	return;
+}
+
+# Waits until stat_relay shows the state for a reason that matches (POSIX).
+sub wait_for_error
+{
+	my ($node, $db, $state, $reason) = @_;
+	$node->poll_query_until($db,
+		"SELECT state = '$state' AND last_error ~ \$re\$$reason\$re\$ FROM outbox.stat_relay"
+	  )
+	  or die "relay is not $state because of $reason but: "
 	  . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay') . "\n";
 	return;
 }
