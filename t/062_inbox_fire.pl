@@ -120,8 +120,13 @@ sub wait_until
 sub transfer_pids
 {
 	my $query = "SELECT pid FROM inbox.consumer_status() WHERE subscription = 'transfers' AND pid IS NOT NULL";
-	wait_until("SELECT count(*) = 2 FROM ($query) p", 'two workers run');
-	return split /\n/, sql($query);
+	my @pids;
+	until (@pids == 2)
+	{
+		wait_until("SELECT count(*) = 2 FROM ($query) p", 'two workers run');
+		@pids = split /\n/, sql($query);
+	}
+	return @pids;
 }
 
 # The server starts once the processes of the killed one have gone.
@@ -185,10 +190,11 @@ my @kinds = (
 	},
 );
 
-# The messages between two faults are a part.  All are there from the start;
-# but where partitions are added, only the first two, and then one with each
-# fault.
-my $size = int(@lines / ($faults + 1)) + 1;
+# The messages between two faults are a part; some are left after the last
+# fault.  All are there from the start; but where partitions are added, only the
+# first three, and then one with each fault.
+my $parts = $faults + 3;
+my $size = int(@lines / $parts) + 1;
 my $produced = 0;
 
 sub produce_part
@@ -199,7 +205,7 @@ sub produce_part
 	return;
 }
 
-produce_part($adds_partitions ? 2 * $size : $sent);
+produce_part($adds_partitions ? 3 * $size : $sent);
 sql(<<SQL);
 SELECT inbox.subscribe('transfers', ARRAY['$topic'], 'transfer', workers => 2, batch_size => 200, retry_backoff => '100 ms');
 SELECT inbox.subscribe('counts', ARRAY['$topic'], 'count_keys', batch_size => 200);
@@ -210,7 +216,7 @@ my $idle = 0;
 foreach my $fault (1 .. $faults)
 {
 	my $kind = 2 * (($fault - 1) % (@kinds / 2));
-	my $at = wait_for_progress(int(($fault - 0.5) * $messages / ($faults + 1)));
+	my $at = wait_for_progress(int(($fault - 0.5) * $messages / $parts));
 	$idle++ if sql("SELECT sum(received) >= $produced FROM inbox.stat_subscription WHERE name = 'transfers'") eq 't';
 	note("fault $fault: $kinds[$kind], after $at transfers");
 	$kinds[ $kind + 1 ]->();

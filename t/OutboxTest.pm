@@ -408,9 +408,13 @@ sub produce_with_headers
 	my @command = (
 		"$root/dev/kafka", 'tool', $dir || kafka_dir(),
 		'org.apache.kafka.tools.ConsoleProducer', '--topic', $topic,
+		'--request-timeout-ms', 60_000, '--message-send-max-retries', 100,
 		map { ('--property', $_) } 'parse.key=true', 'parse.headers=true');
 	my $output = '';
+
+	# It ends well, too, when it has given up a message.
 	IPC::Run::run(\@command, '<', $input, '&>', \$output)
+	  && $output !~ /ERROR/
 	  or die "the producer failed: $output\n";
 	return;
 }
