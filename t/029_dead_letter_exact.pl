@@ -45,6 +45,7 @@ is_deeply(
 # A topic that holds.
 $node->append_conf('postgresql.conf', "outbox.on_poison = hold\n");
 $node->reload;
+wait_until("SELECT current_setting('outbox.on_poison') = 'hold'");
 $topic = limited_topic('exacthold');
 sql("SELECT small('$topic', 'k', 1, 10)");
 sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$topic', 'other', 1, 10)");

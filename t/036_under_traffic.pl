@@ -105,16 +105,18 @@ sub ledger
 	  sql('SELECT key, events FROM counter WHERE events > 0');
 }
 
-# Compares what is on Kafka with the ledger, which may grow meanwhile.
+# Compares what is on Kafka with the ledger, which may grow meanwhile.  With
+# "repeats", what was on its way to Kafka may be there twice.
 sub check_ledger
 {
-	my ($after) = @_;
+	my ($after, %options) = @_;
 	my %committed = ledger();
 	wait_until_confirmed($node, $db);
 	my (%arrived, @wrong);
 	foreach my $line (consume_lines($topic, '%k %s', $bootstrap))
 	{
 		my ($key, $number) = split / /, $line;
+		next if $options{repeats} && $number <= ($arrived{$key} || 0);
 		push @wrong, $line if $number != ++$arrived{$key};
 	}
 	my %later = ledger();
@@ -123,7 +125,7 @@ sub check_ledger
 	is(join(' ', grep { $arrived{$_} > ($later{$_} || 0) } keys %arrived),
 		'', "$after: nothing phantom");
 	is("@wrong[0 .. ($#wrong > 9 ? 9 : $#wrong)]",
-		'', "$after: each key in order, and once");
+		'', "$after: each key in order" . ($options{repeats} ? '' : ', and once'));
 	return;
 }
 
@@ -216,7 +218,7 @@ $node->command_ok(
 check_ledger('200 connections');
 
 # The name of the database.  With writers in it PostgreSQL refuses, and the
-# relay, which has left for that, comes back.
+# relay, which has left for that without waiting for Kafka, comes back.
 ($ret, $out, $err) =
   $node->psql('postgres', 'ALTER DATABASE app RENAME TO renamed');
 like($err, qr/is being accessed by other users/,
@@ -230,7 +232,7 @@ start_writers();
 wait_for_writers();
 wait_for_state($node, $db, 'streaming');
 stop_writers();
-check_ledger('a new name for the database');
+check_ledger('a new name for the database', repeats => 1);
 ok( $node->poll_query_until(
 		$db,
 		"SELECT NOT EXISTS (SELECT FROM outbox.events WHERE status <> 'published')"
