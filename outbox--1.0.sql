@@ -672,13 +672,14 @@ COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
 -- when it was given an offset; given a time, it sets seek_time, which the
 -- worker turns into next_offset ('-infinity' is the first offset there is,
 -- 'infinity' the end) and resets to NULL.  Duplicates below rerun_until are
--- processed once more.
+-- processed once more.  A fence begins at random, so that a worker of a
+-- subscription that has ended finds its own nowhere in a new one of the name.
 CREATE TABLE inbox.position (
     subscription text        NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
     topic        text        NOT NULL,
     partition    integer     NOT NULL,
     next_offset  bigint,
-    fence        bigint      NOT NULL DEFAULT 1,
+    fence        bigint      NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0) >> 1,
     seek_time    timestamptz,
     rerun_until  bigint,
     end_offset   bigint,

@@ -64,13 +64,15 @@ SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_batch', start => '2026-07-0
 SELECT start FROM inbox.subscription;
 RESET timezone;
 
--- pause and resume
+-- pause and resume, at once: no worker shall try its luck
+BEGIN;
 SELECT inbox.resume('stock');
 SELECT paused FROM inbox.subscription;
 SELECT inbox.resume('stock');
 SELECT inbox.pause('stock');
 SELECT paused FROM inbox.subscription;
 SELECT inbox.pause('stock');
+COMMIT;
 SELECT name, state, topics, workers, partitions, received, processed, duplicates, failed, retrying, last_error
 FROM inbox.stat_subscription;
 
@@ -82,7 +84,7 @@ SELECT inbox.seek('stock', 'orders', 3, timestamptz '2026-01-01 00:00+00');
 SELECT inbox.seek('stock', 'orders', 4, '2026-01-01 00:00+00');
 SELECT inbox.seek('stock', 'orders', 5, 'latest');
 CREATE VIEW positions AS
-SELECT topic, partition, next_offset, fence, to_char(seek_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS seek_time,
+SELECT topic, partition, next_offset, to_char(seek_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS seek_time,
        isfinite(seek_time) AS finite, rerun_until, lost_from, lost_until
 FROM inbox.position ORDER BY topic, partition;
 SELECT * FROM positions;

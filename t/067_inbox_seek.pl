@@ -203,7 +203,7 @@ sql('TRUNCATE obstacle');
 my $before = sql('SELECT count(*) FROM effect');
 my $waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'outbox consumer'"), 'the worker is between them');
-my $session = start_psql($node, 'postgres', $unsubscribe);
+my $session = start_psql($node, 'postgres', "SET deadlock_timeout = '1 min'; $unsubscribe");
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'client backend'"), 'unsubscribe() waits for it');
 $gate->query('SELECT pg_advisory_unlock(67)');
 ok($session->finish, 'and gets through');
@@ -212,5 +212,25 @@ ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activit
 is(sql("SELECT (SELECT count(*) FROM inbox.message), (SELECT count(*) FROM inbox.position), (SELECT count(*) FROM inbox.received WHERE consumer = '\@s')"),
 	'0|0|0', 'nothing is left');
 is(sql('SELECT count(*) FROM effect'), $before, 'and what the worker was doing is undone');
+
+# a new subscription of the name, with a position of its own, while the worker
+# of the old one is in its handler
+my $late = make_topic("$topic.late");
+$gate = $node->background_psql('postgres');
+$gate->query('SELECT pg_advisory_lock(67)');
+sql(<<SQL);
+TRUNCATE effect;
+CREATE FUNCTION handle_late(m inbox.message) RETURNS void LANGUAGE sql AS
+\$\$ SELECT pg_advisory_xact_lock(67); INSERT INTO effect (value) VALUES ('late') \$\$;
+SELECT inbox.subscribe('s', ARRAY['$late'], 'handle_late');
+SQL
+produce($late, "a\t1");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'outbox consumer'"), 'a worker is in its handler');
+sql("SELECT inbox.unsubscribe('s')");
+sql("SELECT inbox.subscribe('s', ARRAY['$late'], 'handle')");
+sql("SELECT inbox.seek('s', '$late', 0, 0)");
+$gate->query('SELECT pg_advisory_unlock(67)');
+wait_for_effects('1', 'a worker of the old subscription does not move the position of the new one');
+$gate->quit;
 
 done_testing();

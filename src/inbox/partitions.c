@@ -234,7 +234,8 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 			 " ON CONFLICT (subscription, topic, partition) DO UPDATE"
 			 " SET fence = p.fence + 1, next_offset = coalesce(excluded.next_offset, p.next_offset),"
 			 " seek_time = NULL"
-			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL",
+			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL,"
+			 " xmax = 0",		/* of a row that was inserted only */
 			 worker, &partition->at, offset, SPI_OK_INSERT_RETURNING))
 		elog(ERROR, "could not take over partition %d of topic \"%s\"",
 			 partition->at.partition, partition->at.topic);
@@ -248,6 +249,7 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 	partition->at.offset = partition->stored = DatumGetInt64(datum);
 	partition->rerun_until = DatumGetInt64(result(3, &isnull));
 	partition->lost = DatumGetBool(result(4, &isnull));
+	partition->is_new = DatumGetBool(result(5, &isnull));
 	partition->shown = -1;
 	worker_commit_sql();
 }

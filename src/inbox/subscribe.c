@@ -254,8 +254,9 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 
 	/*
 	 * First the positions: from then on no worker can commit, so that nothing
-	 * is left.  One that is trying messages again has locked these first;
-	 * when that is a deadlock, it is the one that notices and gives way.
+	 * is left.  One that is trying messages again has locked these first.
+	 * When that is a deadlock, it looks for it sooner than we do, unless we
+	 * have waited for long, and gives way.
 	 */
 	(void) sql_execute("DELETE FROM inbox.position WHERE subscription = $1",
 					   1, types, values, NULL);

@@ -67,7 +67,7 @@ survivor_check(InboxWorker *worker)
 	bool		is_new = true;
 
 	for (int i = 0; i < worker->npartitions; i++)
-		is_new &= worker->partitions[i]->fence == 1;
+		is_new &= worker->partitions[i]->is_new;
 	worker->unmarked = !marker_exists(worker);
 	if (worker->unmarked && is_new)
 		survivor_mark(worker);

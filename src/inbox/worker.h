@@ -63,6 +63,7 @@ typedef struct Partition
 	int64		end;			/* where everything was read; see ends.c */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
 	bool		lost;			/* Kafka does not have the next offset */
+	bool		is_new;			/* it had no position before */
 } Partition;
 
 typedef struct InboxWorker
