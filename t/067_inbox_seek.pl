@@ -203,7 +203,7 @@ sql('TRUNCATE obstacle');
 my $before = sql('SELECT count(*) FROM effect');
 my $waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'outbox consumer'"), 'the worker is between them');
-my $session = start_psql($node, 'postgres', "SET deadlock_timeout = '1 min'; $unsubscribe");
+my $session = start_psql($node, 'postgres', $unsubscribe);
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waits AND backend_type = 'client backend'"), 'unsubscribe() waits for it');
 $gate->query('SELECT pg_advisory_unlock(67)');
 ok($session->finish, 'and gets through');

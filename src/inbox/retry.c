@@ -6,6 +6,10 @@
  * When the pause of a key is over, its messages run in order, each in a
  * subtransaction of its own, until one fails.
  *
+ * A round has locked messages when it comes to the positions.
+ * inbox.unsubscribe() locks these first.  So the round does not wait for it
+ * but is undone, and the next one waits before it locks anything.
+ *
  * A message during which a process died runs alone, and its attempt is
  * counted and on disk before it begins: see batch.c.
  *
@@ -57,6 +61,7 @@ typedef struct Round
 	int			limit;			/* so many messages it may take */
 	int			taken;			/* and has taken so far */
 	int			tries;			/* transactions in vain for one message */
+	bool		disturbed;		/* somebody else had locked a position */
 	bool		charged;		/* attempts were counted before */
 	bool		stopped;
 } Round;
@@ -288,6 +293,8 @@ try_round(Round *round)
 	PG_TRY();
 	{
 		inbox_transaction_begin(round->worker, context);
+		if (round->disturbed)
+			store_wait_and_lock(round->worker);
 		handler_find(&round->handler, round->worker);
 		for (int i = 0; i < round->nkeys; i++)
 		{
@@ -299,6 +306,11 @@ try_round(Round *round)
 			if (!round->stopped && round->taken < round->limit)
 				try_key(round, round->keys[i], &round->outcomes[i]);
 		}
+		round->disturbed = !store_lock(round->worker, round->moves, round->nmoves);
+		if (round->disturbed)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a position is being changed by somebody else")));
 		store_move(round->worker, round->moves, round->nmoves);
 		inbox_transaction_commit(round->worker, round->taken);
 	}

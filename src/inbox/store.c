@@ -75,6 +75,64 @@ int8_array(Datum *values, int n)
 										   true, TYPALIGN_DOUBLE));
 }
 
+/* Raises the error that a position is not where the worker has left it. */
+static void
+raise_moved(InboxWorker *worker)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("position of subscription \"%s\" was changed by somebody else",
+					worker->subscription->name),
+			 errdetail("Another worker has taken over, or inbox.seek() was called.")));
+}
+
+#define LOCK_QUERY \
+	"SELECT FROM inbox.position p" \
+	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.fence OPERATOR(pg_catalog.=) ANY ($2) FOR NO KEY UPDATE"
+
+/*
+ * Locks the positions that will move, without waiting: who holds other locks
+ * that inbox.unsubscribe() wants must not wait for it.  Returns false when
+ * somebody else has one.
+ */
+bool
+store_lock(InboxWorker *worker, const Move *moves, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
+	Datum		args[2];
+	Datum	   *fences = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		fences[i] = Int64GetDatum(moves[i].partition->fence);
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = int8_array(fences, n);
+	execute(&plan, LOCK_QUERY " SKIP LOCKED", 2, types, args, NULL);
+	return SPI_processed == n;
+}
+
+/*
+ * Locks all positions of the worker, and waits for them: call it while nothing
+ * else is locked.  Raises an error when one has been changed.
+ */
+void
+store_wait_and_lock(InboxWorker *worker)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
+	Datum		args[2];
+	Datum	   *fences = palloc(sizeof(Datum) * worker->npartitions);
+
+	for (int i = 0; i < worker->npartitions; i++)
+		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = int8_array(fences, worker->npartitions);
+	execute(&plan, LOCK_QUERY, 2, types, args, NULL);
+	if (SPI_processed != worker->npartitions)
+		raise_moved(worker);
+}
+
 /*
  * Moves the positions of partitions.  Raises a serialization failure when
  * another worker has taken one of them over, or somebody has moved it.
@@ -117,11 +175,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 		args[c + 1] = int8_array(columns[c], n);
 	execute(&plan, MOVE_QUERY, 9, types, args, NULL);
 	if (SPI_processed != n)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("position of subscription \"%s\" was changed by somebody else",
-						worker->subscription->name),
-				 errdetail("Another worker has taken over, or inbox.seek() was called.")));
+		raise_moved(worker);
 }
 
 /*

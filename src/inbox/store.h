@@ -25,6 +25,8 @@ typedef struct Move
 	int			duplicates;
 } Move;
 
+extern bool store_lock(InboxWorker *worker, const Move *moves, int n);
+extern void store_wait_and_lock(InboxWorker *worker);
 extern void store_move(InboxWorker *worker, const Move *moves, int n);
 extern void store_messages(InboxMessage **messages, int n);
 extern void store_retried(InboxWorker *worker, InboxMessage *message);

@@ -254,9 +254,8 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 
 	/*
 	 * First the positions: from then on no worker can commit, so that nothing
-	 * is left.  One that is trying messages again has locked these first.
-	 * When that is a deadlock, it looks for it sooner than we do, unless we
-	 * have waited for long, and gives way.
+	 * is left.  One that is trying messages again has locked these first, and
+	 * gives way: see retry.c.
 	 */
 	(void) sql_execute("DELETE FROM inbox.position WHERE subscription = $1",
 					   1, types, values, NULL);
