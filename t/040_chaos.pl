@@ -10,7 +10,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use List::Util qw(max);
+use List::Util qw(max sum);
 use OutboxChaos;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -127,13 +127,15 @@ sub wait_for_progress
 	return;
 }
 
-# Waits until the relay's watermark, safe on disk, covers what is committed now.
-# Only what comes later may come twice.  Returns that time.
+# Waits until the relay's watermark, safe on disk, shows what is committed now:
+# all transactions before the next.  Only what comes later may come twice.
+# Returns that time.
 sub wait_for_watermark
 {
-	my ($time, $lsn) = split /\|/, $chaos->sql(
-		'SELECT extract(epoch FROM clock_timestamp()), pg_current_wal_insert_lsn()');
-	$chaos->wait_for("SELECT count(*) > 0 FROM outbox.watermark WHERE lsn >= '$lsn'",
+	my ($time, $xid) = split /\|/, $chaos->sql(
+		'SELECT extract(epoch FROM statement_timestamp()), pg_snapshot_xmax(pg_current_snapshot())');
+	$chaos->wait_for(
+		"SELECT count(*) > 0 FROM outbox.watermark WHERE pg_snapshot_xmin(snapshot) >= '$xid'",
 		'the watermark does not move');
 	my $written = $chaos->sql('SELECT pg_current_wal_insert_lsn()');
 	$chaos->wait_for("SELECT pg_current_wal_flush_lsn() >= '$written'",
@@ -141,13 +143,15 @@ sub wait_for_watermark
 	return $time;
 }
 
-# All messages so far: time in ms, key, number, transaction and type of each.
+# All messages so far, or those that are committed, so many at least: time in ms,
+# key, number, transaction and type of each.
 sub messages
 {
-	my @options = @_;
+	my ($count) = @_;
+	my @source = ($topic, '%T %k %s %h', $chaos->bootstrap);
 	my @messages;
 	foreach my $line (
-		consume_lines($topic, '%T %k %s %h', $chaos->bootstrap, @options))
+		defined $count ? committed_lines($count, @source) : consume_lines(@source))
 	{
 		my ($time, $key, $n, $xid, $type) =
 		  $line =~ /^(\d+) (\d+) "(\d+) (\d+)" id=[^,]+,type=(\w+),/
@@ -159,12 +163,15 @@ sub messages
 }
 
 # Transactions of which a part can be seen.  Each has two events, but for those
-# that undid a third.
+# that undid a third.  What was seen before is there still.
+my $seen_before = 0;
+
 sub split_transactions
 {
 	my %events;
-	$events{"$_->{xid}"}{"$_->{key} $_->{n}"} = 1
-	  foreach messages('-X', 'isolation.level=read_committed');
+	my @messages = messages($seen_before);
+	$seen_before = @messages;
+	$events{"$_->{xid}"}{"$_->{key} $_->{n}"} = 1 foreach @messages;
 	return grep { keys %{ $events{$_} } != 2 } keys %events;
 }
 
@@ -213,9 +220,8 @@ my %committed = map { split /\|/ } split /\n/,
 my ($total, $lost, $phantom, $overtaken, $duplicates) = (0) x 5;
 my ($oldest, %old) = (0);
 my (%seen, %last);
-my @isolation =
-  $delivery eq 'exactly_once' ? ('-X', 'isolation.level=read_committed') : ();
-foreach my $message (messages(@isolation))
+my $expected = $delivery eq 'exactly_once' ? sum(values %committed) : undef;
+foreach my $message (messages($expected))
 {
 	my ($key, $n) = @$message{qw(key n)};
 	if ($message->{type} ne 'kept' || $n > $committed{$key})

@@ -28,7 +28,7 @@ my %fault = (
 		freeze_brokers(@_, \&end_relay);
 	},
 	'server stopped while brokers are frozen' => sub {
-		freeze_brokers(@_, \&stop_unseen);
+		freeze_brokers(@_, \&stop_server);
 	},
 	'network cut' => sub { hurt_network(@_, 'cut') },
 	'network swallows' => sub { hurt_network(@_, 'swallow') },
@@ -57,8 +57,7 @@ max_prepared_transactions = 20
 wal_retrieve_retry_interval = '200ms'
 CONF
 	create_extension($self->{node}, 'postgres', $self->{proxy}->bootstrap);
-	$self->sql("ALTER SERVER kafka OPTIONS (ADD delivery '$self->{delivery}')")
-	  if $self->{delivery};
+	$self->change_delivery if $self->{delivery};
 	return $self;
 }
 
@@ -71,6 +70,18 @@ sub sql
 sub node { return $_[0]{node} }
 
 sub topic { return $_[0]{topic} }
+
+# Waits until the relay delivers that way: the one before it streams, too.
+sub change_delivery
+{
+	my ($self) = @_;
+	my $exact = $self->{delivery} eq 'exactly_once' ? 'true' : 'false';
+	$self->sql("ALTER SERVER kafka OPTIONS (ADD delivery '$self->{delivery}')");
+	$self->wait_for(
+		"SELECT state = 'streaming' AND EXISTS (SELECT FROM outbox.exactly_once) = $exact FROM outbox.stat_relay",
+		'the delivery does not change');
+	return;
+}
 
 # Where to read what has come, whatever the network does.
 sub bootstrap { return kafka_bootstrap($_[0]{kafka}) }
@@ -130,10 +141,15 @@ sub end_relay
 	return;
 }
 
+# The server notices a moment later, and ends all its processes then.
 sub kill_relay
 {
 	my ($self) = @_;
-	kill 'KILL', relay_pid($self->{node}, 'postgres');
+	my $pid = relay_pid($self->{node}, 'postgres');
+	my $offset = -s $self->{node}->logfile;
+	kill 'KILL', $pid;
+	wait_for_log($self->{node},
+		qr/all server processes terminated; reinitializing/, $offset);
 	$self->wait_for('SELECT true', 'the server does not recover');
 	return;
 }
@@ -147,20 +163,14 @@ sub stop_server
 	return;
 }
 
-# While brokers show nothing.
-sub stop_unseen
-{
-	my ($self) = @_;
-	local $self->{while_down};
-	$self->stop_server;
-	return;
-}
-
 sub kill_postmaster
 {
 	my ($self) = @_;
 	my $postmaster = slurp_file($self->{node}->data_dir . '/postmaster.pid');
 	$postmaster =~ s/\n.*//s;
+
+	# Stopped, so that it makes no more children.
+	kill 'STOP', $postmaster;
 	my @children = split ' ', `ps -o pid= --ppid $postmaster`;
 	$self->{node}->kill9;
 	kill_all($postmaster, @children);
@@ -169,11 +179,14 @@ sub kill_postmaster
 	return;
 }
 
-# While nobody writes to it, something may be true of what it holds.
+# While nobody writes to it, something may be true of what it holds.  Frozen
+# brokers would not show it.
 sub look_at_kafka
 {
 	my ($self) = @_;
-	$self->{while_down}->() if $self->{while_down};
+	return unless $self->{while_down};
+	signal_kafka('CONT', $self->{kafka});
+	$self->{while_down}->();
 	return;
 }
 
@@ -191,13 +204,12 @@ sub kill_all
 	return;
 }
 
+# To other values than before.
 sub change_settings
 {
 	my ($self) = @_;
-	my $linger = int(rand 5);
-	my $has_one = $self->sql(
-		"SELECT srvoptions::text LIKE '%linger%' FROM pg_foreign_server");
-	my $verb = $has_one eq 't' ? 'SET' : 'ADD';
+	my $verb = $self->{changes} ? 'SET' : 'ADD';
+	my $linger = ++$self->{changes} % 5;
 	$self->sql(qq{ALTER SERVER kafka OPTIONS ($verb "linger.ms" '$linger')});
 	return;
 }
@@ -229,19 +241,17 @@ sub invalidate_slot
 {
 	my ($self) = @_;
 	signal_kafka('STOP', $self->{kafka});
+	my $offset = -s $self->{node}->logfile;
 	$self->sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'");
 	$self->{node}->reload;
-	my $slot = "SELECT restart_lsn FROM pg_replication_slots WHERE plugin = 'outbox'";
-	my $old = $self->sql($slot);
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	do
 	{
 		die "the slot keeps its WAL\n" if time > $deadline;
 		$self->sql('SELECT pg_switch_wal()');
 		$self->sql('CHECKPOINT');
-	} until $self->sql(
-		"SELECT count(*) = 0 FROM pg_replication_slots WHERE plugin = 'outbox' AND restart_lsn = '$old'"
-	) eq 't';
+	} until slurp_file($self->{node}->logfile, $offset) =~
+	  /invalidating (?:obsolete replication )?slot "outbox_/;
 	$self->sql('ALTER SYSTEM RESET max_slot_wal_keep_size');
 	$self->{node}->reload;
 	signal_kafka('CONT', $self->{kafka});
