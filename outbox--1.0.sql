@@ -760,6 +760,7 @@ CREATE TABLE inbox.message (
     created_at     timestamptz,
     error_sqlstate text,
     error_context  text,
+    error_at       timestamptz,
     next_attempt_at timestamptz,
     chunk          smallint    NOT NULL DEFAULT inbox.current_message_chunk()
 ) PARTITION BY LIST (chunk);
@@ -791,6 +792,7 @@ COMMENT ON COLUMN inbox.message.processed_at IS 'when the handler succeeded';
 COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message';
 COMMENT ON COLUMN inbox.message.error_sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN inbox.message.error_context IS 'where in the handler it was raised';
+COMMENT ON COLUMN inbox.message.error_at IS 'when it was raised';
 COMMENT ON COLUMN inbox.message.next_attempt_at IS 'when the handler is called again, while pending after an error';
 COMMENT ON COLUMN inbox.message.chunk IS 'partition of the table that holds the row';
 
@@ -1093,10 +1095,9 @@ SELECT s.name,
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
             WHEN pg_catalog.pg_is_in_recovery()
             THEN 'this server is a standby, and consumes when it is promoted'
-            ELSE coalesce(l.error, c.error, m.error) END AS last_error,
+            ELSE e.error END AS last_error,
        CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() THEN NULL
-            WHEN l.error IS NOT NULL THEN l.lost_at
-            ELSE c.error_at END AS last_error_at
+            ELSE e.error_at END AS last_error_at
 FROM inbox.subscription s
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS partitions,
@@ -1132,10 +1133,20 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
-           (pg_catalog.array_agg(m.error ORDER BY m.received_at DESC) FILTER (WHERE m.error IS NOT NULL))[1] AS error
+           (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
+           max(m.error_at) AS error_at
     FROM inbox.message m
     WHERE m.subscription = s.name AND m.status <> 'processed'
-) m;
+) m
+-- The newest error, of a worker or a message; lost messages wait for somebody
+-- to act.
+LEFT JOIN LATERAL (
+    SELECT v.error, v.error_at
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, m.error, m.error_at)) v (rank, error, error_at)
+    WHERE v.error IS NOT NULL
+    ORDER BY v.rank, v.error_at DESC NULLS LAST
+    LIMIT 1
+) e ON true;
 COMMENT ON VIEW inbox.stat_subscription IS
     'one row for each subscription: what it does, how far behind it is and what went wrong last';
 

@@ -43,8 +43,8 @@ static const char *const column_names[MESSAGE_NCOLUMNS] = {
 	"subscription", "event_id", "topic", "partition", "offset", "key",
 	"event_type", "aggregate_type", "aggregate_id", "payload", "headers",
 	"status", "attempts", "error", "received_at", "processed_at",
-	"created_at", "error_sqlstate", "error_context", "next_attempt_at",
-	"chunk"
+	"created_at", "error_sqlstate", "error_context", "error_at",
+	"next_attempt_at", "chunk"
 };
 
 /*

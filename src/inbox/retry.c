@@ -208,7 +208,8 @@ uncharge(InboxMessage *message)
 	message_set(message, MESSAGE_ATTEMPTS,
 				Int32GetDatum(DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) - 1));
 	message->nulls[MESSAGE_ERROR] = message->nulls[MESSAGE_ERROR_SQLSTATE] =
-		message->nulls[MESSAGE_ERROR_CONTEXT] = true;
+		message->nulls[MESSAGE_ERROR_CONTEXT] =
+		message->nulls[MESSAGE_ERROR_AT] = true;
 }
 
 /*

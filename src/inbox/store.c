@@ -236,12 +236,13 @@ store_retried(InboxWorker *worker, InboxMessage *message)
 	static SPIPlanPtr delete_plan = NULL;
 	static const MessageColumn columns[] = {
 		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
-		MESSAGE_ERROR_CONTEXT, MESSAGE_NEXT_ATTEMPT_AT, MESSAGE_PROCESSED_AT
+		MESSAGE_ERROR_CONTEXT, MESSAGE_ERROR_AT, MESSAGE_NEXT_ATTEMPT_AT,
+		MESSAGE_PROCESSED_AT
 	};
-	Oid			types[9] = {TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID,
-	TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		args[9];
-	char		nulls[10] = "         ";
+	Oid			types[10] = {TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID,
+	TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		args[10];
+	char		nulls[11] = "          ";
 	bool		processed = !message->nulls[MESSAGE_PROCESSED_AT];
 
 	args[0] = message->values[MESSAGE_SUBSCRIPTION];
@@ -259,11 +260,11 @@ store_retried(InboxWorker *worker, InboxMessage *message)
 	else
 		execute(&update_plan,
 				"UPDATE inbox.message SET status = $3, attempts = $4, error = $5,"
-				" error_sqlstate = $6, error_context = $7, next_attempt_at = $8,"
-				" processed_at = $9"
+				" error_sqlstate = $6, error_context = $7, error_at = $8,"
+				" next_attempt_at = $9, processed_at = $10"
 				" WHERE subscription OPERATOR(pg_catalog.=) $1"
 				" AND status OPERATOR(pg_catalog.=) 'pending'"
-				" AND event_id OPERATOR(pg_catalog.=) $2", 9, types, args, nulls);
+				" AND event_id OPERATOR(pg_catalog.=) $2", 10, types, args, nulls);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -311,7 +312,8 @@ store_fail(InboxWorker *worker, InboxMessage *message,
 	Subscription *subscription = worker->subscription;
 	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) + 1;
 	bool		final = attempts >= subscription->max_attempts;
-	TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = TimestampTzPlusMilliseconds(now,
 												   store_pause_ms(subscription, attempts));
 
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(attempts));
@@ -320,6 +322,7 @@ store_fail(InboxWorker *worker, InboxMessage *message,
 	message_set_text(message, MESSAGE_ERROR_SQLSTATE,
 					 unpack_sql_state(failure->sqlstate));
 	message_set_text(message, MESSAGE_ERROR_CONTEXT, failure->context);
+	message_set(message, MESSAGE_ERROR_AT, TimestampTzGetDatum(now));
 	message_set(message, MESSAGE_NEXT_ATTEMPT_AT, TimestampTzGetDatum(next));
 	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = final;
 }
