@@ -12,6 +12,9 @@ use OutboxTest;
 # A command that waits for the relay in vain shall fail, not hang.
 $ENV{PGOPTIONS} = '-c statement_timeout=60s';
 
+# What the relay waits for lasts for ever.
+my $patience = 20;
+
 my $node = new_server('extension');
 
 sub is_gone
@@ -59,11 +62,13 @@ foreach my $way (sort keys %ways)
 
 my $topic = topic_name('rollback');
 publish_key($node, 'postgres', $topic, 'before');
+wait_until_confirmed($node, 'postgres');
 $node->safe_psql('postgres',
 	"BEGIN;\nDROP EXTENSION outbox CASCADE;\nROLLBACK;\n");
 wait_for_state($node, 'postgres', 'streaming');
 publish_key($node, 'postgres', $topic, 'after');
-is(keys_in(wait_for_events($topic, 2)),
+wait_until_confirmed($node, 'postgres');
+is(keys_in(consume($topic)),
 	'before after',
 	'a DROP EXTENSION that is rolled back leaves everything as it was');
 
@@ -73,7 +78,8 @@ like($stderr, qr/because other objects depend on it/,
 	'DROP EXTENSION without CASCADE fails because of the server');
 wait_for_state($node, 'postgres', 'streaming');
 publish_key($node, 'postgres', $topic, 'then');
-is(keys_in(wait_for_events($topic, 3)),
+wait_until_confirmed($node, 'postgres');
+is(keys_in(consume($topic)),
 	'before after then', 'and leaves everything as it was');
 
 $node->safe_psql('postgres', 'CREATE ROLE nobody');
@@ -100,7 +106,7 @@ cmp_ok(
 		sub {
 			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
 		}),
-	'<', 4,
+	'<', $patience,
 	'DROP EXTENSION does not wait for Kafka while the relay waits with an event'
 );
 is_gone('waiting for Kafka');
@@ -117,7 +123,7 @@ cmp_ok(
 		sub {
 			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
 		}),
-	'<', 4,
+	'<', $patience,
 	'DROP EXTENSION does not wait for Kafka while the relay catches up');
 is_gone('catching up');
 
@@ -135,7 +141,7 @@ cmp_ok(
 		sub {
 			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
 		}),
-	'<', 4,
+	'<', $patience,
 	'DROP EXTENSION does not wait for transactions that the relay waits for');
 is_gone('creating the slot');
 $session->quit;

@@ -5,6 +5,7 @@ use warnings;
 
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes ();
 
 use OutboxTest;
 
@@ -39,10 +40,10 @@ ok( $node->poll_query_until(
 		"SELECT backend_xmin IS NULL AND backend_xid IS NULL AND xact_start IS NULL AND state IS DISTINCT FROM 'idle in transaction' FROM pg_stat_activity WHERE backend_type = 'outbox relay'"
 	),
 	'an idle relay has no transaction open and holds back no vacuum');
-is( $node->safe_psql('idle',
-		"SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'outbox relay'"
+ok( $node->poll_query_until(
+		'idle',
+		"SELECT count(*) = 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'outbox relay'"
 	),
-	0,
 	'and has nothing locked');
 
 # WAL that concerns other databases
@@ -68,11 +69,16 @@ ok( $node->poll_query_until(
 		"SELECT pg_walfile_name(restart_lsn) > '$oldest' FROM pg_replication_slots"
 	),
 	'and keeps no file of it');
-$node->safe_psql('postgres', 'CHECKPOINT');
-is( $node->safe_psql('postgres',
-		"SELECT count(*) FROM pg_ls_waldir() WHERE name = '$oldest'"),
-	0,
-	'so that it is removed');
+my $removed;
+foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	$removed = $node->safe_psql('postgres',
+		"SELECT count(*) = 0 FROM pg_ls_waldir() WHERE name = '$oldest'") eq 't';
+	last if $removed;
+	Time::HiRes::usleep(100_000);
+}
+ok($removed, 'so that it is removed');
 
 # Catalogs are all that a slot keeps from being vacuumed, and not for long.
 my $xid = $node->safe_psql('postgres',
