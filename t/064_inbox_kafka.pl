@@ -92,7 +92,7 @@ wait_for("SELECT state = 'waiting for kafka' AND last_error ~ 'missing' FROM inb
 make_topic("$base.missing", 1, dir => $kafka);
 produce("$base.missing", \%kcat, "k\tfound");
 wait_for("SELECT count(*) = 1 FROM effect WHERE subscription = 'missing'", 'and found when it is there');
-is(sql("SELECT state FROM inbox.stat_subscription WHERE name = 'missing'"), 'running', 'then all is well');
+wait_for("SELECT state = 'running' FROM inbox.stat_subscription WHERE name = 'missing'", 'then all is well');
 
 # The next look for topics is ten seconds away.
 sql("SELECT inbox.pause('pattern'), inbox.resume('pattern')");
@@ -139,8 +139,9 @@ wait_for("SELECT bool_and(state = 'running') FROM inbox.stat_subscription", 'all
 # ---------------------------------------------------------------------------
 # Pause, resume, seek
 
+my $no_worker = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'outbox consumer' AND application_name = 'committed'";
 sql("SELECT inbox.pause('committed')");
-wait_for("SELECT count(*) = 0 FROM inbox.consumer_status() WHERE subscription = 'committed'", 'a paused subscription has no worker');
+wait_for($no_worker, 'a paused subscription has no worker');
 is(sql("SELECT state FROM inbox.stat_subscription WHERE name = 'committed'"), 'paused', 'its state says so');
 produce($topic, \%kcat, "k\tpaused");
 sql("SELECT inbox.resume('committed')");
@@ -157,9 +158,9 @@ wait_for("SELECT count(*) = 2 * $effects FROM effect WHERE subscription = 'commi
 # Messages that Kafka has removed
 
 sql("SELECT inbox.pause('committed')");
-wait_for("SELECT count(*) = 0 FROM inbox.consumer_status() WHERE subscription = 'committed'", 'a pause');
-produce($topic, \%kcat, map { "k\tremoved$_" } 1 .. 5);
+wait_for($no_worker, 'a pause');
 my $end = (sql("SELECT next_offset FROM inbox.position WHERE subscription = 'committed'")) + 5;
+produce($topic, \%kcat, map { "k\tremoved$_" } 1 .. 5);
 my $list = PostgreSQL::Test::Utils::tempdir() . '/records.json';
 append_to_file($list, qq({"partitions": [{"topic": "$topic", "partition": 0, "offset": $end}], "version": 1}));
 kafka('tool', $kafka, 'org.apache.kafka.tools.DeleteRecordsCommand', '--offset-json-file', $list);

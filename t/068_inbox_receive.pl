@@ -39,23 +39,27 @@ SELECT nextval('inbox.received_chunk_seq');
 \sleep 3 ms
 SQL
 my %files = (receive => $receive, move => $move);
-my @clients = map {
-	IPC::Run::start(
-		[
-			'pgbench', '-n', '-T', 5, '-c', ($_ eq 'move' ? 1 : 8), '-j', 2,
-			'--max-tries=10', '-f', $files{$_}, $node->connstr('postgres')
-		],
-		'<', \undef,
-		'>', $node->basedir . "/$_.log",
-		'2>&1')
-} qw(receive move);
-IPC::Run::finish($_) or die 'pgbench failed' foreach @clients;
-note(slurp_file($node->basedir . '/receive.log'));
-
-my $moves = slurp_file($node->basedir . '/move.log') =~ /actually processed: (\d+)/ ? $1 : 0;
+my ($moves, $effects) = (0, 0);
+my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+until (($moves > 100 && $effects > 1000) || time > $deadline)
+{
+	my @clients = map {
+		IPC::Run::start(
+			[
+				'pgbench', '-n', '-T', 5, '-c', ($_ eq 'move' ? 1 : 8), '-j', 2,
+				'--max-tries=10', '-f', $files{$_}, $node->connstr('postgres')
+			],
+			'<', \undef,
+			'>', $node->basedir . "/$_.log",
+			'2>&1')
+	} qw(receive move);
+	IPC::Run::finish($_) or die 'pgbench failed' foreach @clients;
+	note(slurp_file($node->basedir . '/receive.log'));
+	$moves += $1 if slurp_file($node->basedir . '/move.log') =~ /actually processed: (\d+)/;
+	$effects = $node->safe_psql('postgres', 'SELECT count(*) FROM effect');
+}
 cmp_ok($moves, '>', 100, "the ring has moved on $moves times");
-cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM effect'),
-	'>', 1000, 'many messages were received');
+cmp_ok($effects, '>', 1000, 'many messages were received');
 is( $node->safe_psql('postgres',
 		'SELECT count(*) FROM (SELECT FROM effect GROUP BY id HAVING count(*) > 1) s'),
 	0,

@@ -4,10 +4,10 @@
 use strict;
 use warnings;
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxServer;
 use OutboxTest;
 
 my $settings = "max_worker_processes = 16\n";
@@ -59,7 +59,7 @@ send_messages(100);
 wait_for_all($primary, 'the primary consumes');
 
 $primary->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('new');
+my $standby = OutboxServer->new('new');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->start;
 $primary->wait_for_catchup($standby, 'replay');
@@ -112,6 +112,10 @@ $standby->append_conf('postgresql.conf', "shared_preload_libraries = 'outbox'\n"
 $standby->restart;
 send_messages(20);
 wait_for_all($primary, 'one goes on');
+# The relay lists the subscriptions before it begins.
+wait_for_state($standby, 'postgres', 'streaming');
+is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox consumer' AND application_name <> ''"),
+	0, 'the other one has no worker');
 is($standby->safe_psql('postgres', 'SELECT state FROM inbox.stat_subscription'), 'paused', 'the other one is paused');
 $sent -= 20;
 wait_for_all($standby, 'and has done nothing');
