@@ -9,7 +9,9 @@ use Test::More;
 
 use OutboxTest;
 
-my $soon = 2;
+# Two seconds are usual.  What could hold it up lasts 30 seconds or for ever.
+my $soon = 10;
+my $longest = 0;
 
 my $node = new_server('shutdown');
 my $topic = topic_name('shutdown');
@@ -34,8 +36,9 @@ sub stops_soon
 	{
 		my $offset = -s $node->logfile;
 		$reach->();
-		cmp_ok(seconds_of(sub { $node->stop($mode) }),
-			'<', $soon, "$situation: $mode shutdown within $soon s");
+		my $seconds = seconds_of(sub { $node->stop($mode) });
+		$longest = $seconds if $seconds > $longest;
+		cmp_ok($seconds, '<', $soon, "$situation: $mode shutdown within $soon s");
 		unlike(
 			slurp_file($node->logfile, $offset),
 			qr/ERROR:|PANIC:|was terminated by signal|was not properly/,
@@ -163,6 +166,7 @@ my %seen =
   map { $_->{key} => 1 } consume($topic, kafka_bootstrap($kafka));
 is(scalar keys %seen,
 	$published, 'every event arrives that was committed before a shutdown');
+diag sprintf 'the longest shutdown took %.1f s', $longest;
 
 $node->stop;
 done_testing();
