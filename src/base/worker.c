@@ -16,6 +16,7 @@
 #include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 /*
@@ -55,6 +56,17 @@ worker_begin(void)
 }
 
 /*
+ * Begins a transaction that reads catalogs because somebody has told us of a
+ * change.  Who commits tells us before the server tells our caches.
+ */
+void
+worker_begin_afresh(void)
+{
+	worker_begin();
+	InvalidateSystemCaches();
+}
+
+/*
  * Does the database that we are connected to hold the extension?  Runs a
  * transaction of its own.
  */
@@ -63,7 +75,7 @@ worker_extension_exists(void)
 {
 	bool		exists;
 
-	worker_begin();
+	worker_begin_afresh();
 	exists = OidIsValid(get_extension_oid(EXTENSION_NAME, true));
 	CommitTransactionCommand();
 	return exists;

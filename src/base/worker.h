@@ -17,6 +17,7 @@ extern void worker_setup_signals(void);
 extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
 extern void worker_begin(void);
+extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);
 extern void worker_commit_sql(void);
 extern void worker_commit_sql_durably(void);

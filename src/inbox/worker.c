@@ -201,7 +201,7 @@ open_kafka(InboxWorker *worker)
 	MemoryContext old;
 
 	worker->configuration = consumers_configuration();
-	worker_begin();
+	worker_begin_afresh();
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	worker->config = kafka_config_load(subscription->server);
 	MemoryContextSwitchTo(old);
@@ -225,7 +225,7 @@ check_configuration(InboxWorker *worker)
 	if (worker->configuration == consumers_configuration())
 		return;
 	worker->configuration = consumers_configuration();
-	worker_begin();
+	worker_begin_afresh();
 	config = kafka_config_load(worker->subscription->server);
 	same = config != NULL && kafka_config_equal(config, worker->config);
 	CommitTransactionCommand();

@@ -115,7 +115,7 @@ load(Relay *relay)
 	MemoryContext old;
 
 	relay->configuration = shmem_relay_configuration();
-	worker_begin();
+	worker_begin_afresh();
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	config = kafka_config_load(KAFKA_SERVER_NAME);
 	MemoryContextSwitchTo(old);
