@@ -155,19 +155,6 @@ sub lose_slot
 	return;
 }
 
-# Waits until more events of the catch-up are on Kafka; returns how many.
-sub wait_for_progress
-{
-	my ($beyond) = @_;
-	my $now;
-	until ($now)
-	{
-		wait_for("coalesce(catchup_done, 0) > $beyond FROM outbox.stat_relay");
-		$now = sql('SELECT catchup_done FROM outbox.stat_relay');
-	}
-	return $now;
-}
-
 # Changes options of the server; ends the relay, which may be in the middle of
 # a catch-up, and waits for the next.
 sub set_options
@@ -243,7 +230,7 @@ my (@before, @offsets);
 
 sub wait_for_fault
 {
-	$done = wait_for_progress($done + 1000);
+	$done = wait_for_catchup_progress($node, 'postgres', $done + 1000);
 	push @before, $done;
 	push @offsets, -s $node->logfile;
 	return;
@@ -309,10 +296,10 @@ load_library('outbox');
 $done = 0;
 foreach my $delivery (qw(exactly_once at_least_once exactly_once at_least_once))
 {
-	$done = wait_for_progress($done + 1000);
+	$done = wait_for_catchup_progress($node, 'postgres', $done + 1000);
 	set_options("SET delivery '$delivery'");
 }
-$done = wait_for_progress($done + 1000);
+$done = wait_for_catchup_progress($node, 'postgres', $done + 1000);
 cmp_ok($done, '<', $all / 2, "it is still under way: $done");
 is(sql('SELECT count(*) FROM outbox.exactly_once'),
 	'1', 'a catch-up that has become exact is so to its end');

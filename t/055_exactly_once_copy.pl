@@ -55,24 +55,10 @@ sub check_now
 	return scalar @numbers;
 }
 
-sub wait_for_progress
-{
-	my ($beyond) = @_;
-	my $now;
-	until ($now)
-	{
-		$node->poll_query_until('copy',
-			"SELECT coalesce(catchup_done, 0) > $beyond FROM outbox.stat_relay")
-		  or die "the copy does not catch up\n";
-		$now = relay_status($node, 'copy', 'catchup_done');
-	}
-	return $now;
-}
-
 my $done = 0;
 foreach my $round (1 .. 3)
 {
-	$done = wait_for_progress($done + 500);
+	$done = wait_for_catchup_progress($node, 'copy', $done + 500);
 	my $pid = relay_pid($node, 'copy');
 	kill 'KILL', $pid;
 	$node->poll_query_until('copy',
@@ -81,11 +67,11 @@ foreach my $round (1 .. 3)
 	cmp_ok(check_now("relay killed, $round", $done),
 		'>=', $done, 'all is there that was told of');
 }
-$done = wait_for_progress($done + 500);
+$done = wait_for_catchup_progress($node, 'copy', $done + 500);
 $node->stop('immediate');
 $node->start;
 check_now('server stopped at once', $done);
-cmp_ok(wait_for_progress($done), '<', $pending, 'it is still under way');
+cmp_ok(wait_for_catchup_progress($node, 'copy', $done), '<', $pending, 'it is still under way');
 
 # At full speed to the end.
 $node->safe_psql('copy',

@@ -62,20 +62,6 @@ sub let_go
 	return;
 }
 
-# Waits until so many events more are on Kafka, and a good part is not; returns
-# how many are.
-sub wait_for_progress
-{
-	my ($beyond) = @_;
-	my $now;
-	until ($now)
-	{
-		wait_for("coalesce(catchup_done, 0) > $beyond AND catchup_left > 5000 FROM outbox.stat_relay");
-		$now = sql('SELECT catchup_done FROM outbox.stat_relay');
-	}
-	return $now;
-}
-
 # What a consumer of committed messages sees, so many at least; checks that it
 # is in order, without gaps and repetitions, and made of whole transactions.
 sub check_now
@@ -135,7 +121,7 @@ SQL
 # ---------------------------------------------------------------------------
 # The server is gone.
 
-my $done = wait_for_progress(1500);
+my $done = wait_for_catchup_progress($node, 'postgres', 1500, 5000);
 $first->stop('immediate');
 cmp_ok(check_now('stopped', $done), '>=', $done, 'all is there that was told of');
 $second->promote;
@@ -145,11 +131,11 @@ keep_in_step();
 # ---------------------------------------------------------------------------
 # It lives on, and is in the way.
 
-$done = wait_for_progress($done + 1500);
+$done = wait_for_catchup_progress($node, 'postgres', $done + 1500, 5000);
 $third->promote;
 let_go($second);
 $node = $third;
-$done = wait_for_progress($done + 1500);
+$done = wait_for_catchup_progress($node, 'postgres', $done + 1500, 5000);
 wait_for_state($second, 'postgres', 'fenced');
 check_now('fenced', $done);
 

@@ -23,8 +23,8 @@ use OutboxServer;
 our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   wait_for_error relay_status wait_for_log header aggregate_type consume_lines
-  wait_until_confirmed start_psql signal_kafka
-  relay_pid seconds_of set_bootstrap closed_port wait_for_catchup produce
+  wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
+  set_bootstrap closed_port wait_for_catchup wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
   committed_lines);
 
@@ -351,6 +351,26 @@ sub relay_pid
 		$pid = relay_status($node, $db, 'pid');
 	}
 	return $pid;
+}
+
+# Waits until more than so many events of a catch-up are on Kafka and, if that
+# is given, more than so many are not; returns how many are.
+sub wait_for_catchup_progress
+{
+	my ($node, $db, $done, $left) = @_;
+	my $far = "catchup_done > $done";
+	$far .= " AND catchup_left > $left" if defined $left;
+	my $now;
+	until ($now)
+	{
+		$node->poll_query_until($db,
+			"SELECT coalesce($far, false) FROM outbox.stat_relay")
+		  or die "the catch-up does not get beyond $done events\n";
+
+		# Unless the relay has just started over.
+		$now = relay_status($node, $db, 'catchup_done');
+	}
+	return $now;
 }
 
 # Runs code; returns the seconds that it took.
