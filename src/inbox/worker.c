@@ -16,10 +16,6 @@
  * starts the next one if it is wanted.  An error ends it as well.  So there is
  * one way to begin, and it is used all the time.
  *
- * A change of the subscription is seen in its row, as soon as there was any
- * change, or in the entry when a scout has listed it.  The scout alone would
- * not do: it may have to wait for the slot of this very process.
- *
  * A process without a subscription's name is a scout: it lists the
  * subscriptions for the launcher, removes what is old, and ends.
  *
@@ -146,9 +142,11 @@ all_is_well(InboxWorker *worker)
 	show(worker, true);
 }
 
-/* Waits for the latch, Kafka, or the time-out in ms; -1 for none. */
-static void
-wait_for_work(InboxWorker *worker, long timeout_ms)
+/*
+ * Waits for the latch, Kafka, or the time-out in ms; -1 for none.
+ */
+void
+worker_wait(InboxWorker *worker, long timeout_ms)
 {
 	WaitEvent	event;
 
@@ -166,71 +164,6 @@ wait_for_work(InboxWorker *worker, long timeout_ms)
 	(void) WaitEventSetWait(worker->wait_set, timeout_ms, &event, 1,
 							PG_WAIT_EXTENSION);
 	worker_check(worker);
-}
-
-/* Starts over when our subscription is among those that changed. */
-static void
-check_subscription(InboxWorker *worker)
-{
-	if (worker->subscriptions == consumers_subscriptions())
-		return;
-	worker->subscriptions = consumers_subscriptions();
-	if (!load_is_current(worker->subscription))
-		worker_restart(worker);
-}
-
-/* Waits until the Kafka settings change, since these do not do. */
-static void
-wait_for_settings(InboxWorker *worker, const char *reason)
-{
-	worker_problem(worker, CONSUMER_STOPPED, reason);
-	while (worker->configuration == consumers_configuration())
-	{
-		check_subscription(worker);
-		wait_for_work(worker, -1);
-	}
-	worker_restart(worker);
-}
-
-/* Reads the Kafka settings and opens the consumer. */
-static void
-open_kafka(InboxWorker *worker)
-{
-	Subscription *subscription = worker->subscription;
-	char		error[CONSUMER_ERROR_LEN];
-	MemoryContext old;
-
-	worker->configuration = consumers_configuration();
-	worker_begin_afresh();
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	worker->config = kafka_config_load(subscription->server);
-	MemoryContextSwitchTo(old);
-	CommitTransactionCommand();
-	if (worker->config == NULL)
-		wait_for_settings(worker, psprintf("no Kafka settings: there is no server \"%s\" of foreign-data wrapper %s",
-										   subscription->server, KAFKA_WRAPPER_NAME));
-	worker->consumer = consumer_open(worker->config, subscription->group,
-									 subscription->kafka_isolation, error);
-	if (worker->consumer == NULL)
-		wait_for_settings(worker, error);
-}
-
-/* Starts over when our Kafka settings are among those that changed. */
-static void
-check_configuration(InboxWorker *worker)
-{
-	KafkaConfig *config;
-	bool		same;
-
-	if (worker->configuration == consumers_configuration())
-		return;
-	worker->configuration = consumers_configuration();
-	worker_begin_afresh();
-	config = kafka_config_load(worker->subscription->server);
-	same = config != NULL && kafka_config_equal(config, worker->config);
-	CommitTransactionCommand();
-	if (!same)
-		worker_restart(worker);
 }
 
 /* Looks for partitions when it is time. */
@@ -364,8 +297,7 @@ run(InboxWorker *worker)
 		}
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
-		check_configuration(worker);
-		check_subscription(worker);
+		setup_check(worker);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
@@ -384,7 +316,7 @@ run(InboxWorker *worker)
 		else
 		{
 			show(worker, true);
-			wait_for_work(worker, idle_time(worker, shown));
+			worker_wait(worker, idle_time(worker, shown));
 		}
 	}
 }
@@ -419,51 +351,6 @@ worker_exit(int code, Datum arg)
 	worker->nrecords = 0;
 	consumer_close(worker->consumer);
 	worker->consumer = NULL;
-}
-
-/* A role that was dropped does not come back: waits until others act. */
-static void
-wait_without_role(InboxWorker *worker)
-{
-	Subscription *subscription = worker->subscription;
-
-	worker_problem(worker, CONSUMER_STOPPED,
-				   psprintf("role \"%s\", which made the subscription, does not exist any more; call inbox.unsubscribe('%s') and subscribe as another role",
-							subscription->role_name, subscription->name));
-	for (;;)
-	{
-		check_subscription(worker);
-		wait_for_work(worker, -1);
-	}
-}
-
-/*
- * Waits until there is a subscription to serve.  When there is none, or it does
- * not have so many workers, a scout is about to say so, or it changes again.
- */
-static void
-wait_for_subscription(InboxWorker *worker)
-{
-	Subscription *found;
-
-	for (;;)
-	{
-		worker->subscriptions = consumers_subscriptions();
-		worker->listed = worker->entry->generation;
-		found = load_subscription(worker->entry->name);
-		if (found && worker->entry->worker < found->workers)
-			break;
-		while (worker->subscriptions == consumers_subscriptions() &&
-			   worker->listed == worker->entry->generation)
-			wait_for_work(worker, -1);
-	}
-	worker->subscription = found;
-	worker->transaction_limit = worker->subscription->batch_size;
-	worker->records = MemoryContextAllocZero(TopMemoryContext,
-											 sizeof(ConsumerRecord) *
-											 worker->subscription->batch_size);
-	if (!OidIsValid(worker->subscription->role))
-		wait_without_role(worker);
 }
 
 static InboxWorker *
@@ -514,7 +401,6 @@ outbox_consumer_main(Datum arg)
 	the_worker = worker_create(entry);
 	before_shmem_exit(worker_exit, (Datum) 0);
 	waiting_create(the_worker);
-	wait_for_subscription(the_worker);
-	open_kafka(the_worker);
+	setup_wait(the_worker);
 	run(the_worker);
 }

@@ -115,9 +115,14 @@ extern bool load_is_current(const Subscription *subscription);
 /* worker.c */
 extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
 extern void worker_check(InboxWorker *worker);
+extern void worker_wait(InboxWorker *worker, long timeout_ms);
 pg_noreturn extern void worker_restart(InboxWorker *worker);
 extern void worker_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
+
+/* setup.c */
+extern void setup_wait(InboxWorker *worker);
+extern void setup_check(InboxWorker *worker);
 
 /* upkeep.c */
 extern void upkeep_run(InboxWorker *worker);

@@ -1,0 +1,152 @@
+/*-------------------------------------------------------------------------
+ *
+ * setup.c
+ *	  What must be in place before a consumer can work: its subscription, the
+ *	  role that made it, and Kafka settings.  And whether that is still so.
+ *
+ * A change of the subscription is seen in its row, as soon as there was any
+ * change, or in the entry when a scout has listed it.  The scout alone would
+ * not do: it may have to wait for the slot of this very process.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+
+#include "base/worker.h"
+
+/* Starts over when our subscription is among those that changed. */
+static void
+check_subscription(InboxWorker *worker)
+{
+	if (worker->subscriptions == consumers_subscriptions())
+		return;
+	worker->subscriptions = consumers_subscriptions();
+	if (!load_is_current(worker->subscription))
+		worker_restart(worker);
+}
+
+/* A role that was dropped does not come back: waits until others act. */
+static void
+wait_without_role(InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+
+	worker_problem(worker, CONSUMER_STOPPED,
+				   psprintf("role \"%s\", which made the subscription, does not exist any more; call inbox.unsubscribe('%s') and subscribe as another role",
+							subscription->role_name, subscription->name));
+	for (;;)
+	{
+		check_subscription(worker);
+		worker_wait(worker, -1);
+	}
+}
+
+/*
+ * Waits until there is a subscription to serve.  When there is none, or it does
+ * not have so many workers, a scout is about to say so, or it changes again.
+ */
+static void
+wait_for_subscription(InboxWorker *worker)
+{
+	Subscription *found;
+
+	for (;;)
+	{
+		worker->subscriptions = consumers_subscriptions();
+		worker->listed = worker->entry->generation;
+		found = load_subscription(worker->entry->name);
+		if (found && worker->entry->worker < found->workers)
+			break;
+		while (worker->subscriptions == consumers_subscriptions() &&
+			   worker->listed == worker->entry->generation)
+			worker_wait(worker, -1);
+	}
+	worker->subscription = found;
+	worker->transaction_limit = worker->subscription->batch_size;
+	worker->records = MemoryContextAllocZero(TopMemoryContext,
+											 sizeof(ConsumerRecord) *
+											 worker->subscription->batch_size);
+	if (!OidIsValid(worker->subscription->role))
+		wait_without_role(worker);
+}
+
+/* Waits until the Kafka settings change, since these do not do. */
+static void
+wait_for_settings(InboxWorker *worker, const char *reason)
+{
+	worker_problem(worker, CONSUMER_STOPPED, reason);
+	while (worker->configuration == consumers_configuration())
+	{
+		check_subscription(worker);
+		worker_wait(worker, -1);
+	}
+	worker_restart(worker);
+}
+
+/* Reads the Kafka settings and opens the consumer. */
+static void
+open_kafka(InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+	char		error[CONSUMER_ERROR_LEN];
+	MemoryContext old;
+
+	worker->configuration = consumers_configuration();
+	worker_begin_afresh();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	worker->config = kafka_config_load(subscription->server);
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	if (worker->config == NULL)
+		wait_for_settings(worker, psprintf("no Kafka settings: there is no server \"%s\" of foreign-data wrapper %s",
+										   subscription->server, KAFKA_WRAPPER_NAME));
+	worker->consumer = consumer_open(worker->config, subscription->group,
+									 subscription->kafka_isolation, error);
+	if (worker->consumer == NULL)
+		wait_for_settings(worker, error);
+}
+
+/* Starts over when our Kafka settings are among those that changed. */
+static void
+check_configuration(InboxWorker *worker)
+{
+	KafkaConfig *config;
+	bool		same;
+
+	if (worker->configuration == consumers_configuration())
+		return;
+	worker->configuration = consumers_configuration();
+	worker_begin_afresh();
+	config = kafka_config_load(worker->subscription->server);
+	same = config != NULL && kafka_config_equal(config, worker->config);
+	CommitTransactionCommand();
+	if (!same)
+		worker_restart(worker);
+}
+
+/*
+ * Waits until all is in place; then the worker has a subscription and a
+ * consumer.
+ */
+void
+setup_wait(InboxWorker *worker)
+{
+	wait_for_subscription(worker);
+	open_kafka(worker);
+}
+
+/*
+ * Starts over when something has changed that is ours.  Outside of
+ * transactions.
+ */
+void
+setup_check(InboxWorker *worker)
+{
+	check_configuration(worker);
+	check_subscription(worker);
+}
