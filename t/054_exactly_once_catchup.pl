@@ -36,20 +36,11 @@ wait_for_state($node, 'postgres', 'streaming');
 
 # The ledger: each transaction notes how many events it publishes, and each key
 # counts its events.  An event tells its transaction and its number for the key.
+create_counter($node, $topic);
 sql(<<SQL);
 CREATE TABLE gate ();
 CREATE TABLE done (transaction serial PRIMARY KEY, events integer);
-CREATE TABLE counter (key integer PRIMARY KEY, events integer NOT NULL DEFAULT 0) WITH (fillfactor = 10);
 INSERT INTO counter SELECT generate_series(1, $keys);
-CREATE FUNCTION publish_some(t integer, k integer, n integer) RETURNS void LANGUAGE plpgsql AS \$\$
-DECLARE
-	last integer;
-BEGIN
-	UPDATE counter SET events = events + n WHERE key = k RETURNING events INTO last;
-	PERFORM outbox.publish('Test', k::text, 'Counted', to_jsonb(t || '/' || i), topic => '$topic')
-		FROM generate_series(last - n + 1, last) i;
-END
-\$\$;
 CREATE FUNCTION begin_transaction(n integer) RETURNS integer LANGUAGE sql AS
 	'INSERT INTO done (events) VALUES (n) RETURNING transaction';
 -- Five keys a transaction, locked in order, with others at work in between.

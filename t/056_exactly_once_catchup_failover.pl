@@ -84,19 +84,10 @@ sub check_now
 }
 
 # Nothing is published as long as there is no foreign server.
+sql('CREATE EXTENSION outbox');
+create_counter($node, $topic);
 sql(<<SQL);
-CREATE EXTENSION outbox;
-CREATE TABLE counter (key integer PRIMARY KEY, events integer NOT NULL);
-INSERT INTO counter SELECT i, 0 FROM generate_series(0, $keys - 1) i;
-CREATE FUNCTION publish_some(t integer, k integer, n integer) RETURNS void LANGUAGE plpgsql AS \$\$
-DECLARE
-	last integer;
-BEGIN
-	UPDATE counter SET events = events + n WHERE key = k RETURNING events INTO last;
-	PERFORM outbox.publish('Test', k::text, 'Counted', to_jsonb(t || '/' || i), topic => '$topic')
-		FROM generate_series(last - n + 1, last) i;
-END
-\$\$;
+INSERT INTO counter SELECT generate_series(0, $keys - 1);
 DO \$\$
 BEGIN
 	FOR t IN 1 .. $transactions LOOP

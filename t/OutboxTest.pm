@@ -26,7 +26,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
   set_bootstrap closed_port wait_for_catchup wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
-  committed_lines);
+  committed_lines create_counter);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -371,6 +371,26 @@ sub wait_for_catchup_progress
 		$now = relay_status($node, $db, 'catchup_done');
 	}
 	return $now;
+}
+
+# Makes a table whose rows count the events of keys, and publish_some(), which
+# publishes the next n of key k.  Each tells its transaction t and its number.
+sub create_counter
+{
+	my ($node, $topic) = @_;
+	$node->safe_psql('postgres', <<SQL);
+CREATE TABLE counter (key integer PRIMARY KEY, events integer NOT NULL DEFAULT 0) WITH (fillfactor = 10);
+CREATE FUNCTION publish_some(t integer, k integer, n integer) RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	last integer;
+BEGIN
+	UPDATE counter SET events = events + n WHERE key = k RETURNING events INTO last;
+	PERFORM outbox.publish('Test', k::text, 'Counted', to_jsonb(t || '/' || i), topic => '$topic')
+		FROM generate_series(last - n + 1, last) i;
+END
+\$\$;
+SQL
+	return;
 }
 
 # Runs code; returns the seconds that it took.

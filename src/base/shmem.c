@@ -239,25 +239,38 @@ shmem_request_relay(Oid database)
 }
 
 /*
- * Tells a database's relay to look at its Kafka settings again.
+ * Has the processes of a database look at what has changed: its consumers at
+ * inbox.subscription, or they and the relay at their Kafka settings.
  */
-void
-shmem_configuration_changed(Oid database)
+static void
+announce(Oid database, bool settings)
 {
 	DatabaseEntry *entry;
 
-	if (registry == NULL)
-		return;
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = registry_find(database);
 	if (entry != NULL)
 	{
-		entry->configuration++;
-		if (entry->relay_latch)
+		if (settings)
+			entry->configuration++;
+		else
+			entry->subscriptions++;
+		if (settings && entry->relay_latch)
 			SetLatch(entry->relay_latch);
 		consumers_wake(database);
 	}
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * Tells relay and consumers of a database to look at their Kafka settings
+ * again.
+ */
+void
+shmem_configuration_changed(Oid database)
+{
+	if (registry != NULL)
+		announce(database, true);
 }
 
 /*
@@ -266,18 +279,9 @@ shmem_configuration_changed(Oid database)
 void
 shmem_subscriptions_changed(Oid database)
 {
-	DatabaseEntry *entry;
-
 	if (registry == NULL)
 		return;
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = registry_find(database);
-	if (entry != NULL)
-	{
-		entry->subscriptions++;
-		consumers_wake(database);
-	}
-	LWLockRelease(registry->lock);
+	announce(database, false);
 	consumers_request_scout(database);
 }
 

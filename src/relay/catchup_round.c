@@ -204,11 +204,8 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 static void
 check_settings(Relay *relay)
 {
-	if (!settings_changed(relay))
-		return;
-	if (relay->connected)
-		sender_drain(relay);
-	relay_restart(relay);
+	if (settings_changed(relay))
+		relay_restart(relay);
 }
 
 /* Sends what is left of the present round, until the pipeline breaks. */

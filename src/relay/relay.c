@@ -291,8 +291,6 @@ check_settings(Relay *relay)
 {
 	if (!settings_changed(relay))
 		return;
-	if (relay->connected)
-		sender_drain(relay);
 	if (relay->connected && relay->exact)
 		exactly_once_commit(relay, decode_position());
 	progress_confirm(relay);
@@ -410,7 +408,7 @@ relay_create(uint64 requests)
 	relay->requests = requests;
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
-	relay->working_state = RELAY_STREAMING;
+	relay->working_state = RELAY_STARTING;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);

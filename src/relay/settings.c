@@ -190,9 +190,9 @@ check_extension(Relay *relay)
 /*
  * Looks again at what the relay goes by, after somebody changed something.
  * Returns whether it goes by other Kafka settings than the present ones: then
- * it is to start over when what is under way is acknowledged, and does so by
- * itself when something is in the way.  Ends the process when the database is
- * not ours to publish any more.  Outside of transactions.
+ * it is to start over, and what was sent is acknowledged, if a broker answers.
+ * Ends the process when the database is not ours to publish any more, or when
+ * something is in the way of those acknowledgements.  Outside of transactions.
  */
 bool
 settings_changed(Relay *relay)
@@ -217,5 +217,7 @@ settings_changed(Relay *relay)
 	}
 	relay->configuration = before;
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
+	if (relay->connected)
+		sender_drain(relay);
 	return true;
 }
