@@ -186,6 +186,23 @@ take_error(Producer *producer, rd_kafka_event_t *event)
 		stats->nerrors++;
 }
 
+/*
+ * The next message of a delivery report.  While it is served, the header list
+ * of the one after it is on its way to the processor.
+ */
+static const rd_kafka_message_t *
+next_delivery(Producer *producer, rd_kafka_event_t *event)
+{
+	const rd_kafka_message_t *message = producer->next_message;
+
+	if (message == NULL)
+		message = rd_kafka_event_message_next(event);
+	producer->next_message = rd_kafka_event_message_next(event);
+	if (producer->next_message)
+		__builtin_prefetch(producer->next_message->_private);
+	return message;
+}
+
 /* Tells the handler what became of each message of a delivery report. */
 static void
 take_deliveries(Producer *producer, rd_kafka_event_t *event,
@@ -194,10 +211,10 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 	const rd_kafka_message_t *message;
 	TimestampTz now = steady_now();
 
-	while ((message = rd_kafka_event_message_next(event)) != NULL)
+	while ((message = next_delivery(producer, event)) != NULL)
 	{
 		Delivery	delivery = {
-			.opaque = (uint64) (uintptr_t) message->_private,
+			.opaque = headers_delivered(producer, message),
 			.result = errors_classify(message->err),
 			.error_name = "",
 			.error_text = "",
@@ -269,6 +286,7 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 void
 events_discard(Producer *producer)
 {
+	producer->next_message = NULL;
 	if (producer->event)
 		rd_kafka_event_destroy(producer->event);
 	while ((producer->event = rd_kafka_queue_poll(producer->queue, 0)) != NULL)

@@ -55,6 +55,19 @@ struct ProducerTopic
 
 typedef struct TransactionCall TransactionCall;
 
+typedef struct HeaderPool HeaderPool;
+
+/* A message's headers, and what comes back with it; see headers.c */
+typedef struct HeaderList
+{
+	uint64		opaque;			/* the message's */
+	rd_kafka_headers_t *headers;
+	const void *first_value;	/* of the first header */
+	HeaderPool *pool;			/* for lists like this; NULL if none */
+	uint64		generation;		/* of the pool, when this was made */
+	struct HeaderList *next_spare;
+} HeaderList;
+
 struct Producer
 {
 	MemoryContext context;		/* of this and all it allocates */
@@ -62,9 +75,14 @@ struct Producer
 	rd_kafka_t *handle;
 	rd_kafka_queue_t *queue;	/* of all events */
 	rd_kafka_event_t *event;	/* being served; the rest of it is next */
+	const rd_kafka_message_t *next_message; /* of it, if taken already */
 	HTAB	   *topics;
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
+	HeaderPool *pools;
+	HeaderPool *last_pool;		/* last used; NULL if none */
+	HeaderList *spare_lists;	/* without headers */
+	int			pooled_lists;	/* in all pools */
 	WakePipe	wake;
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	bool		fatal;
@@ -114,6 +132,14 @@ extern void acquaintance_resize(Producer *producer, ProducerTopic *topic,
 								int npartitions);
 extern void acquaintance_note(const rd_kafka_message_t *message,
 							  TimestampTz now);
+
+/* headers.c */
+extern void headers_create(Producer *producer);
+extern void headers_destroy(Producer *producer);
+extern HeaderList *headers_make(Producer *producer, const Message *message);
+extern void headers_keep(Producer *producer, HeaderList *list);
+extern uint64 headers_delivered(Producer *producer,
+								const rd_kafka_message_t *message);
 
 /* events.c */
 extern void events_discard(Producer *producer);

@@ -24,9 +24,6 @@
 #include "kafka/errors.h"
 #include "kafka/handle.h"
 
-StaticAssertDecl(sizeof(void *) >= sizeof(uint64),
-				 "a message's opaque value must fit into a pointer");
-
 /*
  * What we set unless the administrator does.  A default that the library was
  * built without (compression) is left out.
@@ -135,6 +132,7 @@ producer_open(const KafkaConfig *config, char *error)
 	producer->context = context;
 	wake_pipe_init(&producer->wake);
 	producer->stats.round_trip_us = -1;
+	headers_create(producer);
 	producer->release.func = producer_release;
 	producer->release.arg = producer;
 	MemoryContextRegisterResetCallback(context, &producer->release);
@@ -175,6 +173,7 @@ producer_release(void *arg)
 		rd_kafka_queue_destroy(producer->queue);
 		destroy_handle(producer->handle);
 	}
+	headers_destroy(producer);
 	wake_pipe_close(&producer->wake);
 }
 
@@ -244,31 +243,16 @@ producer_stats(const Producer *producer)
 	return &producer->stats;
 }
 
-static rd_kafka_headers_t *
-make_headers(const Message *message)
-{
-	rd_kafka_headers_t *headers = rd_kafka_headers_new(message->nheaders);
-
-	for (int i = 0; i < message->nheaders; i++)
-	{
-		const MessageHeader *header = &message->headers[i];
-
-		rd_kafka_header_add(headers, header->name, header->name_len,
-							header->value.data, header->value.len);
-	}
-	return headers;
-}
-
 /*
- * Hands a message to the library, which copies it.  Does not wait, and
- * allocates nothing of PostgreSQL's.  A NULL key, value or header value stays
- * NULL and does not become empty.  Unless it returns SEND_QUEUED or
- * SEND_QUEUE_FULL, producer_error() tells why.
+ * Hands a message to the library, which copies it.  Does not wait.  A NULL key,
+ * value or header value stays NULL and does not become empty.  Unless it
+ * returns SEND_QUEUED or SEND_QUEUE_FULL, producer_error() tells why.  May
+ * raise an error for want of memory.
  */
 SendResult
 producer_send(Producer *producer, const Message *message)
 {
-	rd_kafka_headers_t *headers = make_headers(message);
+	HeaderList *list = headers_make(producer, message);
 	rd_kafka_resp_err_t err;
 
 	err = rd_kafka_producev(producer->handle,
@@ -278,14 +262,14 @@ producer_send(Producer *producer, const Message *message)
 							RD_KAFKA_V_VALUE((void *) message->value.data,
 											 message->value.len),
 							RD_KAFKA_V_TIMESTAMP(message->timestamp_ms),
-							RD_KAFKA_V_HEADERS(headers),
-							RD_KAFKA_V_OPAQUE((void *) (uintptr_t) message->opaque),
+							RD_KAFKA_V_HEADERS(list->headers),
+							RD_KAFKA_V_OPAQUE(list),
 							RD_KAFKA_V_END);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return SEND_QUEUED;
 
 	/* The library takes the headers only with the message. */
-	rd_kafka_headers_destroy(headers);
+	headers_keep(producer, list);
 	if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return SEND_QUEUE_FULL;
 	producer_set_error(producer, err);
