@@ -23,7 +23,7 @@
 #include "kafka/handle.h"
 
 #define POOLS 64
-#define MAX_POOLED 8192			/* lists, in all pools together */
+#define MAX_POOLED 16384		/* lists, in all pools together */
 #define TEMPLATE_SIZE 256
 
 /* Messages that find a pool taken before one of them takes it over. */
