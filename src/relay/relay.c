@@ -26,6 +26,10 @@
 
 #include "relay/relay.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -65,6 +69,12 @@
 /* For acknowledgements as the process ends: when it is told to, or by itself. */
 #define TOLD_LEAVE_MS 500
 #define OWN_LEAVE_MS 2000
+
+/*
+ * Freed memory that the C library keeps.  With less it returns what a batch
+ * took to the kernel and asks for it again with the next.
+ */
+#define KEEP_FREED_BYTES (16 * MEBIBYTE)
 
 static Relay *the_relay = NULL; /* for the exit callback */
 
@@ -443,6 +453,16 @@ leave_if_absent(void)
 	proc_exit(0);
 }
 
+/* The C library would find these out, but only after a large transaction. */
+static void
+configure_malloc(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, KEEP_FREED_BYTES);
+	(void) mallopt(M_TRIM_THRESHOLD, KEEP_FREED_BYTES);
+#endif
+}
+
 /*
  * Entry point of a relay process; the argument is the database's oid.
  */
@@ -452,6 +472,7 @@ outbox_relay_main(Datum arg)
 	Oid			database = DatumGetObjectId(arg);
 	uint64		requests;
 
+	configure_malloc();
 	worker_setup_signals();
 	if (!shmem_relay_attach(database))
 		proc_exit(0);
