@@ -120,11 +120,19 @@ $node = $second;
 keep_in_step();
 
 # ---------------------------------------------------------------------------
-# It lives on, and is in the way.
+# It lives on, and is in the way.  What its relay writes for itself does not
+# reach the standby any more, but each event that it sends has.
 
 $done = wait_for_catchup_progress($node, 'postgres', $done + 1500, 5000);
-$third->promote;
+$third->append_conf('postgresql.conf', "primary_conninfo = ''");
+$third->reload;
+wait_for('NOT EXISTS (SELECT FROM pg_stat_replication)');
 let_go($second);
+my $relay = relay_pid($second, 'postgres');
+sql("SELECT pg_terminate_backend($relay)");
+wait_for("(SELECT pid <> $relay FROM outbox.stat_relay)");
+$done = wait_for_catchup_progress($node, 'postgres', $done + 500, 5000);
+$third->promote;
 $node = $third;
 $done = wait_for_catchup_progress($node, 'postgres', $done + 1500, 5000);
 wait_for_state($second, 'postgres', 'fenced');

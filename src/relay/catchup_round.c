@@ -248,6 +248,22 @@ wait_until_safe(Relay *relay)
 }
 
 /*
+ * Up to where WAL has to be safe before anything of the present round is sent,
+ * and is.  Of a round that Kafka tells of, that has been so since it began: our
+ * own bookkeeping since then is of no interest to who takes over from us.
+ */
+static XLogRecPtr
+safe_position(Relay *relay)
+{
+	const CatchupProgress *known = relay->exact ? relay->exact->set.catchup : NULL;
+
+	if (known && known->home == current->home &&
+		strcmp(known->snapshot, current->snapshot) == 0)
+		return known->safe_lsn;
+	return wait_until_safe(relay);
+}
+
+/*
  * Everything of a round has been sent: where deliveries are exact, commits what
  * is not yet.  Of our own events the record says then that all that the
  * snapshot shows is published, and of those of an adopted database that the
@@ -284,7 +300,7 @@ send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
 										   ALLOCSET_DEFAULT_SIZES);
 	acknowledged = 0;
 	note_progress(relay);
-	current->safe_lsn = wait_until_safe(relay);
+	current->safe_lsn = safe_position(relay);
 	recorded = *current;
 	if (relay->exact)
 		relay->exact->set.catchup = &recorded;
