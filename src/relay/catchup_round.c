@@ -232,35 +232,31 @@ send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
 }
 
 /*
- * Waits until everything written to WAL so far is safe: on disk, and on
- * synchronous standbys.  What a snapshot shows need not be.  Returns the
- * position up to which it is.
+ * What has to be safe before anything of the present round is sent: all WAL so
+ * far.  Of a round that Kafka tells of, what had to be when it began: our own
+ * bookkeeping since then is of no interest to who takes over from us.
  */
 static XLogRecPtr
-wait_until_safe(Relay *relay)
-{
-	XLogRecPtr	position = decode_wal_end();
-
-	XLogFlush(position);
-	while (decode_limit() < position)
-		relay_wait(relay, UNSAFE_WAIT_MS);
-	return position;
-}
-
-/*
- * Up to where WAL has to be safe before anything of the present round is sent,
- * and is.  Of a round that Kafka tells of, that has been so since it began: our
- * own bookkeeping since then is of no interest to who takes over from us.
- */
-static XLogRecPtr
-safe_position(Relay *relay)
+needed_position(const Relay *relay)
 {
 	const CatchupProgress *known = relay->exact ? relay->exact->set.catchup : NULL;
 
 	if (known && known->home == current->home &&
 		strcmp(known->snapshot, current->snapshot) == 0)
 		return known->safe_lsn;
-	return wait_until_safe(relay);
+	return decode_wal_end();
+}
+
+/*
+ * Waits until WAL up to a position is safe: on disk, and on synchronous
+ * standbys.  What a snapshot shows need not be.
+ */
+static void
+wait_until_safe(Relay *relay, XLogRecPtr position)
+{
+	XLogFlush(position);
+	while (decode_limit() < position)
+		relay_wait(relay, UNSAFE_WAIT_MS);
 }
 
 /*
@@ -300,7 +296,8 @@ send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
 										   ALLOCSET_DEFAULT_SIZES);
 	acknowledged = 0;
 	note_progress(relay);
-	current->safe_lsn = safe_position(relay);
+	current->safe_lsn = needed_position(relay);
+	wait_until_safe(relay, current->safe_lsn);
 	recorded = *current;
 	if (relay->exact)
 		relay->exact->set.catchup = &recorded;
