@@ -221,6 +221,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			.bytes = (int) (message->len + message->key_len),
 		};
 
+		flush_note_reported(producer, message);
 		if (delivery.result != DELIVERY_OK)
 		{
 			delivery.error_name = rd_kafka_err2name(message->err);

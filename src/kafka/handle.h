@@ -68,6 +68,22 @@ typedef struct HeaderList
 	struct HeaderList *next_spare;
 } HeaderList;
 
+typedef struct Flusher Flusher;
+
+/* What of the messages sent is still under way; see flush.c */
+typedef struct Flushing
+{
+	Flusher    *flusher;		/* NULL if messages are to linger */
+	uint64		outstanding;	/* messages sent and not reported */
+	uint64		sent;			/* of them, since the last look */
+	bool		reported;		/* something was, since the last look */
+	bool		full;			/* there was no room for the last message */
+	const rd_kafka_topic_t *topic;	/* of the last report; may have gone */
+	int32		partition;
+	uint64		run;			/* reports in a row of that partition */
+	TimestampTz flushed_until;	/* by steady_now() */
+} Flushing;
+
 struct Producer
 {
 	MemoryContext context;		/* of this and all it allocates */
@@ -83,6 +99,7 @@ struct Producer
 	HeaderPool *last_pool;		/* last used; NULL if none */
 	HeaderList *spare_lists;	/* without headers */
 	int			pooled_lists;	/* in all pools */
+	Flushing	flushing;
 	WakePipe	wake;
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	bool		fatal;
@@ -139,6 +156,16 @@ extern void headers_destroy(Producer *producer);
 extern HeaderList *headers_make(Producer *producer, const Message *message);
 extern void headers_keep(Producer *producer, HeaderList *list);
 extern uint64 headers_delivered(Producer *producer,
+								const rd_kafka_message_t *message);
+
+/* flush.c */
+extern bool flush_is_unwanted(const KafkaConfig *config);
+extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
+							char *error);
+extern bool flush_start(Producer *producer, char *error);
+extern void flush_end(Producer *producer);
+extern void flush_note_sent(Producer *producer, bool taken);
+extern void flush_note_reported(Producer *producer,
 								const rd_kafka_message_t *message);
 
 /* events.c */

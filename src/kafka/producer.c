@@ -30,8 +30,8 @@
  *
  * An idempotent producer of this library has one batch of a partition under
  * way at a time, and what arrives meanwhile is the next.  So batches grow with
- * the load by themselves and lingering would only add to the latency.  The
- * queue holds several batches: more would make nothing faster, but the process
+ * the load by themselves and lingering would only add to the latency: see
+ * flush.c.  The queue holds several batches: more would make nothing faster, but the process
  * larger (beside key and value, a message with three headers takes about 700
  * bytes) and the processor's cache less useful.
  */
@@ -41,7 +41,6 @@ static const Setting defaults[] = {
 										 * event that publish() takes */
 	{"partitioner", "murmur2_random"},	/* that of Kafka's Java client */
 	{"compression.codec", "lz4"},
-	{"linger.ms", "0"},
 	{"batch.num.messages", "2000"},
 	{"queue.buffering.max.messages", "10000"},
 	{"queue.buffering.max.kbytes", "32768"},
@@ -84,8 +83,9 @@ make_conf(const KafkaConfig *config, char *error)
 
 	if (conf == NULL)
 		return NULL;
-	if (config->transactional_id &&
-		!transaction_configure(conf, config->transactional_id, error))
+	if ((config->transactional_id &&
+		 !transaction_configure(conf, config->transactional_id, error)) ||
+		(!flush_is_unwanted(config) && !flush_configure(conf, config, error)))
 	{
 		rd_kafka_conf_destroy(conf);
 		return NULL;
@@ -137,7 +137,9 @@ producer_open(const KafkaConfig *config, char *error)
 	producer->release.arg = producer;
 	MemoryContextRegisterResetCallback(context, &producer->release);
 	topics_create(producer);
-	if (!wake_pipe_open(&producer->wake, error) || !open_handle(producer, config, error))
+	if (!wake_pipe_open(&producer->wake, error) ||
+		!open_handle(producer, config, error) ||
+		(!flush_is_unwanted(config) && !flush_start(producer, error)))
 	{
 		MemoryContextDelete(context);
 		return NULL;
@@ -157,6 +159,7 @@ producer_release(void *arg)
 {
 	Producer   *producer = arg;
 
+	flush_end(producer);
 	if (transaction_abandon(producer))
 	{
 		/* A thread uses the handle and the pipe: they go with the process. */
@@ -265,6 +268,7 @@ producer_send(Producer *producer, const Message *message)
 							RD_KAFKA_V_HEADERS(list->headers),
 							RD_KAFKA_V_OPAQUE(list),
 							RD_KAFKA_V_END);
+	flush_note_sent(producer, err == RD_KAFKA_RESP_ERR_NO_ERROR);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return SEND_QUEUED;
 

@@ -14,14 +14,13 @@
  */
 #include "postgres.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "port/atomics.h"
 
 #include "kafka/destroy.h"
 #include "kafka/handle.h"
+#include "kafka/thread.h"
 #include "kafka/transaction.h"
 
 /* A call under way.  Not in a memory context, since it may outlive them all. */
@@ -93,8 +92,6 @@ transaction_start(Producer *producer, TransactionOperation operation,
 {
 	TransactionCall *call = calloc(1, sizeof(TransactionCall));
 	pthread_t	thread;
-	sigset_t	all;
-	sigset_t	before;
 	int			error;
 
 	Assert(producer->call == NULL);
@@ -107,11 +104,7 @@ transaction_start(Producer *producer, TransactionOperation operation,
 	call->wake = producer->wake.write_end;
 	pg_atomic_init_u32(&call->done, 0);
 
-	/* The thread inherits our mask, and must leave our signals to us. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, NULL, call_main, call);
-	sigprocmask(SIG_SETMASK, &before, NULL);
+	error = thread_start(&thread, call_main, call);
 	if (error != 0)
 	{
 		free(call);

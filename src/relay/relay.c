@@ -215,6 +215,8 @@ relay_wait(Relay *relay, long timeout_ms)
 {
 	WaitEvent	event;
 
+	if (relay->producer)
+		producer_flush(relay->producer);
 	if (relay->wait_set == NULL)
 		make_wait_set(relay);
 	(void) WaitEventSetWait(relay->wait_set, timeout_ms, &event, 1,
@@ -345,6 +347,7 @@ stream(Relay *relay)
 		more |= replay_step(relay);
 		if (more)
 		{
+			producer_flush_old(relay->producer);
 			relay_show(relay);
 			handle_latch(relay);
 		}

@@ -153,6 +153,7 @@ sender_leave(Relay *relay, int timeout_ms)
 	fd.fd = producer_event_fd(relay->producer);
 	while (left > 0 && relay->status.in_flight > 0 && !relay->delivery_failed)
 	{
+		producer_flush(relay->producer);
 		(void) poll(&fd, 1, (int) left);
 		producer_poll(relay->producer, on_delivery, relay);
 		left = TimestampDifferenceMilliseconds(steady_now(), until);
