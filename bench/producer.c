@@ -193,7 +193,7 @@ main(int argc, char **argv)
 	for (long i = 0; i < count; i++)
 		produce(kafka, topic, &events[i % nevents]);
 	while (acknowledged < count)
-		rd_kafka_poll(kafka, 1000);
+		rd_kafka_flush(kafka, 1000);
 	printf("%.3f %.3f %.3f\n", seconds(CLOCK_MONOTONIC) - start,
 		   seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu,
 		   seconds(CLOCK_THREAD_CPUTIME_ID) - main_cpu);
