@@ -7,8 +7,7 @@
  * producer has one batch of a partition under way, and while more of that
  * partition waits, the library's thread looks again and again, without a
  * pause, whether it may be sent now: it is overdue.  With a partition that is
- * in demand, or a Kafka that is some milliseconds away, that burns a whole
- * processor.
+ * in demand that burns a whole processor, the sooner the farther away Kafka is.
  *
  * So messages are to linger for long, and are sent when their batch is full,
  * or when we say so, with rd_kafka_flush(), during which the library does not
@@ -210,15 +209,15 @@ flush_end(Producer *producer)
 }
 
 /*
- * The library has taken a message, or, if not, has no room for it.
+ * The library has taken a message, or not, for that reason.
  */
 void
-flush_note_sent(Producer *producer, bool taken)
+flush_note_sent(Producer *producer, rd_kafka_resp_err_t err)
 {
 	Flushing   *flushing = &producer->flushing;
 
-	flushing->full = !taken;
-	if (!taken)
+	flushing->full = err == RD_KAFKA_RESP_ERR__QUEUE_FULL;
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return;
 	flushing->outstanding++;
 	if (++flushing->sent % MESSAGES_PER_LOOK == 0)

@@ -164,7 +164,7 @@ extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
 							char *error);
 extern bool flush_start(Producer *producer, char *error);
 extern void flush_end(Producer *producer);
-extern void flush_note_sent(Producer *producer, bool taken);
+extern void flush_note_sent(Producer *producer, rd_kafka_resp_err_t err);
 extern void flush_note_reported(Producer *producer,
 								const rd_kafka_message_t *message);
 

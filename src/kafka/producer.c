@@ -31,9 +31,9 @@
  * An idempotent producer of this library has one batch of a partition under
  * way at a time, and what arrives meanwhile is the next.  So batches grow with
  * the load by themselves and lingering would only add to the latency: see
- * flush.c.  The queue holds several batches: more would make nothing faster, but the process
- * larger (beside key and value, a message with three headers takes about 700
- * bytes) and the processor's cache less useful.
+ * flush.c.  The queue holds several batches: more would make nothing faster,
+ * but the process larger (beside key and value, a message with three headers
+ * takes about 700 bytes) and the processor's cache less useful.
  */
 static const Setting defaults[] = {
 	{"client.id", "outbox"},
@@ -268,7 +268,7 @@ producer_send(Producer *producer, const Message *message)
 							RD_KAFKA_V_HEADERS(list->headers),
 							RD_KAFKA_V_OPAQUE(list),
 							RD_KAFKA_V_END);
-	flush_note_sent(producer, err == RD_KAFKA_RESP_ERR_NO_ERROR);
+	flush_note_sent(producer, err);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return SEND_QUEUED;
 
