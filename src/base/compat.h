@@ -129,6 +129,14 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	pg_b64_encode((const char *) (bytes), len, to, size)
 #endif
 
+/* All settings of the server, in palloc'd memory or not, and their number. */
+#if PG_VERSION_NUM >= 160000
+#define compat_guc_variables(count) get_guc_variables(count)
+#else
+#define compat_guc_variables(count) \
+	(*(count) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
 /* Is the database what an interrupted DROP DATABASE left? */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define compat_database_invalid(form) \

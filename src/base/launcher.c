@@ -47,6 +47,7 @@
 #include "base/compat.h"
 #include "base/consumers.h"
 #include "base/guc.h"
+#include "base/session.h"
 #include "base/shmem.h"
 #include "base/steady.h"
 #include "base/worker.h"
@@ -426,7 +427,7 @@ outbox_launcher_main(Datum arg)
 	DatabaseInfo *list;
 
 	worker_setup_signals();
-	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	session_connect(InvalidOid);
 	shmem_launcher_attach();
 	if (producer_library_is_old())
 		ereport(LOG,

@@ -7,8 +7,9 @@
  * at those rights.
  *
  * - It runs within SECURITY_LOCAL_USERID_CHANGE, which refuses RESET ROLE and
- *	 SET SESSION AUTHORIZATION, with the search_path of its role.  The worker's
- *	 own statements name everything with its schema and see pg_catalog only.
+ *	 SET SESSION AUTHORIZATION, with the search_path of its role and the other
+ *	 settings of server and database, of which the worker's own statements see
+ *	 none (session.c).
  *
  * - Code that it leaves behind for the commit would run as the superuser: a
  *	 deferred trigger, or the query of a cursor WITH HOLD.  So before the
@@ -51,6 +52,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "base/session.h"
 #include "inbox/resolve.h"
 
 /* Time that a handler has to end after its time is over. */
@@ -204,6 +206,7 @@ call_as_subscriber(Handler *handler, InboxMessage **messages, int n)
 	Oid			user;
 	int			context;
 
+	session_lend();
 	(void) set_config_option("search_path", subscription->search_path,
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);

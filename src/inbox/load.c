@@ -181,8 +181,8 @@ read_row(Subscription *subscription, RowReader *row)
 	" coalesce(group_id, pg_catalog.current_database() OPERATOR(pg_catalog.||) '.'" \
 	"  OPERATOR(pg_catalog.||) s.name)," \
 	" isolation," \
-	" CASE start WHEN 'earliest' THEN NULL" \
-	"  WHEN 'latest' THEN " MILLISECONDS("created_at") \
+	" CASE WHEN start OPERATOR(pg_catalog.=) 'earliest' THEN NULL" \
+	"  WHEN start OPERATOR(pg_catalog.=) 'latest' THEN " MILLISECONDS("created_at") \
 	"  ELSE " MILLISECONDS("start::pg_catalog.timestamptz") " END," \
 	" max_attempts, " MILLISECONDS("retry_backoff") ", ordering," \
 	" on_failure OPERATOR(pg_catalog.=) 'stop', batch_size, workers," \

@@ -32,6 +32,12 @@
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */
 
+/* The condition for the position of a partition. */
+#define OF_PARTITION \
+	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
+	" AND topic OPERATOR(pg_catalog.=) $2" \
+	" AND partition OPERATOR(pg_catalog.=) $3"
+
 /* A topic as Kafka knows it. */
 typedef struct FoundTopic
 {
@@ -202,10 +208,10 @@ needs_lookup(InboxWorker *worker, const ConsumerPartition *at, int64 *start)
 	*start = worker->subscription->start_ms;
 	worker_begin_sql();
 	if (run("SELECT next_offset IS NULL OR seek_time IS NOT NULL,"
-			" CASE seek_time WHEN '-infinity' THEN -2"
+			" CASE WHEN seek_time OPERATOR(pg_catalog.=) '-infinity' THEN -2"
 			" ELSE (EXTRACT(epoch FROM least(seek_time, updated_at)) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 END"
-			" FROM inbox.position WHERE subscription = $1 AND topic = $2"
-			" AND partition = $3 AND $4 = 0", worker, at, 0, SPI_OK_SELECT))
+			" FROM inbox.position" OF_PARTITION
+			" AND $4 OPERATOR(pg_catalog.=) 0", worker, at, 0, SPI_OK_SELECT))
 	{
 		Datum		seek;
 
@@ -230,12 +236,14 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 
 	worker_begin_sql();
 	if (!run("INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset)"
-			 " VALUES ($1, $2, $3, nullif($4, -1))"
+			 " VALUES ($1, $2, $3, CASE WHEN $4 OPERATOR(pg_catalog.>=) 0 THEN $4 END)"
 			 " ON CONFLICT (subscription, topic, partition) DO UPDATE"
-			 " SET fence = p.fence + 1, next_offset = coalesce(excluded.next_offset, p.next_offset),"
+			 " SET fence = p.fence OPERATOR(pg_catalog.+) 1,"
+			 " next_offset = coalesce(excluded.next_offset, p.next_offset),"
 			 " seek_time = NULL"
 			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL,"
-			 " xmax = 0",		/* of a row that was inserted only */
+			 " xmax OPERATOR(pg_catalog.=) 0",	/* of a row that was inserted
+												 * only */
 			 worker, &partition->at, offset, SPI_OK_INSERT_RETURNING))
 		elog(ERROR, "could not take over partition %d of topic \"%s\"",
 			 partition->at.partition, partition->at.topic);
@@ -383,7 +391,7 @@ note_loss(InboxWorker *worker, Partition *partition)
 	}
 	worker_begin_sql();
 	run("UPDATE inbox.position SET lost_from = next_offset, lost_until = $4"
-		" WHERE subscription = $1 AND topic = $2 AND partition = $3",
+		OF_PARTITION,
 		worker, &partition->at, low, SPI_OK_UPDATE);
 	worker_commit_sql();
 	partition->lost = true;

@@ -111,18 +111,23 @@ static const char update_statement[] =
 " batch_size = $9, workers = $10, filter_event_types = $11, isolation = $12,"
 " keep = $13, handler_timeout = $14, group_id = $15, server = $16,"
 " role_name = pg_catalog.pg_get_userbyid($17),"
-" generation = generation + 1, changed_at = now()"
-" WHERE name = $1 AND (topics, handler, start, max_attempts, retry_backoff,"
-" ordering, on_failure, batch_size, workers, filter_event_types, isolation,"
-" keep, handler_timeout, group_id, server)"
-" IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-" $15, $16::name)";
+" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
+" WHERE name OPERATOR(pg_catalog.=) $1 AND NOT"
+" (ROW(topics, handler, start, max_attempts, retry_backoff, ordering,"
+" on_failure, batch_size, workers, filter_event_types, isolation, keep,"
+" handler_timeout, group_id, server)::pg_catalog.record"
+" OPERATOR(pg_catalog.*=)"
+" ROW($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+" $16::pg_catalog.name)::pg_catalog.record)";
 
 /* Positions in topics that the subscription does not have any more. */
 static const char forget_statement[] =
-"DELETE FROM inbox.position p WHERE p.subscription = $1 AND NOT EXISTS ("
-" SELECT FROM unnest($2) t"
-" WHERE CASE WHEN t LIKE '^%' THEN p.topic ~ t ELSE p.topic = t END)";
+"DELETE FROM inbox.position p"
+" WHERE p.subscription OPERATOR(pg_catalog.=) $1 AND NOT EXISTS ("
+" SELECT FROM pg_catalog.unnest($2) t"
+" WHERE CASE WHEN pg_catalog.starts_with(t, '^')"
+" THEN p.topic OPERATOR(pg_catalog.~) t"
+" ELSE p.topic OPERATOR(pg_catalog.=) t END)";
 
 /* Checks the arguments that need nothing but themselves. */
 static void
@@ -257,16 +262,20 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 	 * is left.  One that is trying messages again has locked these first, and
 	 * gives way: see retry.c.
 	 */
-	(void) sql_execute("DELETE FROM inbox.position WHERE subscription = $1",
+	(void) sql_execute("DELETE FROM inbox.position"
+					   " WHERE subscription OPERATOR(pg_catalog.=) $1",
 					   1, types, values, NULL);
 	if (!PG_GETARG_BOOL(1))
 	{
-		(void) sql_execute("DELETE FROM inbox.message WHERE subscription = $1",
+		(void) sql_execute("DELETE FROM inbox.message"
+						   " WHERE subscription OPERATOR(pg_catalog.=) $1",
 						   1, types, values, NULL);
-		(void) sql_execute("DELETE FROM inbox.received WHERE consumer = '@' || $1",
+		(void) sql_execute("DELETE FROM inbox.received"
+						   " WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)",
 						   1, types, values, NULL);
 	}
-	(void) sql_execute("DELETE FROM inbox.subscription WHERE name = $1",
+	(void) sql_execute("DELETE FROM inbox.subscription"
+					   " WHERE name OPERATOR(pg_catalog.=) $1",
 					   1, types, values, NULL);
 	sql_end(&caller);
 	PG_RETURN_VOID();

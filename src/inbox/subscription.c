@@ -75,7 +75,8 @@ read_row(const char *name, SubscriptionRow *row)
 	memset(row, 0, sizeof(*row));
 	sql_begin(&caller);
 	row->exists = sql_execute("SELECT home, paused, stopped_by, role_name, role_id"
-							  " FROM inbox.subscription WHERE name = $1 FOR KEY SHARE",
+							  " FROM inbox.subscription "
+							  " WHERE name OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
 							  1, types, values, NULL) > 0;
 	if (row->exists)
 	{
@@ -210,8 +211,8 @@ outbox_subscription_pause(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	sql_begin(&caller);
 	change_subscription(name, "UPDATE inbox.subscription SET paused = true,"
-						" generation = generation + 1, changed_at = now()"
-						" WHERE name = $1", 1, types, values, NULL);
+						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
+						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
 	sql_end(&caller);
 	PG_RETURN_VOID();
 }
@@ -249,8 +250,8 @@ outbox_subscription_resume(PG_FUNCTION_ARGS)
 	sql_begin(&caller);
 	change_subscription(name, "UPDATE inbox.subscription SET paused = false,"
 						" home = outbox.home(), role_id = $2,"
-						" generation = generation + 1, changed_at = now()"
-						" WHERE name = $1", 2, types, values, NULL);
+						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
+						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, NULL);
 	sql_end(&caller);
 	PG_RETURN_VOID();
 }
@@ -261,12 +262,15 @@ check_takes_topic(const char *name, const Datum *values)
 {
 	Oid			types[] = {TEXTOID, TEXTOID};
 
-	if (sql_execute("SELECT FROM inbox.subscription s, unnest(s.topics) t"
-					" WHERE s.name = $1"
-					" AND CASE WHEN t LIKE '^%' THEN $2 ~ t ELSE $2 = t END",
+	if (sql_execute("SELECT FROM inbox.subscription s, pg_catalog.unnest(s.topics) t"
+					" WHERE s.name OPERATOR(pg_catalog.=) $1"
+					" AND CASE WHEN pg_catalog.starts_with(t, '^')"
+					" THEN $2 OPERATOR(pg_catalog.~) t"
+					" ELSE $2 OPERATOR(pg_catalog.=) t END",
 					2, types, values, NULL) > 0)
 		return;
-	(void) sql_execute("SELECT topics FROM inbox.subscription WHERE name = $1",
+	(void) sql_execute("SELECT topics FROM inbox.subscription"
+					   " WHERE name OPERATOR(pg_catalog.=) $1",
 					   1, types, values, NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -315,11 +319,11 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
 					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
 					   " lost_from = NULL, lost_until = NULL,"
-					   " fence = p.fence + 1, updated_at = now()",
+					   " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
 					   6, types, values, nulls);
 	change_subscription(name, "UPDATE inbox.subscription"
-						" SET generation = generation + 1, changed_at = now()"
-						" WHERE name = $1", 1, types, values, NULL);
+						" SET generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
+						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
 	sql_end(&caller);
 }
 
@@ -401,9 +405,9 @@ change_messages(FunctionCallInfo fcinfo, const char *statement)
 	sql_begin(&caller);
 	n = sql_execute(statement, 2, types, values, nulls);
 	change_subscription(name, "UPDATE inbox.subscription SET stopped_by ="
-						" CASE WHEN $2 IS NULL OR stopped_by = $2 THEN NULL ELSE stopped_by END,"
-						" generation = generation + 1, changed_at = now()"
-						" WHERE name = $1", 2, types, values, nulls);
+						" CASE WHEN $2 IS NULL OR stopped_by OPERATOR(pg_catalog.=) $2 THEN NULL ELSE stopped_by END,"
+						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
+						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, nulls);
 	sql_end(&caller);
 	return n;
 }
@@ -419,10 +423,11 @@ outbox_inbox_retry(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(change_messages(fcinfo,
 									"UPDATE inbox.message SET status = 'pending',"
-									" attempts = 0, next_attempt_at = now()"
-									" WHERE subscription = $1 AND status <> 'processed'"
-									" AND (status = 'failed' OR attempts > 0)"
-									" AND ($2 IS NULL OR event_id = $2)"));
+									" attempts = 0, next_attempt_at = pg_catalog.now()"
+									" WHERE subscription OPERATOR(pg_catalog.=) $1"
+									" AND status OPERATOR(pg_catalog.<>) 'processed'"
+									" AND (status OPERATOR(pg_catalog.=) 'failed' OR attempts OPERATOR(pg_catalog.>) 0)"
+									" AND ($2 IS NULL OR event_id OPERATOR(pg_catalog.=) $2)"));
 }
 
 /*
@@ -436,6 +441,7 @@ outbox_inbox_discard(PG_FUNCTION_ARGS)
 	argument_required("event_id", PG_ARGISNULL(1));
 	PG_RETURN_BOOL(change_messages(fcinfo,
 								   "DELETE FROM inbox.message"
-								   " WHERE subscription = $1 AND status <> 'processed'"
-								   " AND event_id = $2") > 0);
+								   " WHERE subscription OPERATOR(pg_catalog.=) $1"
+								   " AND status OPERATOR(pg_catalog.<>) 'processed'"
+								   " AND event_id OPERATOR(pg_catalog.=) $2") > 0);
 }

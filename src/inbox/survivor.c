@@ -42,7 +42,8 @@ marker_exists(InboxWorker *worker)
 {
 	return run_about_worker(worker,
 							"SELECT FROM inbox.survivor"
-							" WHERE subscription = $1 AND worker = $2");
+							" WHERE subscription OPERATOR(pg_catalog.=) $1"
+							" AND worker OPERATOR(pg_catalog.=) $2");
 }
 
 /*

@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/session.h"
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/handler.h"
@@ -385,13 +386,9 @@ outbox_consumer_main(Datum arg)
 	entry = consumers_attach(DatumGetInt32(arg));
 	if (entry == NULL)
 		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(entry->database, InvalidOid, 0);
+	session_connect(entry->database);
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox consumer");
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_SUSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
-	(void) set_config_option("default_transaction_read_only", "off", PGC_SUSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	(void) set_config_option("application_name", entry->name, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	inbox_transaction_configure();

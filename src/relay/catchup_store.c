@@ -145,7 +145,8 @@ catchup_load(int32 home, MemoryContext context)
 
 	worker_begin_sql();
 	if (SPI_execute_with_args("SELECT snapshot, lsn, last_id, events_done, from_id"
-							  " FROM outbox.catchup WHERE home = $1",
+							  " FROM outbox.catchup"
+							  " WHERE home OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read outbox.catchup");
 	if (SPI_processed > 0)
@@ -246,12 +247,17 @@ is_outdated(const CatchupProgress *progress)
 	args[1] = LSNGetDatum(progress->lsn);
 	args[2] = CStringGetTextDatum(progress->snapshot);
 	args[3] = Int64GetDatum(progress->last_id);
-	if (SPI_execute_with_args("SELECT WHERE $1 <> outbox.home() AND NOT EXISTS"
-							  " (SELECT FROM outbox.identity WHERE home = $1 AND adopted)"
-							  " OR $1 = outbox.home() AND EXISTS"
-							  " (SELECT FROM outbox.watermark WHERE home = $1 AND lsn >= $2)"
+	if (SPI_execute_with_args("SELECT WHERE $1 OPERATOR(pg_catalog.<>) outbox.home() AND NOT EXISTS"
+							  " (SELECT FROM outbox.identity"
+							  "  WHERE home OPERATOR(pg_catalog.=) $1 AND adopted)"
+							  " OR $1 OPERATOR(pg_catalog.=) outbox.home() AND EXISTS"
+							  " (SELECT FROM outbox.watermark"
+							  "  WHERE home OPERATOR(pg_catalog.=) $1"
+							  "  AND lsn OPERATOR(pg_catalog.>=) $2)"
 							  " OR EXISTS (SELECT FROM outbox.catchup"
-							  "  WHERE home = $1 AND snapshot::text = $3 AND last_id > $4)",
+							  "  WHERE home OPERATOR(pg_catalog.=) $1"
+							  "  AND snapshot::pg_catalog.text OPERATOR(pg_catalog.=) $3"
+							  "  AND last_id OPERATOR(pg_catalog.>) $4)",
 							  4, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the progress of catch-up");
 	return SPI_processed > 0;

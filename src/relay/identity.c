@@ -32,7 +32,7 @@ introduce_ourselves(void)
 	if (SPI_execute_with_args("INSERT INTO outbox.identity"
 							  " SELECT outbox.home(), $1, d.oid, d.datname, false"
 							  " FROM pg_catalog.pg_database d"
-							  " WHERE d.datname = pg_catalog.current_database()"
+							  " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 							  " ON CONFLICT DO NOTHING",
 							  1, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the identity of the database");
@@ -60,13 +60,13 @@ identity_check(void)
 
 	worker_begin_sql();
 	if (!is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-				 " WHERE home = outbox.home())"))
+				 " WHERE home OPERATOR(pg_catalog.=) outbox.home())"))
 		introduce_ourselves();
 	if (is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-				" WHERE home <> outbox.home() AND NOT adopted)"))
+				" WHERE home OPERATOR(pg_catalog.<>) outbox.home() AND NOT adopted)"))
 		identity = IDENTITY_COPIED;
 	else if (is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-					 " WHERE home <> outbox.home())"))
+					 " WHERE home OPERATOR(pg_catalog.<>) outbox.home())"))
 		identity = IDENTITY_ADOPTED;
 	worker_commit_sql();
 	return identity;
@@ -85,9 +85,9 @@ identity_next_adopted(int32 *home)
 
 	worker_begin_sql();
 	if (SPI_execute("SELECT i.home FROM outbox.identity i"
-					" WHERE i.adopted AND i.home <> outbox.home()"
-					" ORDER BY (SELECT max(w.taken_at) FROM outbox.watermark w"
-					"           WHERE w.home = i.home) NULLS FIRST, i.home"
+					" WHERE i.adopted AND i.home OPERATOR(pg_catalog.<>) outbox.home()"
+					" ORDER BY (SELECT pg_catalog.max(w.taken_at) FROM outbox.watermark w"
+					"           WHERE w.home OPERATOR(pg_catalog.=) i.home) NULLS FIRST, i.home"
 					" LIMIT 1", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read outbox.identity");
 	found = SPI_processed > 0;
@@ -107,7 +107,8 @@ identity_forget(int32 home)
 	Oid			types[1] = {INT4OID};
 	Datum		args[1] = {Int32GetDatum(home)};
 
-	if (SPI_execute_with_args("DELETE FROM outbox.identity WHERE home = $1",
+	if (SPI_execute_with_args("DELETE FROM outbox.identity"
+							  " WHERE home OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not forget an adopted database");
 }

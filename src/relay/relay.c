@@ -44,6 +44,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/home.h"
+#include "base/session.h"
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/worker.h"
@@ -479,7 +480,7 @@ outbox_relay_main(Datum arg)
 	worker_setup_signals();
 	if (!shmem_relay_attach(database))
 		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	session_connect(database);
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
 	requests = leave_if_absent();

@@ -94,7 +94,8 @@ store_progress(void)
 		Int64GetDatum(batch_last_id),
 	Int64GetDatum(batch_events)};
 
-	run("UPDATE outbox.replay_job SET last_id = $2, sent = sent + $3 WHERE id = $1",
+	run("UPDATE outbox.replay_job SET last_id = $2, sent = sent OPERATOR(pg_catalog.+) $3"
+		" WHERE id OPERATOR(pg_catalog.=) $1",
 		3, types, args, SPI_OK_UPDATE);
 	batch_events = 0;
 }
@@ -120,7 +121,8 @@ note_progress(PublishedSet *set)
 	bool		isnull;
 
 	store_progress();
-	if (!run("SELECT sent FROM outbox.replay_job WHERE id = $1",
+	if (!run("SELECT sent FROM outbox.replay_job"
+			 " WHERE id OPERATOR(pg_catalog.=) $1",
 			 1, types, args, SPI_OK_SELECT))
 		return;					/* cancelled */
 	set->replay_job = current_job;
@@ -213,7 +215,8 @@ send_next_batch(Relay *relay)
 		send_batch(relay);
 	else
 		run("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
-			" WHERE id = $1", 1, types, args, SPI_OK_UPDATE);
+			" WHERE id OPERATOR(pg_catalog.=) $1", 1, types, args,
+			SPI_OK_UPDATE);
 }
 
 /*

@@ -264,7 +264,8 @@ adopt_replay(const PublishedSet *set)
 		return;
 	worker_begin_sql();
 	if (SPI_execute_with_args("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
-							  " WHERE id = $1 AND last_id < $2",
+							  " WHERE id OPERATOR(pg_catalog.=) $1"
+							  " AND last_id OPERATOR(pg_catalog.<) $2",
 							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not store the progress of a replay");
 	worker_commit_sql();
@@ -341,7 +342,8 @@ has_row(const char *query)
 static bool
 is_remembered(void)
 {
-	return has_row("SELECT FROM outbox.exactly_once WHERE home = outbox.home()");
+	return has_row("SELECT FROM outbox.exactly_once"
+				   " WHERE home OPERATOR(pg_catalog.=) outbox.home()");
 }
 
 /* Is a catch-up to be finished that was exact so far? */
@@ -349,7 +351,8 @@ static bool
 has_exact_catchup(void)
 {
 	return (settings_polling() || decode_slot_condition() != SLOT_USABLE) &&
-		has_row("SELECT FROM outbox.catchup WHERE home = outbox.home()"
+		has_row("SELECT FROM outbox.catchup"
+				" WHERE home OPERATOR(pg_catalog.=) outbox.home()"
 				" AND from_id IS NOT NULL");
 }
 
@@ -359,7 +362,8 @@ remember(bool exact)
 {
 	worker_begin_sql();
 	if (SPI_execute(exact ? "INSERT INTO outbox.exactly_once DEFAULT VALUES" :
-					"DELETE FROM outbox.exactly_once WHERE home = outbox.home()",
+					"DELETE FROM outbox.exactly_once"
+					" WHERE home OPERATOR(pg_catalog.=) outbox.home()",
 					false, 0) < 0)
 		elog(ERROR, "could not write outbox.exactly_once");
 	worker_commit_sql();

@@ -64,7 +64,8 @@ watermark_latest(int32 home, MemoryContext context)
 	char	   *lsn;
 
 	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
-						  " WHERE home = $1 ORDER BY id DESC LIMIT 1",
+						  " WHERE home OPERATOR(pg_catalog.=) $1"
+						  " ORDER BY id DESC LIMIT 1",
 						  1, types, args, 1, context);
 	if (snapshot == NULL)
 		return NULL;
@@ -149,11 +150,14 @@ watermark_insert(int32 home, const Watermark *watermark)
 							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the watermark");
 	if (SPI_execute_with_args("DELETE FROM outbox.watermark"
-							  " WHERE home = $1 AND taken_at <"
-							  " pg_catalog.now() - interval '" HISTORY "'",
+							  " WHERE home OPERATOR(pg_catalog.=) $1"
+							  " AND taken_at OPERATOR(pg_catalog.<)"
+							  " (pg_catalog.now() OPERATOR(pg_catalog.-)"
+							  "  interval '" HISTORY "')",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not drop old watermarks");
-	if (SPI_execute_with_args("DELETE FROM outbox.catchup WHERE home = $1",
+	if (SPI_execute_with_args("DELETE FROM outbox.catchup"
+							  " WHERE home OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not drop the progress of catch-up");
 }

@@ -1,0 +1,219 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *	  The session of a background worker of ours: one that nobody outside can
+ *	  shape.
+ *
+ * A worker runs its statements as the bootstrap superuser.  PostgreSQL gives
+ * it the settings of the server, of the database and of that role all the
+ * same, and those of a database are its owner's choice, who need not be a
+ * superuser.  A search_path would let him put functions and operators of his
+ * own under the worker's statements.  Others would make what the worker writes
+ * fail, end its process, or give its statements another meaning.
+ *
+ * So, right after it has connected, a worker pins all settings that say what a
+ * statement means, what it may do and how long it may take, to what the server
+ * was built with.  Which these are is not listed here: whole groups of settings
+ * are pinned, so that one that a newer release of PostgreSQL adds to them is as
+ * well.  Other groups are left alone: they make the worker slower, or its log
+ * longer, and an administrator may have reasons.
+ *
+ * The pins are those of a session, as SET makes them: a reload of the
+ * configuration files does not touch them, and what the session would have
+ * without them is still known.  A handler of a subscription gets that back
+ * while it runs (session_lend).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/session.h"
+
+#include "postmaster/bgworker.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+
+/*
+ * What of the pinned groups is pinned to a value of ours, or not at all.  None
+ * of it is lent.
+ */
+typedef struct Exception
+{
+	const char *name;
+	const char *value;			/* NULL leaves it alone */
+}			Exception;
+
+static const Exception exceptions[] = {
+	/* Of the subscription: see handler.c */
+	{"search_path", "pg_catalog, pg_temp"},
+	/* An error of a handler is caught; it must not end the process. */
+	{"exit_on_error", "off"},
+	/* A handler has handler_timeout instead. */
+	{"transaction_timeout", "0"},
+	/* That of the database, without which text would be garbled. */
+	{"client_encoding", NULL},
+	/* The language of the server's log. */
+	{"lc_messages", NULL},
+};
+
+/* Settings that were pinned and may be lent, in TopMemoryContext. */
+static struct config_generic **lendable = NULL;
+static int	nlendable = 0;
+
+/* Does a setting say what a statement means, or may do? */
+static bool
+shapes_statements(const struct config_generic *setting)
+{
+	if (setting->context < PGC_BACKEND || (setting->flags & GUC_DISALLOW_IN_FILE))
+		return false;
+	switch (setting->group)
+	{
+		case CLIENT_CONN_STATEMENT:
+		case CLIENT_CONN_LOCALE:
+		case CLIENT_CONN_OTHER:
+		case COMPAT_OPTIONS_PREVIOUS:
+		case COMPAT_OPTIONS_CLIENT:
+		case ERROR_HANDLING_OPTIONS:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static const Exception *
+find_exception(const char *name)
+{
+	for (int i = 0; i < lengthof(exceptions); i++)
+		if (strcmp(exceptions[i].name, name) == 0)
+			return &exceptions[i];
+	return NULL;
+}
+
+/* The value that a setting was built with, as text; NULL if it has none. */
+static const char *
+built_in_value(struct config_generic *setting)
+{
+	switch (setting->vartype)
+	{
+		case PGC_BOOL:
+			return ((struct config_bool *) setting)->boot_val ? "on" : "off";
+		case PGC_INT:
+			return psprintf("%d", ((struct config_int *) setting)->boot_val);
+		case PGC_REAL:
+			return psprintf("%g", ((struct config_real *) setting)->boot_val);
+		case PGC_STRING:
+			return ((struct config_string *) setting)->boot_val;
+		case PGC_ENUM:
+			return config_enum_lookup_by_value((struct config_enum *) setting,
+											   ((struct config_enum *) setting)->boot_val);
+	}
+	return NULL;
+}
+
+/* Sets a setting as the session's own SET would. */
+static void
+set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, 0, false);
+}
+
+/* Pins one setting of those groups. */
+static void
+pin(struct config_generic *setting)
+{
+	const		Exception *exception = find_exception(setting->name);
+	const char *value = exception ? exception->value : built_in_value(setting);
+
+	if (value == NULL)
+		return;
+	set(setting->name, value);
+	if (exception == NULL)
+		lendable[nlendable++] = setting;
+}
+
+static void
+pin_all(void)
+{
+	int			count;
+	struct config_generic **settings = compat_guc_variables(&count);
+
+	lendable = MemoryContextAlloc(TopMemoryContext,
+								  count * sizeof(struct config_generic *));
+	for (int i = 0; i < count; i++)
+		if (shapes_statements(settings[i]))
+			pin(settings[i]);
+	/* It is in no group, but can be set for a database. */
+	set("role", "none");
+}
+
+/*
+ * Connects this worker to a database, or to none for InvalidOid, as the
+ * bootstrap superuser, with a session that nothing outside can shape.
+ */
+void
+session_connect(Oid database)
+{
+	if (OidIsValid(database))
+		BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	else
+		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pin_all();
+}
+
+/* Has a setting another value than it would have without us? */
+static bool
+is_shaped(const struct config_generic *setting)
+{
+	switch (setting->vartype)
+	{
+		case PGC_BOOL:
+			{
+				const struct config_bool *conf = (const struct config_bool *) setting;
+
+				return *conf->variable != conf->reset_val;
+			}
+		case PGC_INT:
+			{
+				const struct config_int *conf = (const struct config_int *) setting;
+
+				return *conf->variable != conf->reset_val;
+			}
+		case PGC_REAL:
+			{
+				const struct config_real *conf = (const struct config_real *) setting;
+
+				return *conf->variable != conf->reset_val;
+			}
+		case PGC_STRING:
+			{
+				const struct config_string *conf = (const struct config_string *) setting;
+				const char *value = *conf->variable ? *conf->variable : "";
+
+				return strcmp(value, conf->reset_val ? conf->reset_val : "") != 0;
+			}
+		case PGC_ENUM:
+			{
+				const struct config_enum *conf = (const struct config_enum *) setting;
+
+				return *conf->variable != conf->reset_val;
+			}
+	}
+	return false;
+}
+
+/*
+ * Gives the settings of server and database back, for code that is not ours,
+ * until the present nest level of settings ends (NewGUCNestLevel).  Costs next
+ * to nothing where they are what they are pinned to.
+ */
+void
+session_lend(void)
+{
+	for (int i = 0; i < nlendable; i++)
+		if (is_shaped(lendable[i]))
+			(void) set_config_option(lendable[i]->name, NULL, PGC_SUSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+									 false);
+}
