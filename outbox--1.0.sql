@@ -3,6 +3,50 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION outbox" to load this file. \quit
 
+-- Names without a schema are PostgreSQL's own, whatever is in schema outbox.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- Functions of somebody else in the schema would be found beside ours: publish()
+-- of another signature would be called instead of ours.
+DO $$
+DECLARE
+    installed_by oid := (SELECT oid FROM pg_roles WHERE rolname = current_user);
+    schema record;
+    found text;
+BEGIN
+    SELECT oid, nspowner, nspacl, xmin = pg_current_xact_id()::xid AS is_new INTO schema
+    FROM pg_namespace WHERE nspname = 'outbox';
+    IF schema.nspowner <> installed_by
+        AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = schema.nspowner) THEN
+        RAISE EXCEPTION 'schema "outbox" belongs to role "%"', pg_get_userbyid(schema.nspowner)
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'Its owner could put functions there that are called instead of those of the extension.',
+                  HINT = 'Drop the schema, or make it that of the role that creates the extension.';
+    END IF;
+    SELECT string_agg(pg_describe_object(classid, objid, 0), ', ') INTO found
+    FROM (SELECT classid, objid FROM pg_depend
+          WHERE refclassid = 'pg_namespace'::regclass AND refobjid = schema.oid
+            AND classid <> 'pg_extension'::regclass
+          LIMIT 3) d;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "outbox" is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('It contains, for example, %s.', found),
+                  HINT = 'Drop what is in it, or the schema.';
+    END IF;
+    SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('role "%s"', pg_get_userbyid(grantee)) END, ', ')
+    INTO found
+    FROM aclexplode(schema.nspacl)
+    WHERE privilege_type = 'CREATE' AND grantee <> schema.nspowner AND NOT schema.is_new;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'others than its owner may create objects in schema "outbox"'
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = format('Privilege CREATE on it belongs to %s.', found),
+                  HINT = 'Revoke that, or drop the schema.';
+    END IF;
+END
+$$;
+
 CREATE SCHEMA inbox;
 
 COMMENT ON SCHEMA outbox IS
@@ -46,7 +90,7 @@ COMMENT ON FUNCTION outbox.check_event(text, text, text, bytea, text, jsonb, tex
     'true for an event that Kafka can take; else an error that says what is wrong with it';
 
 CREATE TABLE outbox.event (
-    id              bigint      NOT NULL DEFAULT nextval('outbox.event_id_seq'),
+    id              bigint      NOT NULL DEFAULT pg_catalog.nextval('outbox.event_id_seq'::pg_catalog.regclass),
     event_id        uuid        NOT NULL,
     aggregate_type  text        NOT NULL,
     aggregate_id    text,
@@ -57,8 +101,8 @@ CREATE TABLE outbox.event (
     topic           text,
     partition_key   text,
     deliver_at      timestamptz,
-    created_at      timestamptz NOT NULL DEFAULT now(),
-    xid             xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    xid             xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
     home            integer     NOT NULL DEFAULT outbox.home(),
     PRIMARY KEY (id, chunk, home),
@@ -71,15 +115,15 @@ CREATE TABLE outbox.event (
 -- to no cost for those who publish.  Vacuum summarizes it; to ask for that as
 -- rows come in would flood the log.
 CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
-    OPERATOR 1 <,
-    OPERATOR 2 <=,
-    OPERATOR 3 =,
-    OPERATOR 4 >=,
-    OPERATOR 5 >,
-    FUNCTION 1 brin_minmax_opcinfo(internal),
-    FUNCTION 2 brin_minmax_add_value(internal, internal, internal, internal),
-    FUNCTION 3 brin_minmax_consistent(internal, internal, internal),
-    FUNCTION 4 brin_minmax_union(internal, internal, internal);
+    OPERATOR 1 pg_catalog.<,
+    OPERATOR 2 pg_catalog.<=,
+    OPERATOR 3 pg_catalog.=,
+    OPERATOR 4 pg_catalog.>=,
+    OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
+    FUNCTION 2 pg_catalog.brin_minmax_add_value(internal, internal, internal, internal),
+    FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
+    FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
 CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops);
 
 COMMENT ON TABLE outbox.event IS
@@ -146,8 +190,8 @@ CREATE TABLE outbox.watermark (
     home      integer     NOT NULL DEFAULT outbox.home(),
     lsn       pg_lsn      NOT NULL,
     snapshot  pg_snapshot NOT NULL,
-    upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_snapshot_xmax(snapshot)) STORED,
-    taken_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_catalog.pg_snapshot_xmax(snapshot)) STORED,
+    taken_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX watermark_id_idx ON outbox.watermark (home, id);
 CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (home, upper_xid);
@@ -164,7 +208,7 @@ COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 
 CREATE TABLE outbox.exactly_once (
     home  integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
-    since timestamptz NOT NULL DEFAULT clock_timestamp()
+    since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 
 COMMENT ON TABLE outbox.exactly_once IS
@@ -186,7 +230,7 @@ CREATE TABLE outbox.catchup (
     from_id      bigint,
     events_done  bigint      NOT NULL,
     events_total bigint      NOT NULL,
-    saved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+    saved_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 
 COMMENT ON TABLE outbox.catchup IS
@@ -210,8 +254,8 @@ CREATE TABLE outbox.replay_job (
     through_id     bigint      NOT NULL,
     total          bigint      NOT NULL,
     sent           bigint      NOT NULL DEFAULT 0,
-    requested_by   name        NOT NULL DEFAULT session_user,
-    requested_at   timestamptz NOT NULL DEFAULT now(),
+    requested_by   name        NOT NULL DEFAULT SESSION_USER,
+    requested_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
     finished_at    timestamptz
 );
 CREATE TRIGGER wake_relay AFTER INSERT ON outbox.replay_job
@@ -244,8 +288,8 @@ CREATE TABLE outbox.dead_letter (
     error_code text        NOT NULL,
     error      text        NOT NULL,
     attempts   integer     NOT NULL DEFAULT 1,
-    failed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    state      text        NOT NULL DEFAULT 'failed' CHECK (state IN ('failed', 'retrying')),
+    failed_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    state      text        NOT NULL DEFAULT 'failed' CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'retrying'])),
     holds      boolean     NOT NULL,
     replay     boolean     NOT NULL,
     id         bigint      NOT NULL PRIMARY KEY,
@@ -255,7 +299,7 @@ CREATE TABLE outbox.dead_letter (
 );
 CREATE INDEX dead_letter_event_id_idx ON outbox.dead_letter (event_id);
 CREATE INDEX dead_letter_topic_idx ON outbox.dead_letter (topic);
-CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE state = 'retrying';
+CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE state OPERATOR(pg_catalog.=) 'retrying';
 CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (topic, key) WHERE holds;
 CREATE TRIGGER wake_relay AFTER UPDATE OR DELETE OR TRUNCATE ON outbox.dead_letter
 FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
@@ -283,7 +327,7 @@ CREATE TABLE outbox.held_event (
     event_id text        NOT NULL,
     topic    text        NOT NULL,
     key      text        NOT NULL,
-    held_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    held_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     id       bigint      NOT NULL PRIMARY KEY,
     chunk    smallint    NOT NULL,
     xid      xid8        NOT NULL,
@@ -399,7 +443,7 @@ $$;
 COMMENT ON FUNCTION outbox.resume(boolean) IS
     'adopt a copied database: publish what its original had not published (true) or count it as done (false)';
 
-CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT now(), aggregate_type text DEFAULT NULL)
+CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT pg_catalog.now(), aggregate_type text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -610,12 +654,13 @@ CREATE TABLE inbox.subscription (
     start              text        NOT NULL,
     max_attempts       integer     NOT NULL,
     retry_backoff      interval    NOT NULL,
-    ordering           text        NOT NULL CHECK (ordering IN ('key', 'partition', 'none')),
-    on_failure         text        NOT NULL CHECK (on_failure IN ('dead_letter', 'stop')),
+    ordering           text        NOT NULL CHECK (ordering OPERATOR(pg_catalog.=) ANY (ARRAY['key', 'partition', 'none'])),
+    on_failure         text        NOT NULL CHECK (on_failure OPERATOR(pg_catalog.=) ANY (ARRAY['dead_letter', 'stop'])),
     batch_size         integer     NOT NULL,
     workers            integer     NOT NULL,
     filter_event_types text[],
-    isolation          text        NOT NULL CHECK (isolation IN ('read_committed', 'read_uncommitted', 'repeatable_read', 'serializable')),
+    isolation          text        NOT NULL CHECK (isolation OPERATOR(pg_catalog.=) ANY
+                                   (ARRAY['read_committed', 'read_uncommitted', 'repeatable_read', 'serializable'])),
     keep               interval,
     handler_timeout    interval    NOT NULL,
     group_id           text,
@@ -623,8 +668,8 @@ CREATE TABLE inbox.subscription (
     stopped_by         text,
     home               integer     NOT NULL DEFAULT outbox.home(),
     generation         bigint      NOT NULL DEFAULT 1,
-    created_at         timestamptz NOT NULL DEFAULT now(),
-    changed_at         timestamptz NOT NULL DEFAULT now()
+    created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
@@ -679,7 +724,8 @@ CREATE TABLE inbox.position (
     topic        text        NOT NULL,
     partition    integer     NOT NULL,
     next_offset  bigint,
-    fence        bigint      NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0) >> 1,
+    fence        bigint      NOT NULL DEFAULT pg_catalog.hashtextextended(
+        pg_catalog.gen_random_uuid()::pg_catalog.text, 0::pg_catalog.int8) OPERATOR(pg_catalog.>>) 1::pg_catalog.int4,
     seek_time    timestamptz,
     rerun_until  bigint,
     end_offset   bigint,
@@ -688,7 +734,7 @@ CREATE TABLE inbox.position (
     received     bigint      NOT NULL DEFAULT 0,
     processed    bigint      NOT NULL DEFAULT 0,
     duplicates   bigint      NOT NULL DEFAULT 0,
-    updated_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (subscription, topic, partition)
 ) WITH (fillfactor = 50);
 
@@ -752,10 +798,10 @@ CREATE TABLE inbox.message (
     aggregate_id   text,
     payload        bytea,
     headers        jsonb,
-    status         text        NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'processed', 'failed')),
+    status         text        NOT NULL DEFAULT 'pending' CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'processed', 'failed'])),
     attempts       integer     NOT NULL DEFAULT 0,
     error          text,
-    received_at    timestamptz NOT NULL DEFAULT now(),
+    received_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
     processed_at   timestamptz,
     created_at     timestamptz,
     error_sqlstate text,
@@ -765,9 +811,9 @@ CREATE TABLE inbox.message (
     chunk          smallint    NOT NULL DEFAULT inbox.current_message_chunk()
 ) PARTITION BY LIST (chunk);
 CREATE INDEX message_unprocessed_idx ON inbox.message (subscription, status, event_id)
-    WHERE status <> 'processed';
+    WHERE status OPERATOR(pg_catalog.<>) 'processed';
 CREATE INDEX message_pending_idx ON inbox.message (subscription, topic, partition, "offset")
-    WHERE status = 'pending';
+    WHERE status OPERATOR(pg_catalog.=) 'pending';
 
 COMMENT ON TABLE inbox.message IS
     'messages that subscriptions received; also the type of a handler''s argument';
@@ -812,7 +858,7 @@ ALTER TABLE inbox.message_2 REPLICA IDENTITY FULL;
 ALTER TABLE inbox.message_3 REPLICA IDENTITY FULL;
 
 CREATE TABLE inbox.received (
-    received_at  timestamptz NOT NULL DEFAULT now(),
+    received_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     chunk        smallint    NOT NULL,
     consumer     text        NOT NULL COLLATE "C",
     event_id     text        NOT NULL COLLATE "C",
@@ -1154,8 +1200,31 @@ COMMENT ON VIEW inbox.stat_subscription IS
 -- Rights: nothing for PUBLIC; monitoring roles may look at relay and subscriptions.
 --
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox, inbox FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA outbox, inbox FROM PUBLIC;
+-- Default privileges of the role that installs may have granted more.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
+        FROM (SELECT n.oid, acl.owner, acl.list
+              FROM pg_namespace n
+              CROSS JOIN LATERAL (
+                  SELECT n.nspowner, n.nspacl
+                  UNION ALL SELECT relowner, relacl FROM pg_class WHERE relnamespace = n.oid
+                  UNION ALL SELECT proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc
+                  WHERE pronamespace = n.oid) acl (owner, list)
+              WHERE n.nspname IN ('outbox', 'inbox')) o
+        CROSS JOIN LATERAL aclexplode(o.list) a
+        WHERE a.grantee <> o.owner
+    LOOP
+        EXECUTE format('REVOKE CREATE ON SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA outbox, inbox FROM %s', role);
+    END LOOP;
+END
+$$;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay TO pg_monitor;
