@@ -66,5 +66,35 @@ wait_until('SELECT NOT EXISTS (SELECT FROM outbox.held_event)');
 is_deeply([ wait_for_sequence(50, $topic, 'k', @committed) ],
 	[ 1 .. 50 ], 'until it may go on, in order, once');
 
+# The refused event is all that its Kafka transaction has.
+foreach my $round (1 .. 2)
+{
+	$topic = limited_topic("exactalone$round");
+	sql("SELECT poison('$topic')");
+	wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
+	wait_for_state($node, 'postgres', 'streaming');
+	# The second one is refused unasked, if its topic was asked just before.
+	sql("SELECT poison('$topic', 'second')") if $round == 2;
+	sql("SELECT small('$topic', 'k', 1, 10)");
+	sql("SELECT small('$topic', 'other', 1, 10)");
+	is_deeply([ wait_for_sequence(10, $topic, 'other', @committed) ], [ 1 .. 10 ], 'other keys go on');
+	is_deeply([ sequence($topic, 'k', @committed) ], [], 'and what comes behind it waits');
+	sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
+	wait_until('SELECT NOT EXISTS (SELECT FROM outbox.held_event)');
+	is_deeply([ wait_for_sequence(10, $topic, 'k', @committed) ], [ 1 .. 10 ], 'until it may go on');
+}
+
+# A key that is held when deliveries become exact.
+change_settings("ALTER SERVER kafka OPTIONS (SET delivery 'at_least_once')");
+wait_until('SELECT NOT EXISTS (SELECT FROM outbox.exactly_once)');
+$topic = limited_topic('switched');
+sql("SELECT poison('$topic')");
+wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
+change_settings("ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')");
+sql("SELECT small('$topic', 'k', 1, 10)");
+sql("SELECT small('$topic', 'other', 1, 10)");
+is_deeply([ wait_for_sequence(10, $topic, 'other', @committed) ], [ 1 .. 10 ], 'when deliveries become exact, other keys go on');
+is_deeply([ sequence($topic, 'k', @committed) ], [], 'and a held one is held');
+
 $node->stop;
 done_testing();

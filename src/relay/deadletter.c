@@ -176,6 +176,40 @@ check_memory(Relay *relay)
 		relay_restart(relay);
 }
 
+/* The stored event that this one is; NULL when it is none. */
+static StoredEvent *
+find_stored(const Event *event)
+{
+	return stored ? hash_search(stored, &event->id, HASH_FIND, NULL) : NULL;
+}
+
+/* A stored event comes again: from here on its key is held, if it was. */
+static void
+hold_again(const Event *event, const StoredEvent *known)
+{
+	char		topic[TOPIC_MAX_LEN + 1];
+
+	if (!known->holds && !known->waits)
+		return;
+	if (!route_topic(event, topic))
+		topic[0] = '\0';
+	heldkeys_add(topic, event_key(event), known->holds, 0);
+	resend_look();
+}
+
+/*
+ * An event was left out of the stream, since a relay before this one had dealt
+ * with it.  Perhaps by storing it: then its key is held.
+ */
+void
+deadletter_met(const Event *event)
+{
+	StoredEvent *known = find_stored(event);
+
+	if (known)
+		hold_again(event, known);
+}
+
 /*
  * Must the event not be sent now, because it waits behind a dead letter or is
  * stored already?  Then takes care of it.
@@ -191,19 +225,15 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 		return false;
 	if (!stored && !heldkeys_any())
 		return false;
-	if (!route_topic(event, topic))
-		topic[0] = '\0';
-	if (stored && (known = hash_search(stored, &event->id, HASH_FIND, NULL)))
+	if ((known = find_stored(event)) != NULL)
 	{
-		if (known->holds || known->waits)
-		{
-			heldkeys_add(topic, key, known->holds, 0);
-			resend_look();
-		}
+		hold_again(event, known);
 		ledger_acknowledge(relay->ledger, number);
 		relay->set_aside++;
 		return true;
 	}
+	if (!route_topic(event, topic))
+		topic[0] = '\0';
 	if (key.data == NULL || !heldkeys_contain(topic, key))
 		return false;
 	remember(relay, event, number)->waits = true;

@@ -238,11 +238,15 @@ stream_event(void *arg, const Event *event, const Commit *commit)
 	/* When deliveries are exact, so is the position. */
 	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
 				 watermark_shows(skip, event->xid)))
+	{
+		deadletter_met(event);
 		return;
+	}
 	progress_note_event(relay, event);
 	if (handover_covers(commit))
-		return;
-	sender_event(relay, event, commit);
+		deadletter_met(event);
+	else
+		sender_event(relay, event, commit);
 }
 
 /* The plugin's sink: the end of a transaction. */
