@@ -283,12 +283,12 @@ static void
 take_proposal(ExactlyOnce *exact)
 {
 	Watermark  *proposal = exact->proposal;
-	XLogRecPtr	running_lsn;
-	char	   *running = running_take(&running_lsn);
+	Watermark  *running = running_take();
 
 	if (running)
 	{
-		take_base(exact, running, running_lsn);
+		take_base(exact, running->snapshot, running->lsn);
+		pfree(running->snapshot);
 		pfree(running);
 	}
 	if (proposal == NULL || decode_position() < proposal->lsn)

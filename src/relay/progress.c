@@ -10,6 +10,12 @@
  * session waits for a standby that we need not wait for, by long.  So after
  * the last event there are watermarks until one shows it.
  *
+ * A snapshot of now is of use when all WAL so far has been dealt with.  While
+ * a backlog is worked off, that takes as long as the backlog.  Meanwhile there
+ * are the snapshots that were written to the WAL when it came about
+ * (running.c): each becomes a watermark once all that is in front of it is
+ * acknowledged.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -23,6 +29,7 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/published_set.h"
+#include "relay/running.h"
 #include "relay/watermark.h"
 
 #define SAVE_INTERVAL_MS 1000	/* of the slot */
@@ -30,6 +37,10 @@
 
 /* Transactions that were sent and that the last proposal does not show. */
 static PublishedSet sent = {0};
+
+/* The watermark that was stored last. */
+static XLogRecPtr stored_lsn = InvalidXLogRecPtr;
+static TimestampTz stored_at = 0;
 
 /*
  * Notes that an event of the stream is sent, or was by the relay before.  When
@@ -73,6 +84,67 @@ progress_confirm(Relay *relay)
 	}
 }
 
+/* A watermark came true: stores it, unless a later one is stored. */
+static void
+store(const Watermark *watermark)
+{
+	if (watermark->lsn <= stored_lsn)
+		return;
+	watermark_store(watermark);
+	stored_lsn = watermark->lsn;
+	stored_at = steady_now();
+}
+
+static void
+forget(Watermark **watermark)
+{
+	pfree((*watermark)->snapshot);
+	pfree(*watermark);
+	*watermark = NULL;
+}
+
+/*
+ * Is everything acknowledged that the watermark shows?
+ */
+static bool
+is_true(const Relay *relay, const Watermark *watermark)
+{
+	return decode_position() >= watermark->lsn &&
+		ledger_covers(relay->ledger, watermark->lsn);
+}
+
+/*
+ * Stores a snapshot that decoding has come by, once it is true, but not too
+ * often.
+ */
+static void
+store_running(Relay *relay)
+{
+	static Watermark *next = NULL;	/* the first that is not true yet, or not
+									 * yet due */
+
+	if (next == NULL && (next = running_take()) != NULL)
+		published_set_rebase(&sent, next->snapshot, TopMemoryContext);
+	if (next == NULL || !is_true(relay, next) ||
+		!TimestampDifferenceExceeds(stored_at, steady_now(), WATERMARK_INTERVAL_MS))
+		return;
+	store(next);
+	forget(&next);
+}
+
+/*
+ * The relay begins to stream: from here on watermarks are later than the one
+ * that it goes on from.
+ */
+void
+progress_begin(void)
+{
+	Watermark  *watermark = watermark_load(CurrentMemoryContext);
+
+	stored_lsn = watermark ? watermark->lsn : InvalidXLogRecPtr;
+	stored_at = steady_now();
+}
+
 /*
  * Proposes a watermark now and then, and stores it once it is true.  Call it
  * right after progress_confirm(), which stores what was refused.
@@ -87,15 +159,16 @@ progress_move_watermark(Relay *relay)
 	uint64		events = relay->status.events + relay->set_aside;
 	TimestampTz now = steady_now();
 
-	if (proposal && decode_position() >= proposal->lsn &&
-		ledger_covers(relay->ledger, proposal->lsn))
+	store_running(relay);
+	if (proposal && is_true(relay, proposal))
 	{
-		watermark_store(proposal);
+		store(proposal);
 		events_covered = events_proposed;
-		pfree(proposal->snapshot);
-		pfree(proposal);
-		proposal = NULL;
+		forget(&proposal);
 	}
+	else if (proposal && TimestampDifferenceExceeds(proposed_at, now,
+													WATERMARK_INTERVAL_MS))
+		running_write();
 	if (proposal == NULL && events != events_covered &&
 		TimestampDifferenceExceeds(proposed_at, now, WATERMARK_INTERVAL_MS))
 	{

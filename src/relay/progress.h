@@ -10,6 +10,7 @@
 
 #include "relay/relay.h"
 
+extern void progress_begin(void);
 extern void progress_note_event(const Relay *relay, const Event *event);
 extern void progress_confirm(Relay *relay);
 extern void progress_move_watermark(Relay *relay);

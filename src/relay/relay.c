@@ -57,6 +57,7 @@
 #include "relay/plugin.h"
 #include "relay/progress.h"
 #include "relay/replay.h"
+#include "relay/running.h"
 #include "relay/settings.h"
 #include "relay/unflushed.h"
 #include "relay/watermark.h"
@@ -65,6 +66,7 @@
 #define SHOW_INTERVAL_MS 100
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
+#define BEHIND_MS 1000			/* a commit, that is not acknowledged */
 #define MEBIBYTE (1024 * 1024)
 
 /* For acknowledgements as the process ends: when it is told to, or by itself. */
@@ -208,6 +210,18 @@ limit_wal(Relay *relay)
 	relay_restart(relay);
 }
 
+/* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
+static bool
+is_behind(const Relay *relay)
+{
+	TimestampTz oldest = ledger_oldest_commit(relay->ledger);
+
+	return !settings_polling() &&
+		(relay->status.state != relay->working_state ||
+		 (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(),
+													BEHIND_MS)));
+}
+
 /*
  * Waits for the latch, the producer, or the time-out in ms.
  */
@@ -224,6 +238,8 @@ relay_wait(Relay *relay, long timeout_ms)
 							PG_WAIT_EXTENSION);
 	handle_latch(relay);
 	limit_wal(relay);
+	if (is_behind(relay))
+		running_write();
 }
 
 /* The plugin's sink: an event. */
@@ -289,6 +305,7 @@ open_stream(Relay *relay)
 	}
 	relay->working_state = RELAY_STREAMING;
 	decode_open(&sink);
+	progress_begin();
 	relay->status.confirmed = decode_confirmed();
 }
 

@@ -1,11 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * running.c
- *	  Snapshots that the server itself writes to the WAL.
+ *	  Snapshots in the WAL.
  *
- * Several times a minute, and at checkpoints, it writes down which
+ * Several times a minute, and at checkpoints, the server writes down which
  * transactions are running.  That is a snapshot, and no transaction that it
- * shows has its commit record after it.
+ * shows has its commit record after it.  So when all that is in front of it is
+ * on Kafka, it is a watermark.
+ *
+ * While the relay lags behind it has such snapshots written more often, so
+ * that it can make use of them when it gets there.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,15 +19,19 @@
 
 #include "access/rmgr.h"
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "lib/stringinfo.h"
-#include "storage/standbydefs.h"
+#include "storage/standby.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "relay/xids.h"
 
-/* The last snapshot that was met, as text; NULL when it was taken. */
-static char *last_snapshot = NULL;
-static XLogRecPtr last_lsn = InvalidXLogRecPtr;
+#define WRITE_INTERVAL_MS 1000
+
+/* The last snapshot that was met; NULL when it was taken. */
+static Watermark *last = NULL;
 
 /* The transaction id with its epoch; "next" is from now, so it is later. */
 static uint64
@@ -63,24 +71,44 @@ running_note(XLogReaderState *reader)
 					 running->xcnt > 0 ? xids[0] : xmax, xmax);
 	for (int i = 0; i < running->xcnt; i++)
 		appendStringInfo(&buf, i > 0 ? "," UINT64_FORMAT : UINT64_FORMAT, xids[i]);
-	if (last_snapshot)
-		pfree(last_snapshot);
-	last_snapshot = MemoryContextStrdup(TopMemoryContext, buf.data);
-	last_lsn = reader->EndRecPtr;
+	if (last == NULL)
+		last = MemoryContextAlloc(TopMemoryContext, sizeof(Watermark));
+	else
+		pfree(last->snapshot);
+	last->snapshot = MemoryContextStrdup(TopMemoryContext, buf.data);
+	last->lsn = reader->EndRecPtr;
 	pfree(buf.data);
 	pfree(xids);
 }
 
 /*
- * The last snapshot that was met in the WAL, as text, and its position; NULL
- * when there was none since the last call.  The caller frees it.
+ * The last snapshot that was met in the WAL and the position behind it; NULL
+ * when there was none since the last call.  The caller frees both.
  */
-char *
-running_take(XLogRecPtr *lsn)
+Watermark *
+running_take(void)
 {
-	char	   *snapshot = last_snapshot;
+	Watermark  *taken = last;
 
-	last_snapshot = NULL;
-	*lsn = last_lsn;
-	return snapshot;
+	last = NULL;
+	return taken;
+}
+
+/*
+ * Has the server write a snapshot to the WAL, if there is other WAL since and
+ * some time has passed.  Can be called anywhere, from a decoding callback too.
+ */
+void
+running_write(void)
+{
+	static TimestampTz written_at = 0;
+	static XLogRecPtr written = InvalidXLogRecPtr;
+	TimestampTz now = steady_now();
+
+	if (!TimestampDifferenceExceeds(written_at, now, WRITE_INTERVAL_MS) ||
+		GetXLogInsertRecPtr() == written)
+		return;
+	(void) LogStandbySnapshot();
+	written = GetXLogInsertRecPtr();
+	written_at = now;
 }

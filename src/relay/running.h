@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * running.h
- *	  Snapshots that the server itself writes to the WAL.
+ *	  Snapshots in the WAL.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,7 +12,10 @@
 
 #include "access/xlogreader.h"
 
+#include "relay/watermark.h"
+
 extern void running_note(XLogReaderState *reader);
-extern char *running_take(XLogRecPtr *lsn);
+extern Watermark *running_take(void);
+extern void running_write(void);
 
 #endif							/* OUTBOX_RUNNING_H */
