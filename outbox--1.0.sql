@@ -300,7 +300,7 @@ CREATE TABLE outbox.dead_letter (
 CREATE INDEX dead_letter_event_id_idx ON outbox.dead_letter (event_id);
 CREATE INDEX dead_letter_topic_idx ON outbox.dead_letter (topic);
 CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE state OPERATOR(pg_catalog.=) 'retrying';
-CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (topic, key) WHERE holds;
+CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (position) WHERE holds;
 CREATE TRIGGER wake_relay AFTER UPDATE OR DELETE OR TRUNCATE ON outbox.dead_letter
 FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
 
@@ -333,7 +333,9 @@ CREATE TABLE outbox.held_event (
     xid      xid8        NOT NULL,
     home     integer     NOT NULL
 );
-CREATE INDEX held_event_key_idx ON outbox.held_event (topic, key, position);
+-- A key may be longer than an index has room for.
+CREATE INDEX held_event_key_idx ON outbox.held_event
+    (topic, pg_catalog.hashtextextended(key, 0::pg_catalog.int8), position);
 
 COMMENT ON TABLE outbox.held_event IS
     'events that wait behind a dead letter of the same topic and key; see outbox.on_poison';

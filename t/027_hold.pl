@@ -66,6 +66,30 @@ wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event)");
 is_deeply([ (sequence($topic, 'a'))[ -2, -1 ] ], [ 26, 27 ], 'and the key is free');
 
 # ---------------------------------------------------------------------------
+# Keys that are longer than an entry of an index may be
+
+$topic = limited_topic('long');
+$other = limited_topic('beside');
+sql(<<'SQL');
+CREATE TABLE long_key AS
+SELECT length, left(string_agg(md5(i::text), '' ORDER BY i), length) AS key
+FROM generate_series(1, 1500) i, (VALUES (3000), (40000)) l (length) GROUP BY length
+SQL
+sql("SELECT poison('$topic', key) FROM long_key");
+sql("SELECT small('$topic', key, 1, 5) FROM long_key");
+sql("SELECT small('$other', 'a', 1, 5)");
+wait_until_confirmed($node, 'postgres');
+is_deeply([ wait_for_sequence(5, $other) ], [ 1 .. 5 ], 'a long key that is held holds up nothing');
+is(sql("SELECT count(*) FROM outbox.dead_letter JOIN long_key USING (key) WHERE holds"), 2, 'its events are dead letters');
+is(held($topic), 10, 'and those behind them wait');
+sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
+wait_until('SELECT NOT EXISTS (SELECT FROM outbox.held_event)');
+foreach my $key (split /\n/, sql('SELECT key FROM long_key'))
+{
+	is_deeply([ sequence($topic, $key) ], [ 1 .. 5 ], 'until they may go on');
+}
+
+# ---------------------------------------------------------------------------
 # One after the other
 
 $topic = limited_topic('several');

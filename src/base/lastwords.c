@@ -12,6 +12,7 @@
 
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static char words[LAST_WORDS_LEN];
+static bool asked_to_end = false;
 
 /* Keeps an error with its hint, unless it is that we were asked to end. */
 static void
@@ -19,8 +20,11 @@ keep(ErrorData *error)
 {
 	if (prev_emit_log_hook)
 		prev_emit_log_hook(error);
-	if (error->elevel >= ERROR && error->message &&
-		error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN)
+	if (error->elevel < ERROR)
+		return;
+	if (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		asked_to_end = true;
+	else if (error->message)
 		snprintf(words, sizeof(words), error->hint ? "%s (%s)" : "%s",
 				 error->message, error->hint);
 }
@@ -33,6 +37,16 @@ last_words_keep(void)
 {
 	prev_emit_log_hook = emit_log_hook;
 	emit_log_hook = keep;
+}
+
+/*
+ * Does this process, which ends with that exit code, end because of an error?
+ * Also when the server is set up to log none.
+ */
+bool
+last_words_failed(int code)
+{
+	return code != 0 && !asked_to_end;
 }
 
 /*

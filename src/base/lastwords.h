@@ -13,6 +13,7 @@
 #define LAST_WORDS_LEN 1024
 
 extern void last_words_keep(void);
+extern bool last_words_failed(int code);
 extern const char *last_words(void);
 
 #endif							/* OUTBOX_LASTWORDS_H */

@@ -10,7 +10,8 @@
  * in the registry goes through these states:
  *
  *	 due		no relay; it is started now, or after a back-off that
- *				doubles from 1 s to 1 min with each start without progress
+ *				doubles from 1 s to 1 min with each start without progress,
+ *				and with each that ended with an error, whatever it got done
  *	 starting	a relay was registered and has not attached yet
  *	 running	a relay is attached; it is looking until it has found the
  *				extension, and few may look at the same time, since most
@@ -54,6 +55,8 @@
 #include "kafka/producer.h"
 
 #define MAX_BACKOFF_S 60
+#define LASTING_MS 10000		/* who ran for so long had a reason to end, */
+#define LASTING_FACTOR 2		/* if it is so many times the pause before */
 #define NO_SLOT_RETRY_MS 1000
 #define MAX_LOOKING 4
 #define LOOKING_RETRY_MS 50
@@ -65,8 +68,8 @@ typedef struct RelayStart
 	BackgroundWorkerHandle *handle; /* NULL unless starting */
 	TimestampTz started_at;		/* the last start; 0 when there was none */
 	TimestampTz not_before;		/* end of the back-off; 0 when none was set */
-	bool		lasted;			/* the last relay ran for longer than any
-								 * back-off */
+	long		pause_ms;		/* how long that was */
+	bool		lasted;			/* the last relay ran for much longer */
 	bool		no_slot_reported;
 	bool		listed;			/* the registry has the database */
 } RelayStart;
@@ -320,13 +323,15 @@ launcher_backoff_end(int failures, TimestampTz now)
 }
 
 /*
- * How often a relay has failed.  One that lasted longer than any back-off
- * counts as the first that failed.
+ * How often a relay has failed: got nothing done, or ended with an error.  One
+ * that lasted counts as the first.
  */
 static int
 count_failures(const DatabaseInfo *info, const RelayStart *start)
 {
-	return start->lasted ? Min(info->failures, 1) : info->failures;
+	int			failures = Max(info->failures, info->failed ? info->errors : 0);
+
+	return start->lasted ? Min(failures, 1) : failures;
 }
 
 /*
@@ -353,7 +358,7 @@ tend_database(const DatabaseInfo *info, int *looking)
 		start->handle = NULL;
 		start->not_before = 0;
 		start->lasted = TimestampDifferenceExceeds(start->started_at, now,
-												   MAX_BACKOFF_S * 1000);
+												   Max(LASTING_MS, LASTING_FACTOR * start->pause_ms));
 	}
 	if (info->held)
 		return DT_NOEND;
@@ -364,8 +369,11 @@ tend_database(const DatabaseInfo *info, int *looking)
 	}
 
 	if (start->not_before == 0 ||
-		(info->failures == 0 && !start->no_slot_reported))
+		(count_failures(info, start) == 0 && !start->no_slot_reported))
+	{
 		start->not_before = launcher_backoff_end(count_failures(info, start), now);
+		start->pause_ms = TimestampDifferenceMilliseconds(now, start->not_before);
+	}
 	if (start->not_before > now)
 		return start->not_before;
 	if (*looking >= MAX_LOOKING)

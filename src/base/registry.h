@@ -45,6 +45,9 @@ typedef struct DatabaseEntry
 	bool		absent;			/* relay found that there is no extension */
 	int			holds;			/* utility commands that want nobody there */
 	int			failures;		/* starts since the last progress */
+	bool		failed;			/* the last relay ended with an error */
+	int			errors;			/* relays that did, whatever they got done,
+								 * since one had lasted */
 	uint64		requests;		/* times that somebody asked for a relay */
 	uint64		configuration;	/* grows when Kafka settings may have changed */
 	uint64		subscriptions;	/* grows when inbox.subscription has changed */

@@ -127,6 +127,8 @@ find_or_make_entry(Oid database)
 	entry->absent = false;
 	entry->holds = 0;
 	entry->failures = 0;
+	entry->failed = false;
+	entry->errors = 0;
 	memset(&entry->handover, 0, sizeof(entry->handover));
 	SpinLockAcquire(&entry->mutex);
 	memset(&entry->status, 0, sizeof(entry->status));

@@ -86,6 +86,8 @@ typedef struct DatabaseInfo
 	bool		absent;			/* the relay found no extension there */
 	bool		held;			/* a utility command wants nobody there */
 	int			failures;		/* starts without progress since */
+	bool		failed;			/* the last relay ended with an error */
+	int			errors;			/* relays that did, since one had lasted */
 	uint64		requests;		/* times that somebody asked for a relay */
 } DatabaseInfo;
 
@@ -118,6 +120,7 @@ extern void shmem_report_failure(Oid database, const char *message);
 /* A relay, about the entry that it is attached to. */
 extern bool shmem_relay_attach(Oid database);
 extern bool shmem_is_relay(void);
+extern bool shmem_relay_failed(void);
 extern uint64 shmem_relay_requests(void);
 extern bool shmem_relay_absent(uint64 requests);
 extern void shmem_relay_publish(const RelayStatus *status);

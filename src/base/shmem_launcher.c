@@ -103,6 +103,8 @@ shmem_list_databases(DatabaseInfo *list, int size)
 			entry->status.state == RELAY_STOPPED;
 		SpinLockRelease(&entry->mutex);
 		list[n].failures = entry->failures;
+		list[n].failed = entry->failed;
+		list[n].errors = entry->errors;
 		list[n].requests = entry->requests;
 		n++;
 	}
@@ -112,7 +114,7 @@ shmem_list_databases(DatabaseInfo *list, int size)
 
 /*
  * Counts a start of a relay, from zero if "afresh"; the relay resets the
- * count by progress.
+ * count by progress, but not that of errors.
  */
 void
 shmem_count_start(Oid database, bool afresh)
@@ -122,7 +124,11 @@ shmem_count_start(Oid database, bool afresh)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = registry_find(database);
 	if (entry != NULL)
+	{
 		entry->failures = afresh ? 1 : entry->failures + 1;
+		if (afresh)
+			entry->errors = entry->failed ? 1 : 0;
+	}
 	LWLockRelease(registry->lock);
 }
 

@@ -15,7 +15,7 @@
 #include "base/registry.h"
 
 static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
-
+static bool former_failed;		/* did the relay before this one? */
 
 /*
  * Runs after the process has left the database's proc array entry, so that
@@ -29,6 +29,9 @@ relay_detach(int code, Datum arg)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	my_entry->pid = 0;
 	my_entry->relay_latch = NULL;
+	my_entry->failed = last_words_failed(code);
+	if (my_entry->failed)
+		my_entry->errors++;
 	SpinLockAcquire(&my_entry->mutex);
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
@@ -62,6 +65,7 @@ shmem_relay_attach(Oid database)
 	{
 		entry->pid = MyProcPid;
 		entry->relay_latch = MyLatch;
+		former_failed = entry->failed;
 		attached = true;
 	}
 	LWLockRelease(registry->lock);
@@ -81,6 +85,15 @@ bool
 shmem_is_relay(void)
 {
 	return my_entry != NULL;
+}
+
+/*
+ * Did the relay before this one end with an error?
+ */
+bool
+shmem_relay_failed(void)
+{
+	return former_failed;
 }
 
 /*

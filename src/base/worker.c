@@ -17,6 +17,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /*
@@ -90,6 +91,24 @@ worker_begin_sql(void)
 	worker_begin();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Runs a statement and undoes it: raises the error that it would raise.  Needs
+ * SPI.
+ */
+void
+worker_prove_sql(const char *query, int nargs, Oid *types, Datum *args)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) < 0)
+		elog(ERROR, "query failed: %s", query);
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
 }
 
 /*

@@ -315,6 +315,19 @@ send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
 }
 
 /*
+ * The relay before this one ended with an error, perhaps because it could not
+ * store how far it had come.  Then nothing is sent before that can be stored,
+ * and what was sent is stored before anything else, or each relay would send it
+ * again.
+ */
+static void
+prove_progress(Relay *relay)
+{
+	if (relay->cautious)
+		catchup_save(current);
+}
+
+/*
  * Publishes a round, or what is left of it, and waits for Kafka.  Returns the
  * number of events.
  */
@@ -345,7 +358,9 @@ catchup_publish(Relay *relay, CatchupProgress *round)
 		saved_id = round->last_id;
 		saved_at = steady_now();
 		relay->status.catching_up = true;
+		prove_progress(relay);
 		send_round(relay, &range, context);
+		prove_progress(relay);
 		relay->status.catching_up = false;
 		current = NULL;
 	}

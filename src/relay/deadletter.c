@@ -198,6 +198,23 @@ hold_again(const Event *event, const StoredEvent *known)
 }
 
 /*
+ * More is about to be sent.  If the relay before this one ended with an error,
+ * that may be because it could not store what was set aside.  Then nothing is
+ * sent behind that before it is stored, or each relay would send it again.
+ * May end the process, which stores it as it leaves, if it can be stored, or
+ * break the pipeline.
+ */
+void
+deadletter_before_more(Relay *relay)
+{
+	if (!relay->cautious || npending == 0)
+		return;
+	sender_drain(relay);
+	if (!relay->broken)
+		relay_restart(relay);
+}
+
+/*
  * An event was left out of the stream, since a relay before this one had dealt
  * with it.  Perhaps by storing it: then its key is held.
  */
@@ -333,6 +350,7 @@ deadletter_store(Relay *relay)
 	writing = true;
 	worker_commit_sql_durably();
 	writing = false;
+	relay->cautious = false;
 }
 
 /*

@@ -50,6 +50,7 @@ typedef struct StoredEvent
 /* deadletter.c */
 extern void deadletter_set_resend(ResendKind kind);
 extern void deadletter_start(Relay *relay);
+extern void deadletter_before_more(Relay *relay);
 extern void deadletter_met(const Event *event);
 extern bool deadletter_set_aside(Relay *relay, const Event *event,
 								 uint64 number);

@@ -441,6 +441,7 @@ relay_create(uint64 requests)
 	relay->status.catching_up = false;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
+	relay->cautious = shmem_relay_failed();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STARTING;

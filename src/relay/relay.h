@@ -33,6 +33,8 @@ typedef struct Relay
 	RelayState	working_state;	/* what to show when nothing is in the way */
 	RelayState	logged_state;	/* obstacle that the log tells of */
 	bool		progressed;		/* this process has got something done */
+	bool		cautious;		/* the one before ended with an error: nothing
+								 * is sent that could not be noted */
 	uint64		requests;		/* shared counter when we looked for the
 								 * extension */
 

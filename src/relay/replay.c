@@ -60,6 +60,11 @@
 	"                 AND h.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
+#define STORE_PROGRESS \
+	"UPDATE outbox.replay_job SET last_id = $2," \
+	" sent = sent OPERATOR(pg_catalog.+) $3" \
+	" WHERE id OPERATOR(pg_catalog.=) $1"
+
 /* May there be a job?  Set when somebody asks, and when a relay starts. */
 static bool may_have_jobs = true;
 
@@ -85,18 +90,24 @@ run(const char *query, int nargs, Oid *types, Datum *args, int expected)
 	return SPI_processed > 0;
 }
 
-/* Stores how far the current job has come, now that its batch is delivered. */
+/*
+ * Stores how far the current job has come, now that its batch is delivered, or
+ * finds out whether that could be stored.
+ */
 static void
-store_progress(void)
+store_progress(bool just_prove)
 {
 	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
 	Datum		args[3] = {Int64GetDatum(current_job),
 		Int64GetDatum(batch_last_id),
 	Int64GetDatum(batch_events)};
 
-	run("UPDATE outbox.replay_job SET last_id = $2, sent = sent OPERATOR(pg_catalog.+) $3"
-		" WHERE id OPERATOR(pg_catalog.=) $1",
-		3, types, args, SPI_OK_UPDATE);
+	if (just_prove)
+	{
+		worker_prove_sql(STORE_PROGRESS, 3, types, args);
+		return;
+	}
+	run(STORE_PROGRESS, 3, types, args, SPI_OK_UPDATE);
 	batch_events = 0;
 }
 
@@ -108,7 +119,7 @@ static void
 commit_progress(void)
 {
 	worker_begin_sql();
-	store_progress();
+	store_progress(false);
 	worker_commit_sql();
 }
 
@@ -120,7 +131,7 @@ note_progress(PublishedSet *set)
 	Datum		args[1] = {Int64GetDatum(current_job)};
 	bool		isnull;
 
-	store_progress();
+	store_progress(false);
 	if (!run("SELECT sent FROM outbox.replay_job"
 			 " WHERE id OPERATOR(pg_catalog.=) $1",
 			 1, types, args, SPI_OK_SELECT))
@@ -211,6 +222,8 @@ send_next_batch(Relay *relay)
 		Int64GetDatum(BATCH_EVENTS),
 	Int64GetDatum(batch_last_id)};
 
+	if (relay->cautious)
+		store_progress(true);
 	if (run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
 		send_batch(relay);
 	else

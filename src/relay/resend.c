@@ -46,14 +46,20 @@
 	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
 	" AND e.home OPERATOR(pg_catalog.=) d.home"
 
+/* Rows of a topic and key, by the index, which has no room for long keys. */
+#define OF_KEY(topic, key) \
+	" d.topic OPERATOR(pg_catalog.=) " topic \
+	" AND pg_catalog.hashtextextended(d.key, 0::pg_catalog.int8)" \
+	"     OPERATOR(pg_catalog.=)" \
+	"     pg_catalog.hashtextextended(" key ", 0::pg_catalog.int8)" \
+	" AND d.key OPERATOR(pg_catalog.=) " key
+
 #define RETRIED_EVENTS EVENT_COLUMNS ", d.replay FROM outbox.dead_letter d" \
 	SAME_EVENT " WHERE d.state OPERATOR(pg_catalog.=) 'retrying'" \
 	" ORDER BY d.position LIMIT $1"
 
 #define WAITING_EVENTS EVENT_COLUMNS ", false FROM outbox.held_event d" \
-	SAME_EVENT " WHERE d.topic OPERATOR(pg_catalog.=) $2" \
-	" AND d.key OPERATOR(pg_catalog.=) $3" \
-	" ORDER BY d.position LIMIT $1"
+	SAME_EVENT " WHERE" OF_KEY("$2", "$3") " ORDER BY d.position LIMIT $1"
 
 #define FORGET_RETRIED \
 	"DELETE FROM outbox.dead_letter d" \
@@ -66,9 +72,7 @@
 
 /* The row in outbox.event is gone: there is nothing left to wait for. */
 #define FORGET_ORPHANS \
-	"DELETE FROM outbox.held_event d" \
-	" WHERE d.topic OPERATOR(pg_catalog.=) $1" \
-	" AND d.key OPERATOR(pg_catalog.=) $2"
+	"DELETE FROM outbox.held_event d WHERE" OF_KEY("$1", "$2")
 
 /* May there be something to send?  Set when somebody asks, and at the start. */
 static bool may_have_work = true;
@@ -112,18 +116,17 @@ send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
 }
 
 /*
- * Sends the rows of the last query and waits until Kafka has taken or refused
- * each.  With a held key, stops behind one that blocks it.  Returns how many
- * were dealt with.
+ * Sends rows of a query and waits until Kafka has taken or refused each.  With
+ * a held key, stops behind one that blocks it.  Returns how many were dealt
+ * with.
  */
 static uint64
-send_batch(Relay *relay, ResendKind kind, const char *topic, Slice key)
+send_batch(Relay *relay, ResendKind kind, SPITupleTable *rows, uint64 total,
+		   const char *topic, Slice key)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox resend",
 												  ALLOCSET_DEFAULT_SIZES);
-	SPITupleTable *rows = SPI_tuptable;
-	uint64		total = SPI_processed;
 	uint64		nrows;
 
 	deadletter_set_resend(kind);
@@ -172,12 +175,16 @@ send_retried(Relay *relay)
 
 	run(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
 	rows = SPI_tuptable;
-	if (SPI_processed == 0)
+	nrows = SPI_processed;
+	if (nrows == 0)
 		return false;
-	nrows = send_batch(relay, RESEND_FAILED, NULL, none);
+	types[0] = INT8ARRAYOID;
+	args[0] = id_array(rows, nrows);
+	if (relay->cautious)
+		worker_prove_sql(FORGET_RETRIED, 1, types, args);
+	nrows = send_batch(relay, RESEND_FAILED, rows, nrows, NULL, none);
 	/* First those that failed again: they are not to be forgotten. */
 	deadletter_write(relay);
-	types[0] = INT8ARRAYOID;
 	args[0] = id_array(rows, nrows);
 	run(FORGET_RETRIED, 1, types, args, SPI_OK_DELETE);
 	keys_may_be_free = true;
@@ -225,15 +232,19 @@ send_waiting(Relay *relay)
 	args[2] = PointerGetDatum(cstring_to_text_with_len(key.data, key.len));
 	run(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
 	rows = SPI_tuptable;
-	if (SPI_processed == 0)
+	nrows = SPI_processed;
+	if (nrows == 0)
 	{
 		run(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
 		heldkeys_remove(topic, key);
 		return true;
 	}
-	nrows = send_batch(relay, RESEND_HELD, topic, key);
-	deadletter_write(relay);
 	types[0] = INT8ARRAYOID;
+	args[0] = id_array(rows, nrows);
+	if (relay->cautious)
+		worker_prove_sql(FORGET_WAITING, 1, types, args);
+	nrows = send_batch(relay, RESEND_HELD, rows, nrows, topic, key);
+	deadletter_write(relay);
 	args[0] = id_array(rows, nrows);
 	run(FORGET_WAITING, 1, types, args, SPI_OK_DELETE);
 	return true;

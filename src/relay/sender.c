@@ -427,6 +427,9 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 
 	if (relay->broken)
 		return;
+	deadletter_before_more(relay);
+	if (relay->broken)
+		return;
 	if (relay->exact)
 		exactly_once_event(relay, event, commit);
 	number = ledger_add_event(relay->ledger, commit);

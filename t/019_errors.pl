@@ -1,0 +1,146 @@
+# A relay that cannot store what it must store ends with an error, again and
+# again.  It does so less and less often, and sends nothing again meanwhile.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxPoison;
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::Local qw(timegm);
+
+my $node = new_server('errors');
+create_extension($node, 'postgres');
+publish_from($node);
+create_functions();
+sql(<<'SQL');
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE 'cannot write %', TG_TABLE_NAME; END $$;
+SQL
+
+sub break_table
+{
+	my ($table, $event) = @_;
+	sql("CREATE TRIGGER refuse BEFORE $event ON outbox.$table EXECUTE FUNCTION refuse()");
+	return;
+}
+
+sub mend_table
+{
+	my ($table) = @_;
+	sql("DROP TRIGGER refuse ON outbox.$table");
+	return;
+}
+
+# Waits until relays have met the error so many times since an offset of the
+# log; returns the seconds between them.
+sub pauses_between_errors
+{
+	my ($table, $count, $offset) = @_;
+	my @times;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	until (@times >= $count || time > $deadline)
+	{
+		# A line for each process: one may say it more than once as it ends.
+		my %seen;
+		@times = ();
+		my $log = slurp_file($node->logfile, $offset);
+		while ($log =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+\.\d+) \S+ \[(\d+)\] outbox relay.*(?:ERROR|FATAL):  cannot write $table/mg)
+		{
+			push @times, timegm(0, $5, $4, $3, $2 - 1, $1) + $6 unless $seen{$7}++;
+		}
+		Time::HiRes::usleep(100_000) if @times < $count;
+	}
+	return map { $times[$_] - $times[ $_ - 1 ] } 1 .. $#times;
+}
+
+# The relay meets the error, pauses longer each time, and sends nothing to a
+# topic again.
+sub check_errors
+{
+	my ($what, $table, $topic, $code) = @_;
+
+	# The server forgets how often relays have failed.
+	my $state = relay_status($node, 'postgres', 'state');
+	$node->restart;
+	wait_for_state($node, 'postgres', $state);
+	my $offset = -s $node->logfile;
+	$code->();
+	pauses_between_errors($table, 2, $offset);
+	my @sent = sequence($topic);
+	my ($first, $second, $third) = pauses_between_errors($table, 4, $offset);
+	ok($first >= 0.9 && $second >= 1.9 && $third >= 3.9, "$what: pauses get longer")
+	  or diag "$first, $second, $third";
+	is_deeply([ sequence($topic) ], \@sent, "$what: nothing is sent again and again");
+	like(relay_status($node, 'postgres', 'last_error'), qr/cannot write $table/, "$what: it shows why");
+	return;
+}
+
+# ---------------------------------------------------------------------------
+# Streaming
+
+my $poisoned = limited_topic('poisoned');
+my $topic = limited_topic('behind');
+check_errors(
+	'a dead letter', 'dead_letter', $topic,
+	sub {
+		break_table('dead_letter', 'INSERT');
+		sql("SELECT poison('$poisoned'), small('$topic', 'k', 1, 20)");
+	});
+mend_table('dead_letter');
+wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
+wait_until("SELECT bool_and(status <> 'pending') FROM outbox.events");
+is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20 ], 'all are there in the end');
+cmp_ok(scalar(sequence($topic)), '<=', 60, 'none of them again and again');
+
+$topic = limited_topic('retried');
+my $offset = -s $node->logfile;
+sql("SELECT poison('$topic')");
+wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
+kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
+check_errors(
+	'a dead letter that is sent again', 'dead_letter', $topic,
+	sub {
+		break_table('dead_letter', 'DELETE');
+		sql("SELECT outbox.retry_all('$topic')");
+	});
+mend_table('dead_letter');
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
+sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
+
+$topic = limited_topic('watermark');
+check_errors(
+	'a watermark', 'watermark', $topic,
+	sub {
+		break_table('watermark', 'INSERT');
+		sql("SELECT small('$topic', 'k', 1, 20)");
+	});
+mend_table('watermark');
+wait_until("SELECT bool_and(status = 'published') FROM outbox.events WHERE topic = '$topic'");
+
+# ---------------------------------------------------------------------------
+# Out of the table
+
+$node->append_conf('postgresql.conf', "outbox.capture = poll\n");
+$node->reload;
+wait_for_state($node, 'postgres', 'polling');
+foreach my $tables (['watermark'], [ 'watermark', 'catchup' ])
+{
+	my $names = join ', ', @$tables;
+	$topic = limited_topic('polled' . @$tables);
+	check_errors(
+		"polling, $names", '(?:' . join('|', @$tables) . ')', $topic,
+		sub {
+			break_table($_, 'INSERT') foreach @$tables;
+			sql("SELECT small('$topic', 'k', 1, 20)");
+		});
+	mend_table($_) foreach @$tables;
+	wait_until("SELECT bool_and(status = 'published') FROM outbox.events WHERE topic = '$topic'");
+	is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20 ], 'all are there in the end');
+	cmp_ok(scalar(sequence($topic)), '<=', 40, 'none of them again and again');
+}
+
+$node->stop;
+done_testing();
