@@ -111,7 +111,7 @@ progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
 }
 
 static ReadStatus
-unreachable(ProgressReader *reader, rd_kafka_resp_err_t err)
+cannot_reach(ProgressReader *reader, rd_kafka_resp_err_t err)
 {
 	strlcpy(reader->error, rd_kafka_err2str(err), sizeof(reader->error));
 	return READ_UNREACHABLE;
@@ -127,12 +127,12 @@ start_reading(ProgressReader *reader, int timeout_ms)
 	err = rd_kafka_query_watermark_offsets(reader->handle, reader->name, 0,
 										   &reader->low, &high, timeout_ms);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return unreachable(reader, err);
+		return cannot_reach(reader, err);
 	if (high <= reader->low)
 		return READ_DONE;
 	reader->start = Max(reader->low, high - reader->tail);
 	if (rd_kafka_consume_start(reader->topic, 0, reader->start) != 0)
-		return unreachable(reader, rd_kafka_last_error());
+		return cannot_reach(reader, rd_kafka_last_error());
 	reader->started = true;
 	return READ_MORE;
 }
@@ -182,7 +182,7 @@ progress_reader_step(ProgressReader *reader, int timeout_ms)
 	if (err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
 		return take_end(reader);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? READ_MORE :
-		unreachable(reader, err);
+		cannot_reach(reader, err);
 }
 
 /*
