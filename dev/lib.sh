@@ -188,6 +188,15 @@ distribution_major()
 	echo "$major"
 }
 
+# lacks_package PACKAGE: has the distribution no such package?  Elsewhere than
+# on Debian nobody knows.
+lacks_package()
+{
+	command -v apt-get >/dev/null || return
+	compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
+	! apt-cache show "$1" >/dev/null 2>&1
+}
+
 apt_update()
 {
 	apt_quietly update
