@@ -89,7 +89,8 @@ endif
 
 # TAP tests share one real Kafka: that of OUTBOX_TEST_KAFKA_DIR, or one that is
 # started for the run.  PROVE_TESTS chooses among the tests, PROVE_FLAGS adds
-# flags.  They mostly wait, so two of them run at a time.
+# flags.  They mostly wait, so two of them run at a time.  PostgreSQL 15 takes
+# the directories of data and logs from TESTDIR, newer ones from the other two.
 PROVE_JOBS ?= 2
 PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
 PROVE = prove -j $(PROVE_JOBS) -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
@@ -97,7 +98,8 @@ PROVE = prove -j $(PROVE_JOBS) -I $(top_srcdir)/src/test/perl -I t --timer $(PRO
 installcheck-tap:
 	@rm -rf tmp_check/log tmp_check/t_*
 	@mkdir -p tmp_check
-	@export TESTDIR='$(CURDIR)' PATH="$(bindir):$$PATH" PGPORT=65432 \
+	@export TESTDIR='$(CURDIR)' TESTDATADIR='$(CURDIR)/tmp_check' \
+		TESTLOGDIR='$(CURDIR)/tmp_check/log' PATH="$(bindir):$$PATH" PGPORT=65432 \
 		PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress'; \
 	if [ -n "$$OUTBOX_TEST_KAFKA_DIR" ]; then $(PROVE); exit; fi; \
 	rm -rf tmp_check/kafka; \
