@@ -166,14 +166,7 @@ sub stop_server
 sub kill_postmaster
 {
 	my ($self) = @_;
-	my $postmaster = slurp_file($self->{node}->data_dir . '/postmaster.pid');
-	$postmaster =~ s/\n.*//s;
-
-	# Stopped, so that it makes no more children.
-	kill 'STOP', $postmaster;
-	my @children = split ' ', `ps -o pid= --ppid $postmaster`;
-	$self->{node}->kill9;
-	kill_all($postmaster, @children);
+	$self->{node}->kill_all;
 	$self->look_at_kafka;
 	$self->{node}->start;
 	return;
@@ -187,20 +180,6 @@ sub look_at_kafka
 	return unless $self->{while_down};
 	signal_kafka('CONT', $self->{kafka});
 	$self->{while_down}->();
-	return;
-}
-
-# Kills processes and waits until the last of them has gone.
-sub kill_all
-{
-	my @pids = @_;
-	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	kill 'KILL', @pids;
-	while (kill 0, @pids)
-	{
-		die "processes @pids do not go\n" if time > $deadline;
-		select undef, undef, undef, 0.01;
-	}
 	return;
 }
 

@@ -1,6 +1,6 @@
 # OutboxServer.pm
 #
-# A server that may be asked while it is down.
+# A server that may be asked while it is down, and killed with all its processes.
 #
 # PostgreSQL's test library writes statements to the standard input of psql.
 # When psql finds no server, it is sometimes gone before that; then IPC::Run
@@ -55,6 +55,43 @@ sub poll_query_until
 		die $@ if $@ && (time > $deadline || !was_not_read($@, $query));
 	}
 	return $result;
+}
+
+# The process that made another; 0 when that has gone.
+sub parent_of
+{
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/stat" or return 0;
+
+	# It may go even now.
+	my $stat = <$file> // ') - 0';
+	return (split / /, $stat =~ s/.*\) //r)[1];
+}
+
+# Kills the postmaster and all its processes at once, and waits until the last
+# of them has gone.
+sub kill_all
+{
+	my ($self) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($postmaster) =
+	  PostgreSQL::Test::Utils::slurp_file($self->data_dir . '/postmaster.pid')
+	  =~ /^(\d+)/;
+
+	# Stopped, so that it makes no more children.
+	kill 'STOP', $postmaster or die "cannot stop the postmaster: $!\n";
+	my @pids = grep { parent_of($_) == $postmaster }
+	  map { m{(\d+)$} } glob '/proc/[0-9]*';
+	@pids > 0 or die "the postmaster has no processes\n";
+	push @pids, $postmaster;
+	$self->kill9;
+	kill 'KILL', @pids;
+	while (my @left = grep { kill 0, $_ } @pids)
+	{
+		die "processes @left do not go\n" if time > $deadline;
+		usleep(10_000);
+	}
+	return;
 }
 
 # Waits until the server answers.
