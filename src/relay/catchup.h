@@ -17,6 +17,7 @@ extern uint64 catchup_poll(Relay *relay);
 
 /* catchup_round.c */
 extern uint64 catchup_publish(Relay *relay, CatchupProgress *round);
+extern void catchup_show(Relay *relay);
 extern void catchup_leave(Relay *relay);
 
 #endif							/* OUTBOX_CATCHUP_H */

@@ -114,6 +114,16 @@ note_progress(Relay *relay)
 	relay->status.catchup_left = current->total - Min(current->done, current->total);
 }
 
+/*
+ * Brings the status up to date, for whoever shows it while a batch is sent.
+ */
+void
+catchup_show(Relay *relay)
+{
+	if (current)
+		note_progress(relay);
+}
+
 /* Stores the progress, but not too often, and after what was refused. */
 static void
 save_progress(Relay *relay)

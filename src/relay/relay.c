@@ -97,6 +97,7 @@ relay_show(Relay *relay)
 		return;
 	relay->shown_at = now;
 	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
+	catchup_show(relay);
 	if (relay->producer)
 	{
 		stats = producer_stats(relay->producer);
