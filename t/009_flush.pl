@@ -18,20 +18,24 @@ my $node = new_server('flush');
 create_extension($node, 'postgres', $bootstrap);
 
 # Publishes transactions of some events, each once the one before is with
-# Kafka, to topics in turns.
+# Kafka, to topics in turns; notes how long each takes.
 $node->safe_psql('postgres', <<'SQL');
+CREATE TABLE took (topic text, seconds float8);
 CREATE PROCEDURE publish_singly(transactions int, size int, VARIADIC topics text[]) LANGUAGE plpgsql AS $$
 DECLARE
 	before bigint;
+	start timestamptz;
 BEGIN
+	DELETE FROM took;
 	FOR i IN 1 .. transactions LOOP
-		SELECT events INTO before FROM outbox.stat_relay;
+		SELECT events, clock_timestamp() INTO before, start FROM outbox.stat_relay;
 		PERFORM outbox.publish('thing', k::text, 'made', '{}', topic => topics[1 + i % cardinality(topics)])
 		FROM generate_series(1, size) k;
 		COMMIT;
 		WHILE (SELECT events < before + size FROM outbox.stat_relay) LOOP
 			PERFORM pg_sleep(0.001);
 		END LOOP;
+		INSERT INTO took VALUES (topics[1 + i % cardinality(topics)], extract(epoch FROM clock_timestamp() - start));
 	END LOOP;
 END $$;
 SQL
@@ -40,11 +44,17 @@ sub publish_singly
 {
 	my ($transactions, $events, @topics) = @_;
 	my $topics = join ', ', map { "'$_'" } @topics;
-	return seconds_of(
-		sub {
-			$node->safe_psql('postgres',
-				"CALL publish_singly($transactions, $events, $topics)");
-		});
+	$node->safe_psql('postgres', "CALL publish_singly($transactions, $events, $topics)");
+	return;
+}
+
+# What so large a part of the transactions to every topic took at most.
+sub quickest
+{
+	my ($part) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT max(seconds) FROM (SELECT percentile_disc($part) WITHIN GROUP (ORDER BY seconds) AS seconds FROM took GROUP BY topic) t"
+	);
 }
 
 sub publish
@@ -78,13 +88,14 @@ my $several = make_topic(topic_name('several'), 7, dir => $kafka);
 publish_singly(1, 20, $one);
 publish_singly(1, 20, $several);
 
-# Messages that nobody flushes are found after a tenth of a second.
+# Messages that nobody flushes are found after a tenth of a second.  On a busy
+# machine many take longer, but not all.
 sub sends_at_once
 {
 	my ($size, $name, @topics) = @_;
-	my $seconds = publish_singly(100, $size, @topics);
-	cmp_ok($seconds, '<', 5, "$name are sent at once");
-	note "100 transactions: $seconds s";
+	publish_singly(100, $size, @topics);
+	cmp_ok(quickest(0.2), '<', 0.05, "$name are sent at once");
+	note join ' ', 'quickest, fifth, half:', map { quickest($_) } 0, 0.2, 0.5;
 	return;
 }
 
@@ -121,6 +132,7 @@ is(relay_pid($node, 'postgres'), $pid, 'it went on when Kafka did');
 $node->safe_psql('postgres', 'ALTER SERVER kafka OPTIONS (ADD "linger.ms" \'3000\')');
 $node->poll_query_until('postgres', "SELECT pid <> $pid AND state = 'streaming' FROM outbox.stat_relay")
   or die "the relay did not take the new setting\n";
-cmp_ok(publish_singly(1, 1, $one), '>=', 3, 'linger.ms is respected');
+publish_singly(1, 1, $one);
+cmp_ok(quickest(1), '>=', 3, 'linger.ms is respected');
 
 done_testing();
