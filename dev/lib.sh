@@ -70,6 +70,37 @@ unprivileged()
 	fi
 }
 
+# run_limited LIMIT COMMAND...: run it, unprivileged, for no longer than that.
+# With job control, it and all that it starts are a process group.
+run_limited()
+{
+	local limit=$1 status=0
+	shift
+
+	set -m
+	unprivileged timeout --foreground "$limit" "$@" </dev/null &
+	limited=$!
+	set +m
+	wait "$limited" || status=$?
+	end_limited
+	return "$status"
+}
+
+# End what is left of what run_limited() ran.  To be called at the end of a
+# script, too, which may come at any time: Ctrl-C reaches only the script.
+end_limited()
+{
+	[ -n "${limited:-}" ] || return 0
+	kill -s TERM -- "-$limited" 2>/dev/null || return 0
+	# Tests have something to put away themselves.
+	wait_for 30 "the tests have ended" limited_is_gone || kill -s KILL -- "-$limited"
+}
+
+limited_is_gone()
+{
+	! kill -s 0 -- "-$limited"
+}
+
 # work_directory NAME: make a temporary directory for the unprivileged user and
 # print its name.
 work_directory()
