@@ -116,7 +116,7 @@ stops_soon(
 int getaddrinfo(const char *node, const char *service,
 	const struct addrinfo *hints, struct addrinfo **result)
 {
-	int (*next)() = (int (*)()) dlsym(RTLD_NEXT, "getaddrinfo");
+	int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
 	if (node && strstr(node, ".invalid"))
 		sleep(30);
 	return next(node, service, hints, result);
