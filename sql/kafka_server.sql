@@ -96,6 +96,7 @@ SELECT try('test.mock.num.brokers', '3');
 SELECT try('delivery.report.only.error', 'true');
 SELECT try('log.queue', 'false');
 SELECT try('statistics.interval.ms', '1000');
+SELECT try('enabled_events', '1');
 
 -- misspelt names
 SELECT try('compresion.codec', 'lz4');

@@ -26,7 +26,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
   set_bootstrap closed_port wait_for_catchup wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
-  committed_lines create_counter);
+  committed_lines create_counter library_version);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -409,6 +409,19 @@ sub set_bootstrap
 	$node->safe_psql($db,
 		"ALTER SERVER kafka OPTIONS (SET \"bootstrap.servers\" '$bootstrap')");
 	return;
+}
+
+# The version of librdkafka that the server runs with, such as 2.3.0.
+sub library_version
+{
+	my ($node, $db) = @_;
+	my $errors;
+	$node->psql($db,
+		'CREATE SERVER none FOREIGN DATA WRAPPER outbox_kafka OPTIONS (none \'\')',
+		stderr => \$errors);
+	my ($version) = $errors =~ /librdkafka (\d+(\.\d+)+)/
+	  or die "no version of librdkafka in: $errors\n";
+	return $version;
 }
 
 # A broker that is away: an address at which nobody listens.

@@ -19,21 +19,51 @@
 #include "kafka/properties.h"
 
 /*
+ * Reads a property, as the library understood it, into a buffer of VALUE_LEN
+ * bytes.  Longer values than fit come out empty; those are texts, and of no
+ * importance to us.
+ */
+void
+handle_property(const rd_kafka_conf_t *conf, const char *name, char *value)
+{
+	size_t		size = VALUE_LEN;
+
+	value[0] = '\0';
+	if (rd_kafka_conf_get(conf, name, value, &size) != RD_KAFKA_CONF_OK ||
+		size > VALUE_LEN)
+		value[0] = '\0';
+}
+
+/*
  * Sets a property.  Returns false, with the reason in error but no secret,
- * when the library refuses it: another release may have checked it than the
- * one that runs.
+ * when the library refuses it, or we do: another release may have checked it
+ * than the one that runs.
  */
 static bool
 set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
 			 char *error)
 {
-	if (rd_kafka_conf_set(conf, name, value, error, PRODUCER_ERROR_LEN) ==
-		RD_KAFKA_CONF_OK)
-		return true;
-	if (property_is_secret(name))
-		snprintf(error, PRODUCER_ERROR_LEN, "invalid value for option \"%s\"",
-				 name);
-	return false;
+	const PropertyRule *rule = property_rule(name);
+	char		understood[VALUE_LEN];
+	bool		allowed = rule == NULL || rule->values != NULL;
+
+	if (allowed && rd_kafka_conf_set(conf, name, value, error,
+									 PRODUCER_ERROR_LEN) != RD_KAFKA_CONF_OK)
+	{
+		if (property_is_secret(name))
+			snprintf(error, PRODUCER_ERROR_LEN,
+					 "invalid value for option \"%s\"", name);
+		return false;
+	}
+	if (rule && allowed)
+	{
+		handle_property(conf, name, understood);
+		allowed = property_rule_allows(rule, understood);
+	}
+	if (!allowed)
+		snprintf(error, PRODUCER_ERROR_LEN, "option \"%s\" cannot be set so: %s",
+				 name, rule->reason);
+	return allowed;
 }
 
 /*
@@ -61,8 +91,9 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
 		ok = ok && set_property(conf, option->defname, strVal(option->arg), error);
 	}
 	for (int i = 0; i < npromises; i++)
-		ok = ok && set_property(conf, promises[i].name, promises[i].value, error);
-	if (ok)
+		ok = ok && rd_kafka_conf_set(conf, promises[i].name, promises[i].value,
+									 error, PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK;
+	if (ok && token_configure(conf, error))
 		return conf;
 	rd_kafka_conf_destroy(conf);
 	return NULL;
@@ -84,6 +115,8 @@ handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
+	if (handle)
+		token_start(handle);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (handle == NULL)
 		rd_kafka_conf_destroy(conf);

@@ -20,6 +20,7 @@
 #include "kafka/producer.h"
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
+#define VALUE_LEN 512			/* of a property that we look at */
 
 /* Finds the partition of a key: one of librdkafka's own. */
 typedef int32_t(*Partitioner) (const rd_kafka_topic_t *topic,
@@ -121,6 +122,8 @@ struct Consumer
 };
 
 /* handle.c */
+extern void handle_property(const rd_kafka_conf_t *conf, const char *name,
+							char *value);
 extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
 										 const Setting *defaults, int ndefaults,
 										 const Setting *promises, int npromises,
@@ -132,6 +135,10 @@ extern bool wake_pipe_open(WakePipe *wake, char *error);
 extern void wake_pipe_close(WakePipe *wake);
 extern void wake_pipe_watch(const WakePipe *wake, rd_kafka_queue_t *queue);
 extern void wake_pipe_empty(const WakePipe *wake);
+
+/* token.c */
+extern bool token_configure(rd_kafka_conf_t *conf, char *error);
+extern void token_start(rd_kafka_t *handle);
 
 /* producer.c */
 extern void producer_set_error(Producer *producer, rd_kafka_resp_err_t err);

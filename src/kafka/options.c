@@ -28,13 +28,11 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/config.h"
+#include "kafka/handle.h"
 #include "kafka/properties.h"
 
 #define REASON_LEN 512
-#define VALUE_LEN 512
 #define MAX_PORT 65535
 
 /* What may stand unquoted in a shell command without meaning anything. */
@@ -112,21 +110,6 @@ raise_invalid(const char *name, const char *reason)
 			 sentence ? errdetail("%s.", sentence) : 0,
 			 values ? errhint("Valid values: %s.", values) :
 			 errhint("See the configuration properties of librdkafka.")));
-}
-
-/*
- * Reads a property back, as librdkafka understood it.  Longer values than fit
- * come out empty; those are texts, and never in a rule.
- */
-static void
-get_property(rd_kafka_conf_t *conf, const char *name, char *value)
-{
-	size_t		size = VALUE_LEN;
-
-	value[0] = '\0';
-	if (rd_kafka_conf_get(conf, name, value, &size) != RD_KAFKA_CONF_OK ||
-		size > VALUE_LEN)
-		value[0] = '\0';
 }
 
 /*
@@ -294,7 +277,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 	if (result == RD_KAFKA_CONF_INVALID)
 		raise_invalid(name, reason);
 
-	get_property(conf, name, understood);
+	handle_property(conf, name, understood);
 	if (!property_is_secret(name))
 		check_number(name, value, understood);
 	if (rule && !property_rule_allows(rule, understood))

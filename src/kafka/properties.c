@@ -106,6 +106,13 @@ static const PropertyRule rules[] = {
 	"Outbox sets it, and shows the statistics in outbox.stat_relay."},
 	{"enable_sasl_queue", NULL,
 	"Outbox lets librdkafka refresh its tokens itself."},
+	{"enabled_events", NULL,
+	"Outbox chooses the events that it serves."},
+
+	/* What an old library does not survive */
+	{"enable.sasl.oauthbearer.unsecure.jwt", "false",
+		"Releases of librdkafka before 2.2 crash when such a token is to be renewed.",
+	0x02020000},
 
 	/* A value that librdkafka would check only later */
 	{"sasl.mechanism", "GSSAPI, PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
@@ -167,7 +174,8 @@ const PropertyRule *
 property_rule(const char *name)
 {
 	for (int i = 0; i < lengthof(rules); i++)
-		if (matches(name, rules[i].pattern))
+		if (matches(name, rules[i].pattern) &&
+			(rules[i].until == 0 || rd_kafka_version() < rules[i].until))
 			return &rules[i];
 	return NULL;
 }

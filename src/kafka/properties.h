@@ -20,6 +20,9 @@ typedef struct PropertyRule
 	const char *pattern;		/* a name; "*" stands for any start or end */
 	const char *values;
 	const char *reason;			/* a sentence */
+	int			until;			/* the version of the library that needs no
+								 * such rule, as rd_kafka_version() has it; 0
+								 * for none */
 } PropertyRule;
 
 extern const PropertyRule *property_rule(const char *name);
