@@ -97,6 +97,7 @@ SELECT try('delivery.report.only.error', 'true');
 SELECT try('log.queue', 'false');
 SELECT try('statistics.interval.ms', '1000');
 SELECT try('enabled_events', '1');
+SELECT try('partition.assignment.strategy', 'range');
 
 -- misspelt names
 SELECT try('compresion.codec', 'lz4');
@@ -143,6 +144,39 @@ SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka');
 SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("client.id" ''x'')');
 SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("metadata.broker.list" ''a:1'')');
 
+-- options that do not go together
+CREATE FUNCTION try_together(VARIADIC options text[]) RETURNS text LANGUAGE sql AS $$
+    SELECT error_of(format('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("bootstrap.servers" ''b:1'', %s)',
+        (SELECT string_agg(format('%I %L', split_part(o, '=', 1), split_part(o, '=', 2)), ', ') FROM unnest(options) o)))
+$$;
+SELECT try_together('session.timeout.ms=400000');
+SELECT try_together('session.timeout.ms=400000', 'max.poll.interval.ms=500000');
+SELECT try_together('fetch.max.bytes=100000');
+SELECT try_together('fetch.max.bytes=100000', 'message.max.bytes=100000');
+SELECT try_together('fetch.max.bytes=200000000', 'receive.message.max.bytes=100000000');
+SELECT try_together('queue.buffering.max.kbytes=1000');
+SELECT try_together('queue.buffering.max.kbytes=1000', 'message.max.bytes=1024000');
+SELECT try_together('message.max.bytes=40000000', 'queue.buffering.max.kbytes=32768');
+SELECT regexp_replace(try_together('reconnect.backoff.ms=2000', 'reconnect.backoff.max.ms=1000'), '`reconnect.(backoff.)?ms`\.', '...') ~ '`reconnect.backoff.max.ms` must be >= ';
+SELECT try_together('linger.ms=400000');
+SELECT try_together('linger.ms=400000', 'delivery=exactly_once');
+SELECT try_together('linger.ms=400000', 'delivery=exactly_once', 'transaction.timeout.ms=500000');
+SELECT try_together('socket.timeout.ms=20000', 'transaction.timeout.ms=10000');
+SELECT try_together('socket.timeout.ms=20000', 'transaction.timeout.ms=10000', 'delivery=exactly_once');
+SELECT try_together('message.max.bytes=10000', 'delivery=exactly_once');
+
+-- what we set gives way
+SELECT try_together('message.max.bytes=1000000000');
+SELECT try_together('message.max.bytes=1000', 'receive.message.max.bytes=2000');
+SELECT try_together('receive.message.max.bytes=1100000');
+SELECT try_together('reconnect.backoff.ms=3600000');
+SELECT try_together('transaction.timeout.ms=1000', 'delivery=exactly_once');
+
+-- what a user mapping may complete, and files that may come later
+SELECT try_together('security.protocol=SASL_SSL', 'sasl.mechanism=OAUTHBEARER');
+SELECT try_together('ssl.keystore.location=/no/such/file');
+SELECT try_together('security.protocol=SSL', 'ssl.ca.location=/no/such/file');
+
 -- secrets belong into a user mapping, and never into an error
 SELECT try('sasl.password', 'tops3cret');
 SELECT try('ssl.key.password', 'tops3cret');
@@ -166,6 +200,7 @@ ALTER SERVER shop OPTIONS (ADD "linger.ms" '5', SET "bootstrap.servers" 'a:1,b:1
 SELECT error_of('ALTER SERVER shop OPTIONS (DROP "bootstrap.servers")');
 SELECT error_of('ALTER SERVER shop OPTIONS (SET "linger.ms" ''-1'')');
 SELECT error_of('ALTER SERVER shop OPTIONS (ADD "acks" ''0'')');
+SELECT error_of('ALTER SERVER shop OPTIONS (ADD "session.timeout.ms" ''400000'')');
 SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'shop';
 
 -- nothing else has options
@@ -190,5 +225,5 @@ SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.ca.location" ''/etc/passw
 RESET ROLE;
 
 DROP EXTENSION outbox CASCADE;
-DROP FUNCTION try(text, text), try_brokers(text), error_of(text);
+DROP FUNCTION try(text, text), try_together(text[]), try_brokers(text), error_of(text);
 DROP ROLE regress_kafka_admin;

@@ -44,9 +44,11 @@ mapping_options(Oid user, Oid server, List **options)
 	return true;
 }
 
-/* Takes the options that are ours, not librdkafka's, out of the list. */
-static void
-take_delivery(KafkaConfig *config)
+/*
+ * Takes the options that are ours, not librdkafka's, out of the list.
+ */
+void
+kafka_config_take_delivery(KafkaConfig *config)
 {
 	ListCell   *lc;
 
@@ -82,8 +84,22 @@ kafka_config_load(const char *server_name)
 
 	config = palloc0(sizeof(KafkaConfig));
 	config->options = list_concat(server->options, secrets);
-	take_delivery(config);
+	kafka_config_take_delivery(config);
 	return config;
+}
+
+/*
+ * Did the administrator choose a property, under that name?
+ */
+bool
+kafka_config_has(const KafkaConfig *config, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, config->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
+		return true;
+	return false;
 }
 
 /*

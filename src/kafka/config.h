@@ -35,6 +35,8 @@ typedef struct KafkaConfig
 } KafkaConfig;
 
 extern KafkaConfig *kafka_config_load(const char *server_name);
+extern void kafka_config_take_delivery(KafkaConfig *config);
+extern bool kafka_config_has(const KafkaConfig *config, const char *name);
 extern bool kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b);
 
 #endif							/* OUTBOX_KAFKA_CONFIG_H */

@@ -64,9 +64,9 @@ static void consumer_free(void *arg);
  * Makes the library's configuration; NULL and an error when it is refused.
  * Properties that are for producers only do no harm.
  */
-static rd_kafka_conf_t *
-make_conf(const KafkaConfig *config, const char *group, const char *isolation,
-		  char *error)
+rd_kafka_conf_t *
+consumer_configure(const KafkaConfig *config, const char *group,
+				   const char *isolation, char *error)
 {
 	rd_kafka_conf_t *conf = handle_configure(config, defaults,
 											 lengthof(defaults), promises,
@@ -74,6 +74,7 @@ make_conf(const KafkaConfig *config, const char *group, const char *isolation,
 
 	if (conf == NULL)
 		return NULL;
+	adjust_consumer(conf, config);
 	if (rd_kafka_conf_set(conf, "group.id", group, error,
 						  CONSUMER_ERROR_LEN) != RD_KAFKA_CONF_OK ||
 		rd_kafka_conf_set(conf, "isolation.level", isolation, error,
@@ -124,7 +125,7 @@ consumer_open(const KafkaConfig *config, const char *group,
 	consumer->release.arg = consumer;
 	MemoryContextRegisterResetCallback(context, &consumer->release);
 	if (!wake_pipe_open(&consumer->wake, error) ||
-		(conf = make_conf(config, group, isolation, error)) == NULL ||
+		(conf = consumer_configure(config, group, isolation, error)) == NULL ||
 		!open_handle(consumer, conf, error))
 	{
 		MemoryContextDelete(context);

@@ -109,18 +109,6 @@ free_flusher(Flusher *flusher)
 	free(flusher);
 }
 
-/* Did the administrator choose a property? */
-static bool
-is_chosen(const KafkaConfig *config, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, config->options)
-		if (strcmp(lfirst_node(DefElem, lc)->defname, name) == 0)
-		return true;
-	return false;
-}
-
 /*
  * Does the administrator want messages to linger?
  */
@@ -128,8 +116,8 @@ bool
 flush_is_unwanted(const KafkaConfig *config)
 {
 	/* Two names of one property. */
-	return is_chosen(config, "linger.ms") ||
-		is_chosen(config, "queue.buffering.max.ms");
+	return kafka_config_has(config, "linger.ms") ||
+		kafka_config_has(config, "queue.buffering.max.ms");
 }
 
 /*
@@ -146,7 +134,7 @@ flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config, char *error)
 	char		value[32];
 	size_t		size = sizeof(value);
 
-	if (!is_chosen(config, sticky) &&
+	if (!kafka_config_has(config, sticky) &&
 		rd_kafka_conf_set(conf, sticky, "0", error, PRODUCER_ERROR_LEN) !=
 		RD_KAFKA_CONF_OK)
 		return false;

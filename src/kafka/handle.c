@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "commands/defrem.h"
@@ -32,6 +33,18 @@ handle_property(const rd_kafka_conf_t *conf, const char *name, char *value)
 	if (rd_kafka_conf_get(conf, name, value, &size) != RD_KAFKA_CONF_OK ||
 		size > VALUE_LEN)
 		value[0] = '\0';
+}
+
+/*
+ * The same for a number.
+ */
+double
+handle_number(const rd_kafka_conf_t *conf, const char *name)
+{
+	char		value[VALUE_LEN];
+
+	handle_property(conf, name, value);
+	return strtod(value, NULL);
 }
 
 /*

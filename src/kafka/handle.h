@@ -103,6 +103,8 @@ struct Producer
 	Flushing	flushing;
 	WakePipe	wake;
 	Partitioner partitioner;	/* NULL when keys have no partition */
+	int			max_bytes;		/* of a message */
+	int			linger_ms;		/* that messages wait on purpose */
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
 	ProducerStats stats;
@@ -124,6 +126,7 @@ struct Consumer
 /* handle.c */
 extern void handle_property(const rd_kafka_conf_t *conf, const char *name,
 							char *value);
+extern double handle_number(const rd_kafka_conf_t *conf, const char *name);
 extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
 										 const Setting *defaults, int ndefaults,
 										 const Setting *promises, int npromises,
@@ -140,11 +143,26 @@ extern void wake_pipe_empty(const WakePipe *wake);
 extern bool token_configure(rd_kafka_conf_t *conf, char *error);
 extern void token_start(rd_kafka_t *handle);
 
+/* adjust.c */
+extern void adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config);
+extern void adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config);
+extern bool adjust_check_producer(const rd_kafka_conf_t *conf,
+								  const KafkaConfig *config, char *error);
+
 /* producer.c */
+extern rd_kafka_conf_t *producer_configure(const KafkaConfig *config,
+										   char *error);
 extern void producer_set_error(Producer *producer, rd_kafka_resp_err_t err);
 
 /* consumer.c */
+extern rd_kafka_conf_t *consumer_configure(const KafkaConfig *config,
+										   const char *group,
+										   const char *isolation, char *error);
 extern bool consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err);
+
+/* progress_topic.c */
+extern rd_kafka_conf_t *progress_reader_configure(const KafkaConfig *config,
+												  char *error);
 
 /* topics.c */
 extern void topics_create(Producer *producer);

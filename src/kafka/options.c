@@ -7,7 +7,8 @@
  * a mistake fails when it is made and not when the relay starts.  For that a
  * scratch configuration is filled in; no Kafka handle is made and no thread
  * is started.  On top of it come the rules of properties.c, which say what an
- * administrator may not set, and where secrets and files may be named.
+ * administrator may not set, and where secrets and files may be named, and
+ * what combination.c says about all of them together.
  *
  * No error shows the value of a secret.
  *
@@ -28,6 +29,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "kafka/combination.h"
 #include "kafka/config.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
@@ -355,5 +357,7 @@ outbox_kafka_validator(PG_FUNCTION_ARGS)
 				 errmsg("option \"bootstrap.servers\" is missing"),
 				 errdetail("Without it nobody knows where Kafka is."),
 				 errhint("Add OPTIONS (\"bootstrap.servers\" 'host:port').")));
+	if (catalog == ForeignServerRelationId)
+		combination_check(options);
 	PG_RETURN_VOID();
 }

@@ -73,9 +73,11 @@ static const Setting promises[] = {
 
 static void producer_release(void *arg);
 
-/* Makes the library's configuration; NULL and an error when it is refused. */
-static rd_kafka_conf_t *
-make_conf(const KafkaConfig *config, char *error)
+/*
+ * Makes the library's configuration; NULL and an error when it is refused.
+ */
+rd_kafka_conf_t *
+producer_configure(const KafkaConfig *config, char *error)
 {
 	rd_kafka_conf_t *conf = handle_configure(config, defaults,
 											 lengthof(defaults), promises,
@@ -83,6 +85,7 @@ make_conf(const KafkaConfig *config, char *error)
 
 	if (conf == NULL)
 		return NULL;
+	adjust_producer(conf, config);
 	if ((config->transactional_id &&
 		 !transaction_configure(conf, config->transactional_id, error)) ||
 		(!flush_is_unwanted(config) && !flush_configure(conf, config, error)))
@@ -101,11 +104,19 @@ make_conf(const KafkaConfig *config, char *error)
 static bool
 open_handle(Producer *producer, const KafkaConfig *config, char *error)
 {
-	rd_kafka_conf_t *conf = make_conf(config, error);
+	rd_kafka_conf_t *conf = producer_configure(config, error);
 
 	if (conf == NULL)
 		return false;
+	if (!adjust_check_producer(conf, config, error))
+	{
+		rd_kafka_conf_destroy(conf);
+		return false;
+	}
 	producer->partitioner = acquaintance_partitioner(conf);
+	producer->max_bytes = handle_number(conf, "message.max.bytes");
+	if (flush_is_unwanted(config))
+		producer->linger_ms = handle_number(conf, "linger.ms");
 	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
 	if (producer->handle == NULL)
 		return false;
@@ -207,6 +218,24 @@ bool
 producer_is_fatal(const Producer *producer)
 {
 	return producer->fatal;
+}
+
+/*
+ * How large a message may be, in bytes, with its key and headers.
+ */
+int
+producer_max_bytes(const Producer *producer)
+{
+	return producer->max_bytes;
+}
+
+/*
+ * How long, in ms, a message may wait on purpose before it is sent.
+ */
+int
+producer_linger_ms(const Producer *producer)
+{
+	return producer->linger_ms;
 }
 
 /*

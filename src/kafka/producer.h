@@ -100,6 +100,8 @@ extern void producer_close(Producer *producer);
 extern int	producer_event_fd(const Producer *producer);
 extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg);
 extern bool producer_is_fatal(const Producer *producer);
+extern int	producer_max_bytes(const Producer *producer);
+extern int	producer_linger_ms(const Producer *producer);
 extern const char *producer_error(const Producer *producer);
 extern const char *producer_error_name(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);

@@ -60,12 +60,11 @@ reader_release(void *arg)
 }
 
 /*
- * Opens a reader of the topic; does not wait for a broker.  Returns NULL, with
- * the reason in error (PRODUCER_ERROR_LEN bytes), when the library refuses the
- * configuration.  Lives in the current memory context.
+ * Makes the library's configuration of a reader; NULL and an error when it is
+ * refused.
  */
-ProgressReader *
-progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
+rd_kafka_conf_t *
+progress_reader_configure(const KafkaConfig *config, char *error)
 {
 	static const Setting defaults[] = {
 		{"client.id", "outbox"},
@@ -75,13 +74,28 @@ progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
 		{"enable.partition.eof", "true"},
 		{"fetch.wait.max.ms", "10"},
 	};
+	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+											 lengthof(defaults), promises,
+											 lengthof(promises), error);
+
+	if (conf)
+		adjust_consumer(conf, config);
+	return conf;
+}
+
+/*
+ * Opens a reader of the topic; does not wait for a broker.  Returns NULL, with
+ * the reason in error (PRODUCER_ERROR_LEN bytes), when the library refuses the
+ * configuration.  Lives in the current memory context.
+ */
+ProgressReader *
+progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
+{
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox progress reader",
 												  ALLOCSET_DEFAULT_SIZES);
 	ProgressReader *reader = MemoryContextAllocZero(context, sizeof(ProgressReader));
-	rd_kafka_conf_t *conf = handle_configure(config, defaults,
-											 lengthof(defaults), promises,
-											 lengthof(promises), error);
+	rd_kafka_conf_t *conf = progress_reader_configure(config, error);
 
 	reader->context = context;
 	reader->tail = FIRST_TAIL;
