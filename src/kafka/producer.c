@@ -304,7 +304,15 @@ producer_send(Producer *producer, const Message *message)
 	/* The library takes the headers only with the message. */
 	headers_keep(producer, list);
 	if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
-		return SEND_QUEUE_FULL;
+	{
+		if (producer->flushing.outstanding > 0)
+			return SEND_QUEUE_FULL;
+		/* It is empty, and no time will make more room. */
+		producer_set_error(producer, RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+		strlcpy(producer->error, "larger than queue.buffering.max.kbytes",
+				sizeof(producer->error));
+		return SEND_TOO_LARGE;
+	}
 	producer_set_error(producer, err);
 	events_check_fatal(producer);
 	/* The Kafka transaction has failed: it takes nothing any more. */

@@ -57,7 +57,7 @@
 #define STALL_MS 3000			/* of a commit */
 #define METADATA_TIMEOUT_MS 100
 #define MAX_PATIENCE_MS 60000
-#define MAX_RECORD_BYTES 900000
+#define MAX_RECORD_BYTES 900000 /* or half of what a message may be */
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
@@ -88,7 +88,8 @@ exactly_once_check_stall(Relay *relay)
 	exact->moved_at = Max(exact->moved_at, relay->waiting_since);
 	if (relay->status.in_flight == 0 && !transaction_is_running(relay->producer))
 		exact->moved_at = now;
-	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience))
+	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience +
+									producer_linger_ms(relay->producer)))
 		return;
 	if (!producer_connect(relay->producer, METADATA_TIMEOUT_MS))
 	{
@@ -209,10 +210,11 @@ exactly_once_send_record(Relay *relay)
 	ExactlyOnce *exact = relay->exact;
 	StringInfoData record;
 	Message		message = {0};
-	SendResult	result;
 
 	initStringInfo(&record);
-	published_set_encode(&record, &exact->set, MAX_RECORD_BYTES);
+	published_set_encode(&record, &exact->set,
+						 Min(MAX_RECORD_BYTES,
+							 producer_max_bytes(relay->producer) / 2));
 	message.topic = producer_topic(relay->producer, exact->topic);
 	if (message.topic == NULL)
 		exactly_once_start_over(relay);
@@ -222,16 +224,8 @@ exactly_once_send_record(Relay *relay)
 	message.value.len = record.len;
 	message.timestamp_ms = 0;	/* now */
 	message.opaque = PROGRESS_OPAQUE;
-	if (relay->status.in_flight == 0)
-		relay->waiting_since = steady_now();
-	while ((result = producer_send(relay->producer, &message)) == SEND_QUEUE_FULL)
-	{
-		sender_poll(relay);
-		relay_wait(relay, 1000);
-	}
-	if (result != SEND_QUEUED)
+	if (sender_leave_message(relay, &message) != SEND_QUEUED)
 		exactly_once_start_over(relay);
-	relay->status.in_flight++;
 	pfree(record.data);
 }
 

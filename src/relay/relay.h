@@ -88,6 +88,7 @@ pg_noreturn extern void relay_restart(Relay *relay);
 
 /* sender.c */
 extern bool sender_open(Relay *relay);
+extern void sender_open_patiently(Relay *relay);
 extern void sender_close(Relay *relay);
 extern void sender_leave(Relay *relay, int timeout_ms);
 extern void sender_poll(Relay *relay);

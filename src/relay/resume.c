@@ -421,8 +421,7 @@ leave_exactly_once(Relay *relay)
 {
 	relay->config->transactional_id = resume_transactional_id();
 	sender_close(relay);
-	if (!sender_open(relay))
-		elog(ERROR, "%s", relay->status.error);
+	sender_open_patiently(relay);
 	make_state(relay);
 	resume(relay, true);
 	if (has_exact_catchup())
@@ -433,8 +432,7 @@ leave_exactly_once(Relay *relay)
 	sender_close(relay);
 	relay->exact = NULL;
 	relay->config->transactional_id = NULL;
-	if (!sender_open(relay))
-		elog(ERROR, "%s", relay->status.error);
+	sender_open_patiently(relay);
 	remember(false);
 }
 

@@ -183,15 +183,29 @@ sender_back_off(Relay *relay, int *delay_ms)
 
 /*
  * Makes a new producer in place of one that is beyond use, after a while that
- * grows until something is acknowledged.
+ * grows until something is acknowledged.  What was usable may not be any more:
+ * a file has gone, for instance.
  */
 void
 sender_reopen(Relay *relay)
 {
 	sender_close(relay);
-	do
-		sender_back_off(relay, &relay->reopen_delay);
-	while (!sender_open(relay));
+	while (sender_back_off(relay, &relay->reopen_delay), !sender_open(relay))
+		relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, relay->status.error);
+}
+
+/*
+ * Opens a producer, or waits until its configuration is another one or can be
+ * used.
+ */
+void
+sender_open_patiently(Relay *relay)
+{
+	while (!sender_open(relay))
+	{
+		relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, relay->status.error);
+		relay_wait(relay, -1);
+	}
 }
 
 /*
@@ -322,7 +336,8 @@ sender_check_connection(Relay *relay)
 	const ProducerStats *stats = producer_stats(relay->producer);
 	bool		stalled = relay->status.in_flight > 0 &&
 	TimestampDifferenceExceeds(relay->waiting_since,
-							   steady_now(), STALL_MS);
+							   steady_now(),
+							   STALL_MS + producer_linger_ms(relay->producer));
 
 	if (stats->nerrors != relay->errors_seen)
 	{
@@ -360,8 +375,8 @@ sender_wait_connected(Relay *relay)
 }
 
 /*
- * Leaves a message with the producer, waiting for room.  Returns anything
- * but SEND_QUEUE_FULL.
+ * Leaves a message with the producer, waiting for room, which acknowledgements
+ * of others make.  Returns anything but SEND_QUEUE_FULL.
  */
 SendResult
 sender_leave_message(Relay *relay, const Message *message)
