@@ -24,6 +24,8 @@
 #include "libpq/pqsignal.h"
 #include "storage/ipc.h"
 
+#include "kafka/thread.h"
+
 #define PATIENCE_MS 300
 
 /* What the thread needs; it frees it, outside of any memory context. */
@@ -46,22 +48,18 @@ destroy_main(void *arg)
 
 /* Starts the thread; false when that is not possible. */
 static bool
-start_thread(rd_kafka_t *handle, int done)
+start_thread(pthread_t *thread, rd_kafka_t *handle, int done)
 {
 	Destruction *destruction = malloc(sizeof(Destruction));
-	pthread_t	thread;
 
 	if (destruction == NULL)
 		return false;
 	destruction->handle = handle;
 	destruction->done = done;
-	if (pthread_create(&thread, NULL, destroy_main, destruction) != 0)
-	{
-		free(destruction);
-		return false;
-	}
-	pthread_detach(thread);
-	return true;
+	if (thread_start(thread, destroy_main, destruction) == 0)
+		return true;
+	free(destruction);
+	return false;
 }
 
 /*
@@ -89,6 +87,25 @@ destroy_never(void)
 }
 
 /*
+ * Waits for the thread's end, but not for long: then it goes on by itself.
+ * The end of its work is not its own: libraries clean up behind it, and must
+ * not do so while they do that for the process, in exit().
+ */
+static void
+wait_for_thread(pthread_t thread, int done)
+{
+	struct pollfd fd = {.fd = done,.events = POLLIN};
+
+	if (poll(&fd, 1, PATIENCE_MS) == 1)
+	{
+		pthread_join(thread, NULL);
+		return;
+	}
+	pthread_detach(thread);
+	destroy_never();
+}
+
+/*
  * Destroys a handle.  Topics and queues that belong to it must be destroyed
  * before.  The caller must not care whether the library is still busy with
  * it.
@@ -96,6 +113,7 @@ destroy_never(void)
 void
 destroy_handle(rd_kafka_t *handle)
 {
+	pthread_t	thread;
 	sigset_t	all;
 	sigset_t	before;
 	int			fds[2];
@@ -108,16 +126,11 @@ destroy_handle(rd_kafka_t *handle)
 	(void) fcntl(fds[0], F_SETFD, FD_CLOEXEC);
 	(void) fcntl(fds[1], F_SETFD, FD_CLOEXEC);
 
-	/* The thread inherits our mask, and must leave our signals to us. */
+	/* No signal shall end the wait. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	if (start_thread(handle, fds[1]))
-	{
-		struct pollfd fd = {.fd = fds[0],.events = POLLIN};
-
-		if (poll(&fd, 1, PATIENCE_MS) == 0)
-			destroy_never();
-	}
+	if (start_thread(&thread, handle, fds[1]))
+		wait_for_thread(thread, fds[0]);
 	else
 	{
 		rd_kafka_destroy(handle);

@@ -23,9 +23,14 @@
 #include "kafka/thread.h"
 #include "kafka/transaction.h"
 
-/* A call under way.  Not in a memory context, since it may outlive them all. */
+/*
+ * A call under way.  Not in a memory context, since it may outlive them all.
+ * Once it is done the thread still wakes the owner, so only who has waited for
+ * its end may free the call and close the pipe.
+ */
 struct TransactionCall
 {
+	pthread_t	thread;
 	rd_kafka_t *handle;
 	TransactionOperation operation;
 	int			timeout_ms;
@@ -74,7 +79,6 @@ call_main(void *arg)
 													 call->timeout_ms);
 			break;
 	}
-	pg_write_barrier();
 	pg_atomic_write_u32(&call->done, 1);
 	written = write(call->wake, "1", 1);
 	return NULL;
@@ -91,7 +95,6 @@ transaction_start(Producer *producer, TransactionOperation operation,
 				  int timeout_ms)
 {
 	TransactionCall *call = calloc(1, sizeof(TransactionCall));
-	pthread_t	thread;
 	int			error;
 
 	Assert(producer->call == NULL);
@@ -104,7 +107,7 @@ transaction_start(Producer *producer, TransactionOperation operation,
 	call->wake = producer->wake.write_end;
 	pg_atomic_init_u32(&call->done, 0);
 
-	error = thread_start(&thread, call_main, call);
+	error = thread_start(&call->thread, call_main, call);
 	if (error != 0)
 	{
 		free(call);
@@ -113,13 +116,30 @@ transaction_start(Producer *producer, TransactionOperation operation,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("could not create a thread for a Kafka transaction: %m")));
 	}
-	pthread_detach(thread);
 	producer->call = call;
+}
+
+/*
+ * Takes the result of the call that was started, and forgets the call.  False
+ * when it is not done yet.
+ */
+static bool
+take_result(Producer *producer, rd_kafka_error_t **error)
+{
+	TransactionCall *call = producer->call;
+
+	if (pg_atomic_read_u32(&call->done) == 0)
+		return false;
+	pthread_join(call->thread, NULL);
+	*error = call->error;
+	producer->call = NULL;
+	free(call);
+	return true;
 }
 
 /* What an error of the library means; it is kept for producer_error(). */
 static TransactionResult
-judge(Producer *producer, rd_kafka_error_t * error)
+judge(Producer *producer, rd_kafka_error_t *error)
 {
 	TransactionResult result = TRANSACTION_FAILED;
 
@@ -143,15 +163,10 @@ judge(Producer *producer, rd_kafka_error_t * error)
 TransactionResult
 transaction_result(Producer *producer)
 {
-	TransactionCall *call = producer->call;
 	rd_kafka_error_t *error;
 
-	if (pg_atomic_read_u32(&call->done) == 0)
+	if (!take_result(producer, &error))
 		return TRANSACTION_RUNNING;
-	pg_read_barrier();
-	error = call->error;
-	producer->call = NULL;
-	free(call);
 	return judge(producer, error);
 }
 
@@ -193,14 +208,16 @@ transaction_is_fenced(const Producer *producer)
 }
 
 /*
- * Is a call under way, so that the handle must not be destroyed?  Forgets the
+ * Is a call under way, so that neither handle nor pipe may go?  Forgets the
  * call.
  */
 bool
 transaction_abandon(Producer *producer)
 {
-	TransactionCall *call = producer->call;
+	rd_kafka_error_t *error = NULL;
+	bool		running = producer->call && !take_result(producer, &error);
 
+	rd_kafka_error_destroy(error);
 	producer->call = NULL;
-	return call != NULL && pg_atomic_read_u32(&call->done) == 0;
+	return running;
 }
