@@ -175,6 +175,30 @@ check_topic(Slice topic)
 				 errhint(TOPIC_HINT, TOPIC_MAX_LEN)));
 }
 
+/*
+ * Raises an error when topic, unless it is NULL, is one of those in which
+ * relays keep how far they have come: who wrote there could make them lose
+ * their way.  To Kafka "." and "_" are alike, and of two topics that differ in
+ * these alone it makes only the first.
+ */
+static void
+check_topic_is_free(Slice topic)
+{
+	const char *prefix = PROGRESS_TOPIC_PREFIX;
+	int			i = 0;
+
+	while (i < topic.len && prefix[i] != '\0' &&
+		   (topic.data[i] == prefix[i] ||
+			(topic.data[i] == '_' && prefix[i] == '.')))
+		i++;
+	if (prefix[i] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("topic %s is reserved", shown(topic)),
+				 errdetail("Topics whose names begin with \"" PROGRESS_TOPIC_PREFIX "\", which to Kafka is the same as \"outbox_progress_\", tell relays what is on Kafka."),
+				 errhint("Choose another name.")));
+}
+
 /* Raises an error when content_type cannot be the name of a media type. */
 static void
 check_content_type(Slice type)
@@ -350,6 +374,7 @@ check_event(const Event *event)
 	check_required("event_type", event->event_type,
 				   "what happened, such as \"OrderCreated\"");
 	check_topic(event->topic);
+	check_topic_is_free(event->topic);
 	check_content_type(event->content_type);
 	(void) check_headers(event->headers);
 	check_encodable(event->event_type.data, event->event_type.len);

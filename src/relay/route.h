@@ -11,6 +11,7 @@
 #include "publish/event.h"
 
 #define TOPIC_PREFIX "outbox.event."
+#define PROGRESS_TOPIC_PREFIX "outbox.progress."	/* no event's, see check.c */
 #define TOPIC_MAX_LEN 249
 
 extern bool route_topic(const Event *event, char *topic);
