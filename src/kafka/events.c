@@ -219,6 +219,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			.error_name = "",
 			.error_text = "",
 			.bytes = (int) (message->len + message->key_len),
+			.offset = message->offset,
 		};
 
 		flush_note_reported(producer, message);

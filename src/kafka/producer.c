@@ -289,6 +289,8 @@ producer_send(Producer *producer, const Message *message)
 
 	err = rd_kafka_producev(producer->handle,
 							RD_KAFKA_V_RKT(message->topic->handle),
+							RD_KAFKA_V_PARTITION(message->first_partition ?
+												 0 : RD_KAFKA_PARTITION_UA),
 							RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
 							RD_KAFKA_V_KEY(message->key.data, message->key.len),
 							RD_KAFKA_V_VALUE((void *) message->value.data,

@@ -39,6 +39,7 @@ typedef struct Message
 	int			nheaders;
 	int64		timestamp_ms;	/* Unix time */
 	uint64		opaque;			/* comes back with the delivery report */
+	bool		first_partition;	/* to that, whatever the key */
 } Message;
 
 typedef enum SendResult
@@ -71,6 +72,7 @@ typedef struct Delivery
 								 * "" if OK */
 	const char *error_text;
 	int			bytes;			/* key and value */
+	int64		offset;			/* in its partition; below 0 if not known */
 } Delivery;
 
 typedef void (*DeliveryHandler) (void *arg, const Delivery *delivery);

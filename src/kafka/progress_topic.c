@@ -1,14 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * progress_topic.c
- *	  The Kafka topic that says how far a relay has come: making it, and
- *	  reading its last record.
+ *	  The Kafka topic that says how far a relay has come: looking at it, and
+ *	  reading its last records.
  *
- * The topic has one partition.  Each Kafka transaction of a relay ends with a
- * record there, and only the last one that was committed counts.  All of them
- * have the same key, so compaction keeps the topic small; but it lags behind,
- * so the topic is read from its end: some records at first, and more of them
- * as long as none of those was committed.
+ * Each Kafka transaction of a relay ends with a record there, and only the last
+ * one that was committed counts.  All of them have the same key, so compaction
+ * keeps the topic small; but it lags behind, so the topic is read from its end:
+ * some records at first, and more of them when there is none among those that
+ * the caller takes for one of ours.
+ *
+ * A handle that reads never has a broker make the topic, as one that writes
+ * would: see progress_look.c.
  *
  * Nothing here waits longer than it is told.
  *
@@ -16,47 +19,66 @@
  */
 #include "postgres.h"
 
+#include "kafka/progress_topic.h"
+
 #include "utils/memutils.h"
 
 #include "kafka/destroy.h"
-#include "kafka/errors.h"
-#include "kafka/handle.h"
-#include "kafka/progress_topic.h"
+#include "kafka/progress_look.h"
 
 /* Offsets to read at first, and how much further each time that is too few. */
 #define FIRST_TAIL 100
 #define TAIL_FACTOR 16
 
-/* So that the server's disk does not fill before compaction sets in. */
-#define SEGMENT_BYTES "16777216"
-
-struct ProgressReader
+struct ProgressTopic
 {
 	MemoryContext context;		/* of this and all it allocates */
 	MemoryContextCallback release;	/* gives back what is not memory */
 	rd_kafka_t *handle;
 	rd_kafka_topic_t *topic;
-	bool		started;
-	int64		low;			/* first offset of the topic */
-	int64		start;			/* where reading began */
+	ProgressLook *look;			/* the last one; NULL before */
+	bool		reading;
+	int64		start;			/* where that begins */
 	int64		tail;			/* how many offsets before the end */
-	char	   *record;			/* the last one so far */
-	int			len;
+	rd_kafka_message_t *message;	/* the last that was read */
 	char		name[TOPIC_NAME_LEN];
 	char		error[PRODUCER_ERROR_LEN];
 };
 
 static void
-reader_release(void *arg)
+forget_message(ProgressTopic *topic)
 {
-	ProgressReader *reader = arg;
+	if (topic->message)
+		rd_kafka_message_destroy(topic->message);
+	topic->message = NULL;
+}
 
-	if (reader->started)
-		rd_kafka_consume_stop(reader->topic, 0);
-	if (reader->topic)
-		rd_kafka_topic_destroy(reader->topic);
-	if (reader->handle)
-		destroy_handle(reader->handle);
+static void
+stop_reading(ProgressTopic *topic)
+{
+	forget_message(topic);
+	if (topic->reading)
+		rd_kafka_consume_stop(topic->topic, 0);
+	topic->reading = false;
+}
+
+static void
+topic_release(void *arg)
+{
+	ProgressTopic *topic = arg;
+
+	if (topic->look && !progress_look_is_done(topic->look))
+	{
+		/* A thread uses the handle: both go with the process. */
+		destroy_never();
+		return;
+	}
+	free(topic->look);
+	stop_reading(topic);
+	if (topic->topic)
+		rd_kafka_topic_destroy(topic->topic);
+	if (topic->handle)
+		destroy_handle(topic->handle);
 }
 
 /*
@@ -72,6 +94,8 @@ progress_reader_configure(const KafkaConfig *config, char *error)
 	static const Setting promises[] = {
 		{"isolation.level", "read_committed"},
 		{"enable.partition.eof", "true"},
+		{"auto.offset.reset", "error"},
+		{"allow.auto.create.topics", "false"},
 		{"fetch.wait.max.ms", "10"},
 	};
 	rd_kafka_conf_t *conf = handle_configure(config, defaults,
@@ -83,212 +107,183 @@ progress_reader_configure(const KafkaConfig *config, char *error)
 	return conf;
 }
 
-/*
- * Opens a reader of the topic; does not wait for a broker.  Returns NULL, with
- * the reason in error (PRODUCER_ERROR_LEN bytes), when the library refuses the
- * configuration.  Lives in the current memory context.
- */
-ProgressReader *
-progress_reader_open(const KafkaConfig *config, const char *topic, char *error)
+/* Makes the library's handle. */
+static rd_kafka_t *
+open_handle(const KafkaConfig *config, char *error)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "outbox progress reader",
-												  ALLOCSET_DEFAULT_SIZES);
-	ProgressReader *reader = MemoryContextAllocZero(context, sizeof(ProgressReader));
 	rd_kafka_conf_t *conf = progress_reader_configure(config, error);
 
-	reader->context = context;
-	reader->tail = FIRST_TAIL;
-	strlcpy(reader->name, topic, sizeof(reader->name));
-	if (conf)
-	{
-		/* What it has to say, the producer says as well. */
-		rd_kafka_conf_set_log_cb(conf, NULL);
-		reader->handle = handle_create(RD_KAFKA_CONSUMER, conf, error);
-	}
-	if (reader->handle == NULL)
-	{
-		MemoryContextDelete(context);
+	if (conf == NULL)
 		return NULL;
-	}
-	reader->release.func = reader_release;
-	reader->release.arg = reader;
-	MemoryContextRegisterResetCallback(context, &reader->release);
-	reader->topic = rd_kafka_topic_new(reader->handle, topic, NULL);
-	if (reader->topic == NULL)
-	{
-		strlcpy(error, rd_kafka_err2str(rd_kafka_last_error()), PRODUCER_ERROR_LEN);
-		MemoryContextDelete(context);
-		return NULL;
-	}
-	return reader;
-}
-
-static ReadStatus
-cannot_reach(ProgressReader *reader, rd_kafka_resp_err_t err)
-{
-	strlcpy(reader->error, rd_kafka_err2str(err), sizeof(reader->error));
-	return READ_UNREACHABLE;
-}
-
-/* Finds out where to begin, and begins. */
-static ReadStatus
-start_reading(ProgressReader *reader, int timeout_ms)
-{
-	int64		high;
-	rd_kafka_resp_err_t err;
-
-	err = rd_kafka_query_watermark_offsets(reader->handle, reader->name, 0,
-										   &reader->low, &high, timeout_ms);
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return cannot_reach(reader, err);
-	if (high <= reader->low)
-		return READ_DONE;
-	reader->start = Max(reader->low, high - reader->tail);
-	if (rd_kafka_consume_start(reader->topic, 0, reader->start) != 0)
-		return cannot_reach(reader, rd_kafka_last_error());
-	reader->started = true;
-	return READ_MORE;
-}
-
-/* The end was reached: that is all, unless there was nothing before it. */
-static ReadStatus
-take_end(ProgressReader *reader)
-{
-	rd_kafka_consume_stop(reader->topic, 0);
-	reader->started = false;
-	if (reader->record || reader->start <= reader->low)
-		return READ_DONE;
-	reader->tail *= TAIL_FACTOR;
-	return READ_MORE;
-}
-
-static void
-take_record(ProgressReader *reader, const rd_kafka_message_t *message)
-{
-	if (reader->record)
-		pfree(reader->record);
-	reader->record = MemoryContextAlloc(reader->context, message->len + 1);
-	memcpy(reader->record, message->payload, message->len);
-	reader->len = message->len;
+	/* What it has to say, the producer says as well. */
+	rd_kafka_conf_set_log_cb(conf, NULL);
+	return handle_create(RD_KAFKA_CONSUMER, conf, error);
 }
 
 /*
- * Reads a bit further, waiting for no longer than timeout_ms.
+ * Prepares to look at the topic and read it; does not wait for a broker.
+ * Returns NULL, with the reason in error (PRODUCER_ERROR_LEN bytes), when the
+ * library refuses the configuration.  Lives in the current memory context.
+ */
+ProgressTopic *
+progress_topic_open(const KafkaConfig *config, const char *name, char *error)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox progress topic",
+												  ALLOCSET_DEFAULT_SIZES);
+	ProgressTopic *topic = MemoryContextAllocZero(context, sizeof(ProgressTopic));
+
+	topic->context = context;
+	topic->release.func = topic_release;
+	topic->release.arg = topic;
+	MemoryContextRegisterResetCallback(context, &topic->release);
+	strlcpy(topic->name, name, sizeof(topic->name));
+	topic->handle = open_handle(config, error);
+	if (topic->handle)
+	{
+		topic->topic = rd_kafka_topic_new(topic->handle, name, NULL);
+		if (topic->topic)
+			return topic;
+		strlcpy(error, rd_kafka_err2str(rd_kafka_last_error()),
+				PRODUCER_ERROR_LEN);
+	}
+	MemoryContextDelete(context);
+	return NULL;
+}
+
+/*
+ * Starts to look at the topic.  Strict: creates it if there is none, and
+ * accepts no other than a relay can rely on.  Reading begins anew.  Raises an
+ * error when there is no thread to be had.
+ */
+void
+progress_topic_look(ProgressTopic *topic, bool strict)
+{
+	stop_reading(topic);
+	free(topic->look);
+	topic->look = NULL;
+	topic->look = progress_look_start(topic->handle, topic->topic, topic->name,
+									  strict);
+}
+
+/*
+ * What the look has found; progress_topic_error() explains PROGRESS_UNFIT and
+ * PROGRESS_UNREACHABLE, and says after PROGRESS_READY what could not be found
+ * out, or "".
+ */
+ProgressState
+progress_topic_state(ProgressTopic *topic)
+{
+	if (!progress_look_is_done(topic->look))
+		return PROGRESS_LOOKING;
+	strlcpy(topic->error, topic->look->error, sizeof(topic->error));
+	topic->tail = FIRST_TAIL;
+	topic->start = Max(topic->look->low, topic->look->high - topic->tail);
+	return topic->look->state;
+}
+
+/* Reading failed. */
+static ReadStatus
+read_failed(ProgressTopic *topic, rd_kafka_resp_err_t err)
+{
+	stop_reading(topic);
+	strlcpy(topic->error, rd_kafka_err2str(err), sizeof(topic->error));
+	return READ_FAILED;
+}
+
+/* What there is to be seen of the topic ends at an offset. */
+static ReadStatus
+take_end(ProgressTopic *topic, int64 offset)
+{
+	int64		low;
+	int64		high;
+
+	if (rd_kafka_get_watermark_offsets(topic->handle, topic->name, 0, &low,
+									   &high) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+		high > offset)
+		return READ_HIDDEN;
+	return READ_END;
+}
+
+/*
+ * After PROGRESS_READY: reads a bit further, waiting for no longer than
+ * timeout_ms.
  */
 ReadStatus
-progress_reader_step(ProgressReader *reader, int timeout_ms)
+progress_topic_read(ProgressTopic *topic, int timeout_ms)
 {
-	rd_kafka_message_t *message;
 	rd_kafka_resp_err_t err;
 
-	if (!reader->started)
-		return start_reading(reader, timeout_ms);
+	forget_message(topic);
+	if (!topic->reading &&
+		rd_kafka_consume_start(topic->topic, 0, topic->start) != 0)
+		return read_failed(topic, rd_kafka_last_error());
+	topic->reading = true;
 	/* Events of the handle itself; there are no callbacks. */
-	rd_kafka_poll(reader->handle, 0);
-	message = rd_kafka_consume(reader->topic, 0, timeout_ms);
-	if (message == NULL)
-		return READ_MORE;
-	err = message->err;
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR && message->payload != NULL)
-		take_record(reader, message);
-	rd_kafka_message_destroy(message);
+	rd_kafka_poll(topic->handle, 0);
+	topic->message = rd_kafka_consume(topic->topic, 0, timeout_ms);
+	if (topic->message == NULL)
+		return READ_NOTHING;
+	err = topic->message->err;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return READ_RECORD;
 	if (err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-		return take_end(reader);
-	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? READ_MORE :
-		cannot_reach(reader, err);
+		return take_end(topic, topic->message->offset);
+	return read_failed(topic, err);
 }
 
 /*
- * After READ_DONE: the last record, which lives as long as the reader, and its
- * length in bytes; NULL when there is none.
+ * After READ_RECORD: the record, which lives until the next call.
  */
-const char *
-progress_reader_record(const ProgressReader *reader, int *len)
+ProgressRecord
+progress_topic_record(const ProgressTopic *topic)
 {
-	*len = reader->len;
-	return reader->record;
+	const rd_kafka_message_t *message = topic->message;
+	ProgressRecord record = {.offset = message->offset};
+
+	record.key.data = message->key;
+	record.key.len = (int) message->key_len;
+	record.value.data = message->payload;
+	record.value.len = (int) message->len;
+	return record;
 }
 
 /*
- * After READ_UNREACHABLE: why.
+ * After READ_END: begins again, further from the end.  Returns false when
+ * all that the topic holds has been read.
+ */
+bool
+progress_topic_read_more(ProgressTopic *topic)
+{
+	stop_reading(topic);
+	if (topic->start <= topic->look->low)
+		return false;
+	topic->tail *= TAIL_FACTOR;
+	topic->start = Max(topic->look->low, topic->look->high - topic->tail);
+	return true;
+}
+
+/*
+ * After PROGRESS_READY: the offset that the next record had then, or a lower
+ * one.
+ */
+int64
+progress_topic_end(const ProgressTopic *topic)
+{
+	return topic->look->high;
+}
+
+/*
+ * What is wrong.
  */
 const char *
-progress_reader_error(const ProgressReader *reader)
+progress_topic_error(const ProgressTopic *topic)
 {
-	return reader->error;
+	return topic->error;
 }
 
 void
-progress_reader_close(ProgressReader *reader)
+progress_topic_close(ProgressTopic *topic)
 {
-	MemoryContextDelete(reader->context);
-}
-
-/* What the answer to a request to create the topic means. */
-static TopicStatus
-judge_creation(Producer *producer, rd_kafka_event_t *event)
-{
-	rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-	const char *text = rd_kafka_event_error_string(event);
-	size_t		count = 0;
-
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		const		rd_kafka_topic_result_t **topics =
-		rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event),
-											&count);
-
-		if (count == 1)
-		{
-			err = rd_kafka_topic_result_error(topics[0]);
-			text = rd_kafka_topic_result_error_string(topics[0]);
-		}
-	}
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR ||
-		err == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
-		return TOPIC_READY;
-	strlcpy(producer->error, text ? text : rd_kafka_err2str(err),
-			sizeof(producer->error));
-	return errors_classify(err) == DELIVERY_REFUSED ? TOPIC_REFUSED :
-		TOPIC_UNREACHABLE;
-}
-
-/*
- * Creates the topic unless it exists, waiting for no longer than timeout_ms.
- * Returns TOPIC_READY, TOPIC_REFUSED or TOPIC_UNREACHABLE; producer_error()
- * explains the latter.
- */
-TopicStatus
-progress_topic_create(Producer *producer, const char *name, int timeout_ms)
-{
-	rd_kafka_t *handle = producer->handle;
-	rd_kafka_NewTopic_t *topic;
-	rd_kafka_AdminOptions_t *options;
-	rd_kafka_queue_t *queue;
-	rd_kafka_event_t *event;
-	TopicStatus status = TOPIC_UNREACHABLE;
-
-	topic = rd_kafka_NewTopic_new(name, 1, -1, producer->error,
-								  sizeof(producer->error));
-	if (topic == NULL)
-		return TOPIC_REFUSED;
-	(void) rd_kafka_NewTopic_set_config(topic, "cleanup.policy", "compact");
-	(void) rd_kafka_NewTopic_set_config(topic, "segment.bytes", SEGMENT_BYTES);
-	options = rd_kafka_AdminOptions_new(handle, RD_KAFKA_ADMIN_OP_CREATETOPICS);
-	(void) rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, NULL, 0);
-	queue = rd_kafka_queue_new(handle);
-	rd_kafka_CreateTopics(handle, &topic, 1, options, queue);
-	event = rd_kafka_queue_poll(queue, timeout_ms);
-	if (event)
-	{
-		status = judge_creation(producer, event);
-		rd_kafka_event_destroy(event);
-	}
-	else
-		strlcpy(producer->error, "no broker answers", sizeof(producer->error));
-	rd_kafka_queue_destroy(queue);
-	rd_kafka_AdminOptions_destroy(options);
-	rd_kafka_NewTopic_destroy(topic);
-	return status;
+	MemoryContextDelete(topic->context);
 }

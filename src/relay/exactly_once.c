@@ -185,10 +185,18 @@ exactly_once_event(Relay *relay, const Event *event, const Commit *commit)
 void
 exactly_once_delivered(Relay *relay, const Delivery *delivery)
 {
-	if (delivery->opaque == PROGRESS_OPAQUE)
-		return;
-	relay->exact->events++;
-	relay->exact->bytes += delivery->bytes;
+	ExactlyOnce *exact = relay->exact;
+
+	if (delivery->opaque != PROGRESS_OPAQUE)
+	{
+		exact->events++;
+		exact->bytes += delivery->bytes;
+	}
+	else if (delivery->offset >= 0)
+	{
+		exact->topic_is_new |= delivery->offset <= exact->record_offset;
+		exact->record_offset = delivery->offset;
+	}
 }
 
 /*
@@ -201,11 +209,9 @@ exactly_once_is_full(const Relay *relay)
 		relay->exact->sent_bytes >= FULL_BYTES;
 }
 
-/*
- * Sends the progress record, without waiting for its delivery.
- */
-void
-exactly_once_send_record(Relay *relay)
+/* Sends the progress record, without waiting for its delivery. */
+static void
+send_record(Relay *relay)
 {
 	ExactlyOnce *exact = relay->exact;
 	StringInfoData record;
@@ -224,9 +230,38 @@ exactly_once_send_record(Relay *relay)
 	message.value.len = record.len;
 	message.timestamp_ms = 0;	/* now */
 	message.opaque = PROGRESS_OPAQUE;
+	message.first_partition = true;
 	if (sender_leave_message(relay, &message) != SEND_QUEUED)
 		exactly_once_start_over(relay);
 	pfree(record.data);
+}
+
+/*
+ * The progress topic has begun anew: somebody has deleted it, and a broker made
+ * another one at once, probably not as it must be.  The next process finds out.
+ */
+static void
+leave_new_topic(Relay *relay)
+{
+	ereport(LOG,
+			(errmsg("outbox relay starts over: the topic \"%s\" was deleted",
+					relay->exact->topic)));
+	end_process(relay);
+}
+
+/*
+ * Ends the open Kafka transaction with a record of the set, and commits it.
+ */
+void
+exactly_once_seal(Relay *relay)
+{
+	send_record(relay);
+	sender_drain(relay);
+	if (relay->exact->topic_is_new)
+		leave_new_topic(relay);
+	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
+	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
 }
 
 /*
@@ -245,11 +280,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	exact->set.lsn = position;
 	/* The record passes what was refused, too. */
 	deadletter_store(relay);
-	exactly_once_send_record(relay);
-	sender_drain(relay);
-	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
-	if (exactly_once_wait(relay) != TRANSACTION_DONE)
-		exactly_once_start_over(relay);
+	exactly_once_seal(relay);
 
 	exact->open = false;
 	relay->patience = FIRST_PATIENCE_MS;

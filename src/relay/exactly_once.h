@@ -21,6 +21,9 @@
 struct ExactlyOnce
 {
 	char	   *topic;			/* of progress records */
+	int64		record_offset;	/* there, of the last one; those of others may
+								 * be higher */
+	bool		topic_is_new;	/* it has begun anew since */
 	PublishedSet set;			/* what is on Kafka when the open transaction
 								 * is committed */
 	XLogRecPtr	base_lsn;		/* set.snapshot shows nothing committed after */
@@ -53,7 +56,7 @@ extern void exactly_once_reached(Relay *relay, const Watermark *reached);
 pg_noreturn extern void exactly_once_start_over(Relay *relay);
 extern void exactly_once_leave(Relay *relay);
 extern TransactionResult exactly_once_wait(Relay *relay);
-extern void exactly_once_send_record(Relay *relay);
+extern void exactly_once_seal(Relay *relay);
 
 /* resume.c */
 extern const char *resume_transactional_id(void);

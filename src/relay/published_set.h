@@ -20,6 +20,7 @@
 
 typedef struct PublishedSet
 {
+	int			version;		/* of the record that it was read from */
 	uint64		system_identifier;
 	Oid			database;
 	TimeLineID	timeline;
@@ -37,14 +38,26 @@ typedef struct PublishedSet
 									 * published beside; NULL for none */
 } PublishedSet;
 
+/* What a record turns out to be. */
+typedef enum SetForm
+{
+	SET_READ,
+	SET_NEWER,					/* of a release that is newer than ours */
+	SET_MALFORMED				/* written by somebody else */
+} SetForm;
+
 extern void published_set_add(PublishedSet *set, uint64 xid,
 							  MemoryContext context);
 extern void published_set_rebase(PublishedSet *set, const char *snapshot,
 								 MemoryContext context);
 extern char *published_set_fold(const PublishedSet *set);
+extern int	published_set_extras(const PublishedSet *set, uint64 **result);
+extern uint64 published_set_snapshot_end(const char *snapshot);
+
+/* published_record.c */
 extern void published_set_encode(StringInfo buf, const PublishedSet *set,
 								 int max_bytes);
-extern void published_set_decode(PublishedSet *set, const char *record,
-								 int len);
+extern SetForm published_set_parse(PublishedSet *set, const char *record,
+								   int len, const char **malformed);
 
 #endif							/* OUTBOX_PUBLISHED_SET_H */

@@ -48,12 +48,12 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
-#include "kafka/progress_topic.h"
 #include "relay/catchup_store.h"
 #include "relay/decode.h"
+#include "relay/lastrecord.h"
+#include "relay/route.h"
 #include "relay/settings.h"
 
-#define STEP_MS 100				/* of what blocks */
 #define RETRY_MS 500
 #define CLAIM_MS 5000			/* that a successor may take to show itself */
 #define INIT_TIMEOUT_MS 30000
@@ -85,62 +85,6 @@ wait_for_kafka(Relay *relay, const char *reason)
 	relay_obstacle(relay, RELAY_WAITING_KAFKA, reason);
 	relay_wait(relay, RETRY_MS);
 	sender_poll(relay);
-}
-
-/* Waits until the progress topic exists. */
-static void
-create_topic(Relay *relay)
-{
-	const char *name = relay->exact->topic;
-	ProducerTopic *topic = producer_topic(relay->producer, name);
-
-	while (topic == NULL ||
-		   progress_topic_create(relay->producer, name, STEP_MS * 10) != TOPIC_READY)
-	{
-		char		reason[PRODUCER_ERROR_LEN];
-
-		snprintf(reason, sizeof(reason), "could not create the topic \"%s\": %s",
-				 name, producer_error(relay->producer));
-		/* Perhaps we may not, and somebody else has made it. */
-		if (topic && producer_topic_status(relay->producer, topic,
-										   STEP_MS) == TOPIC_READY)
-			break;
-		wait_for_kafka(relay, reason);
-	}
-	relay->connected = true;
-}
-
-/*
- * Reads the last record of the progress topic into set.  Returns false when
- * there is none.
- */
-static bool
-read_record(Relay *relay, PublishedSet *set)
-{
-	char		error[PRODUCER_ERROR_LEN];
-	ProgressReader *reader;
-	ReadStatus	status;
-	const char *record;
-	int			len;
-
-	reader = progress_reader_open(relay->config, relay->exact->topic, error);
-	if (reader == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
-				 errmsg("could not open a Kafka consumer: %s", error)));
-	while ((status = progress_reader_step(reader, STEP_MS)) != READ_DONE)
-	{
-		if (status == READ_UNREACHABLE)
-			wait_for_kafka(relay, progress_reader_error(reader));
-		else
-			relay_wait(relay, 0);
-		sender_poll(relay);
-	}
-	record = progress_reader_record(reader, &len);
-	if (record)
-		published_set_decode(set, record, len);
-	progress_reader_close(reader);
-	return record != NULL;
 }
 
 /* Stays fenced until the process ends. */
@@ -181,7 +125,10 @@ resume_fence(Relay *relay)
 		relay_restart(relay);
 	do
 	{
-		if (read_record(relay, &set) && is_successor(relay, &set))
+		LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
+
+		if (last == LAST_RECORD_NEWER ||
+			(last == LAST_RECORD_READ && is_successor(relay, &set)))
 			stay_fenced(relay);
 		relay_wait(relay, RETRY_MS);
 		sender_poll(relay);
@@ -220,7 +167,7 @@ init_transactions(Relay *relay)
 	}
 }
 
-/* Is it a record of this database, and of its past? */
+/* Is the record one of this database's past? */
 static bool
 is_trusted(const PublishedSet *set)
 {
@@ -229,9 +176,6 @@ is_trusted(const PublishedSet *set)
 	XLogRecPtr	needed = set->lsn;
 	List	   *history;
 
-	if (set->system_identifier != GetSystemIdentifier() ||
-		set->database != MyDatabaseId)
-		return false;
 	if (set->timeline != ours)
 	{
 		history = readTimeLineHistory(ours);
@@ -316,11 +260,7 @@ claim(Relay *relay)
 	exact->base_lsn = exact->stored_lsn = exact->set.lsn;
 	if (transaction_begin(relay->producer) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
-	exactly_once_send_record(relay);
-	sender_drain(relay);
-	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
-	if (exactly_once_wait(relay) != TRANSACTION_DONE)
-		exactly_once_start_over(relay);
+	exactly_once_seal(relay);
 	exact->claimed = true;
 }
 
@@ -370,17 +310,22 @@ remember(bool exact)
 	XLogFlush(XactLastCommitEnd);
 }
 
-/* Finds out who we are, and what is on Kafka. */
+/*
+ * Finds out who we are, and what is on Kafka.  Strict: there has to be a
+ * progress topic that we can rely on.
+ */
 static void
-resume(Relay *relay, bool take_over)
+resume(Relay *relay, bool strict, bool take_over)
 {
 	PublishedSet set;
 
-	create_topic(relay);
-	if (!take_over && read_record(relay, &set) && is_successor(relay, &set))
+	if (last_record_read(relay, strict ? DEMAND_TOPIC : DEMAND_NOTHING,
+						 &set) == LAST_RECORD_READ &&
+		!take_over && is_successor(relay, &set))
 		stay_fenced(relay);
 	init_transactions(relay);
-	if (!read_record(relay, &set))
+	if (last_record_read(relay, strict ? DEMAND_ALL : DEMAND_NOTHING,
+						 &set) != LAST_RECORD_READ)
 		return;
 
 	/*
@@ -402,7 +347,7 @@ make_state(Relay *relay)
 	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
 	relay->exact->moved_at = steady_now();
 	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
-											  psprintf("outbox.progress." UINT64_FORMAT ".%u",
+											  psprintf(PROGRESS_TOPIC_PREFIX UINT64_FORMAT ".%u",
 													   GetSystemIdentifier(),
 													   MyDatabaseId));
 	instance = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
@@ -419,13 +364,16 @@ make_state(Relay *relay)
 static void
 leave_exactly_once(Relay *relay)
 {
+	PublishedSet set;
+
 	relay->config->transactional_id = resume_transactional_id();
 	sender_close(relay);
 	sender_open_patiently(relay);
 	make_state(relay);
-	resume(relay, true);
+	resume(relay, false, true);
 	if (has_exact_catchup())
 	{
+		(void) last_record_read(relay, DEMAND_TOPIC, &set);
 		claim(relay);
 		return;
 	}
@@ -459,6 +407,6 @@ resume_start(Relay *relay)
 	relay->fenced = 0;
 	if (!is_remembered())
 		remember(true);
-	resume(relay, take_over);
+	resume(relay, true, take_over);
 	claim(relay);
 }

@@ -1,0 +1,109 @@
+# A progress topic that is not as it must be: the relay says what is wrong and
+# what to do, publishes nothing, and goes on by itself once that is done.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $kafka = own_kafka('unfit', '--property', 'num.partitions=6');
+my $bootstrap = kafka_bootstrap($kafka);
+my $topic = make_topic(topic_name('unfit'), 1, dir => $kafka);
+my $node = new_server('unfit');
+my @keys;
+
+sub sql
+{
+	my ($statements) = @_;
+	return $node->safe_psql('postgres', $statements);
+}
+
+# Publishes an event; it is there, once, when the relay goes on.
+sub publish
+{
+	my ($key) = @_;
+	publish_key($node, 'postgres', $topic, $key);
+	push @keys, $key;
+	return;
+}
+
+sub check_events
+{
+	my ($name) = @_;
+	is(join(' ', committed_lines(scalar @keys, $topic, '%k', $bootstrap)), "@keys", $name);
+	return;
+}
+
+sub topic_tool
+{
+	return kafka('tool', $kafka, 'org.apache.kafka.tools.TopicCommand', @_);
+}
+
+sql('CREATE EXTENSION outbox');
+my $progress = sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))");
+
+sub wait_until_unfit
+{
+	my ($reason) = @_;
+	wait_for_error($node, 'postgres', 'waiting for configuration', "the topic \"$progress\" has $reason");
+	return;
+}
+
+# ---------------------------------------------------------------------------
+# Made by somebody else before.
+
+make_topic($progress, 3, dir => $kafka, 'cleanup.policy' => 'compact');
+sql("CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once')");
+wait_until_unfit('3 partitions and must have 1; delete it');
+pass('partitions are counted');
+publish('partitions');
+is(scalar consume($topic, $bootstrap), 0, 'nothing is sent');
+sql("ALTER SERVER kafka OPTIONS (SET delivery 'at_least_once')");
+wait_for_state($node, 'postgres', 'streaming');
+publish('at_least_once');
+wait_until_confirmed($node, 'postgres');
+check_events('at least once does without the topic');
+sql("ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')");
+wait_until_unfit('3 partitions');
+topic_tool('--delete', '--topic', $progress);
+wait_for_state($node, 'postgres', 'streaming');
+like(topic_tool('--describe', '--topic', $progress), qr/PartitionCount: 1\b/, 'it is made anew when it is deleted');
+
+# ---------------------------------------------------------------------------
+# Its settings are changed: the next relay finds out.
+
+kafka('alter-topic', $kafka, $progress, 'cleanup.policy=[compact,delete]', 'min.insync.replicas=2');
+my $pid = relay_pid($node, 'postgres');
+sql("SELECT pg_terminate_backend($pid)");
+wait_until_unfit('cleanup.policy=compact,delete, ');
+pass('it must not be one that Kafka deletes from');
+$pid = relay_pid($node, 'postgres');
+publish('settings');
+kafka('alter-topic', $kafka, $progress, 'cleanup.policy=compact');
+wait_until_unfit('min.insync.replicas=2 and replicas: 1, ');
+pass('and one that takes records');
+kafka('alter-topic', $kafka, $progress, 'min.insync.replicas=1');
+wait_for_state($node, 'postgres', 'streaming');
+is(relay_pid($node, 'postgres'), $pid, 'the relay waits without starting over');
+wait_until_confirmed($node, 'postgres');
+check_events('and publishes then');
+
+# ---------------------------------------------------------------------------
+# Deleted, and made by somebody else at once: the present relay finds out.
+
+topic_tool('--delete', '--topic', $progress);
+make_topic($progress, 1, dir => $kafka);
+publish('made anew');
+wait_until_unfit('cleanup.policy=delete, ');
+pass('that it was made anew is noticed');
+kafka('alter-topic', $kafka, $progress, 'cleanup.policy=compact');
+wait_for_state($node, 'postgres', 'streaming');
+publish('last');
+wait_until_confirmed($node, 'postgres');
+check_events('and nothing is lost or comes twice');
+
+$node->stop;
+done_testing();
