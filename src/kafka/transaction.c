@@ -189,6 +189,24 @@ transaction_begin(Producer *producer)
 }
 
 /*
+ * Why the transaction that is open cannot be committed any more; NULL when
+ * nothing is known against it.  The library has no call to ask that, but it
+ * says so when another one is to begin.
+ */
+const char *
+transaction_failure(Producer *producer)
+{
+	rd_kafka_error_t *error = rd_kafka_begin_transaction(producer->handle);
+	bool		has_failed = error && rd_kafka_error_txn_requires_abort(error);
+
+	if (has_failed)
+		strlcpy(producer->error, rd_kafka_error_string(error),
+				sizeof(producer->error));
+	rd_kafka_error_destroy(error);
+	return has_failed ? producer->error : NULL;
+}
+
+/*
  * Has another producer of our name come up since, or did the coordinator end
  * our transaction because it lasted too long?  The library does not tell one
  * from the other.

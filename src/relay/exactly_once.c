@@ -58,6 +58,7 @@
 #define METADATA_TIMEOUT_MS 100
 #define MAX_PATIENCE_MS 60000
 #define MAX_RECORD_BYTES 900000 /* or half of what a message may be */
+#define RIGHT_MS 5000			/* before a missing right is tried again */
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
@@ -126,6 +127,21 @@ exactly_once_wait(Relay *relay)
 	return result;
 }
 
+/* Not even our first record is accepted: somebody has to see to that. */
+static void
+wait_for_right(Relay *relay, const char *failure)
+{
+	char		message[RELAY_ERROR_LEN];
+	int			delay_ms = RIGHT_MS;
+
+	snprintf(message, sizeof(message),
+			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic",
+			 relay->exact->topic, failure);
+	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
+	sender_back_off(relay, &delay_ms);
+	relay_restart(relay);
+}
+
 /*
  * The Kafka transaction cannot be completed: the process ends and the next one
  * sends its content again.
@@ -135,9 +151,15 @@ exactly_once_start_over(Relay *relay)
 {
 	const char *reason = relay->delivery_failed ? relay->failure_text :
 	producer_error(relay->producer);
+	const char *failure;
 
 	if (transaction_is_fenced(relay->producer))
 		resume_fence(relay);
+	failure = transaction_failure(relay->producer);
+	if (failure && !relay->exact->claimed)
+		wait_for_right(relay, failure);
+	if (failure && relay->failure == DELIVERY_PURGED)
+		reason = failure;
 	ereport(LOG,
 			(errmsg("outbox relay starts over from the last Kafka transaction"),
 			 errdetail("A transaction was not accepted: %s.", reason)));
