@@ -377,13 +377,17 @@ decode_next(XLogRecPtr limit)
 }
 
 /*
- * End of the last record decoded, or where a decoder would be now when there
- * is none.
+ * How far decoding has come, or would have come by now when there is no
+ * decoder.  A context begins to read at the slot's restart position, but what
+ * is before the confirmed one is done with.
  */
 XLogRecPtr
 decode_position(void)
 {
-	return context ? context->reader->EndRecPtr : GetFlushRecPtr(NULL);
+	if (context == NULL)
+		return GetFlushRecPtr(NULL);
+	return Max(context->reader->EndRecPtr,
+			   MyReplicationSlot->data.confirmed_flush);
 }
 
 /*
@@ -474,7 +478,8 @@ decode_trim(void)
 	static XLogRecPtr trimmed_at = InvalidXLogRecPtr;
 	XLogRecPtr	position = context->reader->EndRecPtr;
 
-	if (position < trimmed_at + TRIM_INTERVAL_BYTES ||
+	if (position < MyReplicationSlot->data.confirmed_flush ||
+		position < trimmed_at + TRIM_INTERVAL_BYTES ||
 		position > MyReplicationSlot->data.restart_lsn + TRIM_REREAD_BYTES ||
 		MemoryContextMemAllocated(context->context, true) < CONTEXT_KEEP_BYTES)
 		return false;

@@ -58,7 +58,6 @@
 #define METADATA_TIMEOUT_MS 100
 #define MAX_PATIENCE_MS 60000
 #define MAX_RECORD_BYTES 900000 /* or half of what a message may be */
-#define RIGHT_MS 5000			/* before a missing right is tried again */
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
@@ -127,21 +126,6 @@ exactly_once_wait(Relay *relay)
 	return result;
 }
 
-/* Not even our first record is accepted: somebody has to see to that. */
-static void
-wait_for_right(Relay *relay, const char *failure)
-{
-	char		message[RELAY_ERROR_LEN];
-	int			delay_ms = RIGHT_MS;
-
-	snprintf(message, sizeof(message),
-			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic",
-			 relay->exact->topic, failure);
-	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
-	sender_back_off(relay, &delay_ms);
-	relay_restart(relay);
-}
-
 /*
  * The Kafka transaction cannot be completed: the process ends and the next one
  * sends its content again.
@@ -157,7 +141,7 @@ exactly_once_start_over(Relay *relay)
 		resume_fence(relay);
 	failure = transaction_failure(relay->producer);
 	if (failure && !relay->exact->claimed)
-		wait_for_right(relay, failure);
+		resume_refused(relay, failure);
 	if (failure && relay->failure == DELIVERY_PURGED)
 		reason = failure;
 	ereport(LOG,
@@ -290,6 +274,10 @@ exactly_once_seal(Relay *relay)
  * Commits the open transaction, if there is one: everything that was committed
  * up to position, and nothing after it, is published then.  Between records
  * only.
+ *
+ * The recorded position never goes back, though decoding does when it begins
+ * anew, at the slot's restart position: what was committed before is still
+ * published, and a record that said less would be taken for an older one.
  */
 void
 exactly_once_commit(Relay *relay, XLogRecPtr position)
@@ -299,7 +287,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	if (!exact->open)
 		return;
 	exact->ended_at = steady_now();
-	exact->set.lsn = position;
+	exact->set.lsn = Max(exact->set.lsn, position);
 	/* The record passes what was refused, too. */
 	deadletter_store(relay);
 	exactly_once_seal(relay);

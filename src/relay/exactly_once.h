@@ -62,5 +62,6 @@ extern void exactly_once_seal(Relay *relay);
 extern const char *resume_transactional_id(void);
 extern void resume_start(Relay *relay);
 pg_noreturn extern void resume_fence(Relay *relay);
+pg_noreturn extern void resume_refused(Relay *relay, const char *failure);
 
 #endif							/* OUTBOX_EXACTLY_ONCE_H */

@@ -55,6 +55,7 @@
 #include "relay/settings.h"
 
 #define RETRY_MS 500
+#define REFUSED_MS 5000			/* before the first record is tried again */
 #define CLAIM_MS 5000			/* that a successor may take to show itself */
 #define INIT_TIMEOUT_MS 30000
 #define NOTHING "1:1:"			/* a snapshot that shows nothing */
@@ -262,6 +263,23 @@ claim(Relay *relay)
 		exactly_once_start_over(relay);
 	exactly_once_seal(relay);
 	exact->claimed = true;
+}
+
+/*
+ * Not even our first record is accepted: somebody has to see to that.
+ */
+void
+resume_refused(Relay *relay, const char *failure)
+{
+	char		message[RELAY_ERROR_LEN];
+	int			delay_ms = REFUSED_MS;
+
+	snprintf(message, sizeof(message),
+			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic",
+			 relay->exact->topic, failure);
+	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
+	sender_back_off(relay, &delay_ms);
+	relay_restart(relay);
 }
 
 /* Does a query return a row? */
