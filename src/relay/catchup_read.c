@@ -208,34 +208,6 @@ is_listed(const CatchupReader *reader, uint64 row)
 				   compare_xids) != NULL;
 }
 
-/* Adds a row of the last query to a batch; returns the event. */
-static const Event *
-add_row(EventBatch *batch, uint64 row)
-{
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	HeapTuple	tuple = heap_copytuple(SPI_tuptable->vals[row]);
-	Event	   *event = &batch->events[batch->size];
-	BatchPlace *place = &batch->places[batch->size];
-
-	if (batch->size == BATCH_ROOM)
-		elog(ERROR, "a transaction has more events than it had");
-	/* That unpacks what is long. */
-	event_from_tuple(event, tuple, SPI_tuptable->tupdesc);
-	place->last_id = event->id;
-	place->event = event;
-	batch->size++;
-	MemoryContextSwitchTo(old);
-	return event;
-}
-
-/* Has a batch, of which so many events are not to count, room for more? */
-static bool
-has_room(const EventBatch *batch)
-{
-	return batch->size < BATCH_EVENTS &&
-		MemoryContextMemAllocated(batch->context, true) < BATCH_BYTES;
-}
-
 /*
  * Fills an empty batch from a cursor, which it closes, without events of
  * listed transactions if so asked.  Returns the id of the last event when the
@@ -254,8 +226,8 @@ fill_batch(const CatchupReader *reader, Portal cursor, bool leave_out_listed,
 		{
 			if (leave_out_listed && is_listed(reader, row))
 				continue;
-			last_id = add_row(batch, row)->id;
-			room = has_room(batch);
+			last_id = event_batch_add(batch, row)->id;
+			room = event_batch_has_room(batch);
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}
@@ -330,7 +302,7 @@ add_listed(CatchupReader *reader, int nitems, EventBatch *batch)
 	{
 		for (uint64 row = 0; row < SPI_processed; row++)
 		{
-			const Event *event = add_row(batch, row);
+			const Event *event = event_batch_add(batch, row);
 			int			i = 0;
 
 			while (items[i].xid != event->xid)
@@ -398,8 +370,7 @@ read_alone(CatchupReader *reader, EventBatch *batch)
 bool
 catchup_reader_next(CatchupReader *reader, EventBatch *batch)
 {
-	MemoryContextReset(batch->context);
-	batch->size = 0;
+	event_batch_reset(batch);
 	if (!reader->progress->whole)
 		return read_in_order(reader, batch);
 	while (batch->size == 0 && reader->after < reader->range->through_id)

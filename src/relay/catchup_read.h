@@ -10,32 +10,8 @@
 
 #include "postgres.h"
 
-#include "publish/event.h"
 #include "relay/catchup_store.h"
-
-/* Events read at once: so many, or of so many bytes, whichever is less. */
-#define BATCH_EVENTS 500
-#define BATCH_BYTES (1024 * 1024)
-
-/* Those of small transactions that end among them come on top. */
-#define BATCH_ROOM (2 * BATCH_EVENTS)
-
-/* Where an event is to be sent. */
-typedef struct BatchPlace
-{
-	int64		last_id;		/* the last event of its transaction, or an id
-								 * between those of its own */
-	const Event *event;
-} BatchPlace;
-
-/* Events in memory, so that no transaction is open while they are sent. */
-typedef struct EventBatch
-{
-	MemoryContext context;		/* holds what they point to */
-	int			size;
-	BatchPlace	places[BATCH_ROOM]; /* in the order of sending */
-	Event		events[BATCH_ROOM];
-} EventBatch;
+#include "relay/event_batch.h"
 
 typedef struct CatchupReader CatchupReader;
 

@@ -298,12 +298,10 @@ commit_round(Relay *relay, const CatchupProgress *round)
 static void
 send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
 {
-	EventBatch *batch = MemoryContextAlloc(context, sizeof(EventBatch));
+	EventBatch *batch = event_batch_create(context);
 	MemoryContext scratch = AllocSetContextCreate(context, "outbox catch-up",
 												  ALLOCSET_DEFAULT_SIZES);
 
-	batch->context = AllocSetContextCreate(context, "outbox catch-up batch",
-										   ALLOCSET_DEFAULT_SIZES);
 	acknowledged = 0;
 	note_progress(relay);
 	current->safe_lsn = needed_position(relay);

@@ -6,12 +6,15 @@
  * outbox.replay() leaves a row in outbox.replay_job.  Between two rounds of
  * live traffic the relay sends a batch of the oldest job's events, out of the
  * table, in the order of ids, each with the header "replay".  When the broker
- * has acknowledged the batch, the job's position is stored before the next one
- * begins, so a relay that starts over repeats one batch at most.
+ * has acknowledged the batch, the job's position is stored, so a relay that
+ * starts over repeats one batch at most.
  *
  * When deliveries are exact, a Kafka transaction holds as many batches as fit
  * into its usual time, and its progress record tells the job's position as
  * well.  So nothing is repeated.
+ *
+ * No transaction of ours is open while events are sent: that may take as long
+ * as Kafka is away, and what Kafka refuses is written by one of its own.
  *
  * A batch is only sent when nothing else is in flight: live events never wait
  * for more than one batch.
@@ -32,10 +35,10 @@
 #include "base/guc.h"
 #include "base/steady.h"
 #include "base/worker.h"
+#include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/event_batch.h"
 #include "relay/exactly_once.h"
-
-#define BATCH_EVENTS 500
 
 /* The columns are those of EventColumn, in their order. */
 #define NEXT_EVENTS \
@@ -60,18 +63,16 @@
 	"                 AND h.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
-#define STORE_PROGRESS \
-	"UPDATE outbox.replay_job SET last_id = $2," \
-	" sent = sent OPERATOR(pg_catalog.+) $3" \
-	" WHERE id OPERATOR(pg_catalog.=) $1"
-
 /* May there be a job?  Set when somebody asks, and when a relay starts. */
 static bool may_have_jobs = true;
 
-/* The job that the last batch belongs to, and what the batch amounts to. */
-static int64 current_job = 0;
-static int64 batch_last_id = 0;
-static int64 batch_events = 0;
+/* The oldest job that is not finished. */
+static struct
+{
+	int64		id;				/* 0: there is none */
+	int64		last_id;		/* the last event that was sent, */
+	int64		sent;			/* and how many it came to */
+}			job;
 
 /*
  * Somebody may have asked for a replay.
@@ -90,112 +91,74 @@ run(const char *query, int nargs, Oid *types, Datum *args, int expected)
 	return SPI_processed > 0;
 }
 
-/*
- * Stores how far the current job has come, now that its batch is delivered, or
- * finds out whether that could be stored.
- */
+/* Looks for the job.  Needs SPI. */
 static void
-store_progress(bool just_prove)
+find_job(void)
 {
-	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
-	Datum		args[3] = {Int64GetDatum(current_job),
-		Int64GetDatum(batch_last_id),
-	Int64GetDatum(batch_events)};
+	int64	   *fields[] = {&job.id, &job.last_id, &job.sent};
+	bool		isnull;
 
-	if (just_prove)
-	{
-		worker_prove_sql(STORE_PROGRESS, 3, types, args);
+	job.id = 0;
+	if (!run("SELECT id, last_id, sent FROM outbox.replay_job"
+			 " WHERE finished_at IS NULL ORDER BY id LIMIT 1",
+			 0, NULL, NULL, SPI_OK_SELECT))
 		return;
-	}
-	run(STORE_PROGRESS, 3, types, args, SPI_OK_UPDATE);
-	batch_events = 0;
+	for (int i = 0; i < lengthof(fields); i++)
+		*fields[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+												 SPI_tuptable->tupdesc, i + 1,
+												 &isnull));
 }
 
 /*
- * The same in a transaction of its own, which the end of this process during
- * the next batch cannot undo.
+ * Stores how far the job has come, after what Kafka refused of it.  One that
+ * was deleted is cancelled.
  */
 static void
-commit_progress(void)
+store_progress(Relay *relay)
 {
+	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
+	Datum		args[3] = {Int64GetDatum(job.id), Int64GetDatum(job.last_id),
+	Int64GetDatum(job.sent)};
+
+	deadletter_store(relay);
 	worker_begin_sql();
-	store_progress(false);
+	run("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
+		" WHERE id OPERATOR(pg_catalog.=) $1", 3, types, args, SPI_OK_UPDATE);
 	worker_commit_sql();
 }
 
-/* The same for the Kafka transaction that the batch is part of. */
 static void
-note_progress(PublishedSet *set)
-{
-	Oid			types[1] = {INT8OID};
-	Datum		args[1] = {Int64GetDatum(current_job)};
-	bool		isnull;
-
-	store_progress(false);
-	if (!run("SELECT sent FROM outbox.replay_job"
-			 " WHERE id OPERATOR(pg_catalog.=) $1",
-			 1, types, args, SPI_OK_SELECT))
-		return;					/* cancelled */
-	set->replay_job = current_job;
-	set->replay_id = batch_last_id;
-	set->replay_sent = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-												   SPI_tuptable->tupdesc, 1,
-												   &isnull));
-}
-
-/* The oldest job that is not finished; 0 when there is none. */
-static int64
-next_job(void)
-{
-	bool		isnull;
-
-	if (!run("SELECT id, last_id FROM outbox.replay_job WHERE finished_at IS NULL"
-			 " ORDER BY id LIMIT 1", 0, NULL, NULL, SPI_OK_SELECT))
-		return 0;
-	/* A constant, so that each batch is found by the index. */
-	batch_last_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-												SPI_tuptable->tupdesc, 2,
-												&isnull));
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-									   SPI_tuptable->tupdesc, 1, &isnull));
-}
-
-static void
-send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
+send_event(Relay *relay, const Event *original, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Commit		commit = {0};
-	Event		event;
+	Event		event = *original;
 
-	event_from_tuple(&event, tuple, desc);
 	event.replay = true;
 	commit.time = event.created_at;
 	sender_event(relay, &event, &commit);
-	batch_last_id = event.id;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
 }
 
 /*
- * Sends the rows of the last query and waits until Kafka has taken or refused
- * each.
+ * Sends a batch and waits until Kafka has taken or refused each event of it.
  */
 static void
-send_batch(Relay *relay)
+send_batch(Relay *relay, const EventBatch *batch)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox replay",
 												  ALLOCSET_DEFAULT_SIZES);
-	SPITupleTable *rows = SPI_tuptable;
-	uint64		nrows = SPI_processed;
 
 	do
-		for (uint64 i = sender_begin(relay); i < nrows && !relay->broken; i++)
-			send_row(relay, rows->vals[i], rows->tupdesc, context);
+		for (uint64 i = sender_begin(relay); i < batch->size && !relay->broken; i++)
+			send_event(relay, &batch->events[i], context);
 	while (!sender_finish(relay));
-	batch_events = nrows;
 	ledger_close_commit(relay->ledger, decode_position());
 	MemoryContextDelete(context);
+	job.last_id = batch->events[batch->size - 1].id;
+	job.sent += batch->size;
 }
 
 /*
@@ -213,46 +176,53 @@ forbid_sorting(void)
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
 
-/* Sends the next batch of the current job, or finishes the job. */
-static void
-send_next_batch(Relay *relay)
+/*
+ * Reads the next batch of the job, in a transaction of its own.  Returns false
+ * when there is none.  At first, looks for the job, and finishes it then.
+ */
+static bool
+read_batch(EventBatch *batch, bool at_first)
 {
 	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
-	Datum		args[3] = {Int64GetDatum(current_job),
-		Int64GetDatum(BATCH_EVENTS),
-	Int64GetDatum(batch_last_id)};
+	Datum		args[3];
 
-	if (relay->cautious)
-		store_progress(true);
-	if (run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
-		send_batch(relay);
-	else
+	event_batch_reset(batch);
+	worker_begin_sql();
+	forbid_sorting();
+	if (at_first)
+		find_job();
+	/* The last is a constant, so that each batch is found by the index. */
+	args[0] = Int64GetDatum(job.id);
+	args[1] = Int64GetDatum(BATCH_EVENTS);
+	args[2] = Int64GetDatum(job.last_id);
+	if (job.id != 0 && run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
+		for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
+			(void) event_batch_add(batch, row);
+	else if (job.id != 0 && at_first)
 		run("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
 			" WHERE id OPERATOR(pg_catalog.=) $1", 1, types, args,
 			SPI_OK_UPDATE);
+	worker_commit_sql();
+	return batch->size > 0;
 }
 
 /*
- * The work of replay_step() when deliveries are exact.
+ * The rest of the work of replay_step() when deliveries are exact: sends that
+ * batch and more, and commits them together.
  */
 static void
-send_transaction(Relay *relay)
+send_transaction(Relay *relay, EventBatch *batch)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
 													outbox_transaction_interval);
+	PublishedSet *set = &relay->exact->set;
 
 	do
-	{
-		current_job = next_job();
-		if (current_job == 0)
-			may_have_jobs = false;
-		else
-			send_next_batch(relay);
-		if (batch_events == 0)
-			break;				/* none, or one has come to its end */
-		note_progress(&relay->exact->set);
-		CommandCounterIncrement();
-	} while (steady_now() < until);
+		send_batch(relay, batch);
+	while (steady_now() < until && read_batch(batch, false));
+	set->replay_job = job.id;
+	set->replay_id = job.last_id;
+	set->replay_sent = job.sent;
 	exactly_once_commit(relay, exactly_once_position(relay));
 }
 
@@ -264,24 +234,23 @@ send_transaction(Relay *relay)
 bool
 replay_step(Relay *relay)
 {
+	static EventBatch *batch = NULL;
+
 	if (!may_have_jobs || !ledger_is_empty(relay->ledger))
 		return false;
-	if (relay->exact == NULL && batch_events > 0)
-		commit_progress();
-
-	worker_begin_sql();
-	forbid_sorting();
-	if (relay->exact)
+	if (batch == NULL)
+		batch = event_batch_create(TopMemoryContext);
+	if (read_batch(batch, true))
 	{
-		send_transaction(relay);
-		worker_commit_sql_durably();
-		return may_have_jobs;
+		/* What cannot be stored would be sent again by each relay. */
+		if (relay->cautious)
+			store_progress(relay);
+		if (relay->exact)
+			send_transaction(relay, batch);
+		else
+			send_batch(relay, batch);
+		store_progress(relay);
 	}
-	current_job = next_job();
-	if (current_job != 0)
-		send_next_batch(relay);
-	else
-		may_have_jobs = false;
-	worker_commit_sql();
+	may_have_jobs = job.id != 0;
 	return may_have_jobs;
 }

@@ -12,8 +12,10 @@
  * sent or discarded, those who wait are sent in batches, in order.  New events
  * of the key still go to the end of the queue, until it is empty.
  *
- * A crash between Kafka's acknowledgement and the end of the transaction makes
- * a batch come twice.
+ * A batch is read by one transaction, and what has become of it is stored by
+ * another: none is open while events are sent, which may take as long as Kafka
+ * is away.  A crash between Kafka's acknowledgement and the second one makes a
+ * batch come twice.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,10 +31,8 @@
 
 #include "base/worker.h"
 #include "relay/decode.h"
+#include "relay/event_batch.h"
 #include "relay/exactly_once.h"
-#include "relay/settings.h"
-
-#define BATCH_EVENTS 500
 
 /* The columns are those of EventColumn, in their order.  One more
  * follows: whether it is a replay. */
@@ -97,32 +97,49 @@ run(const char *query, int nargs, Oid *types, Datum *args, int expected)
 		elog(ERROR, "query failed: %s", query);
 }
 
-/* Sends one row of a query. */
+/* The batch that is sent, and which events of it were refused again. */
+static EventBatch *batch = NULL;
+static bool refused[BATCH_ROOM];
+
+/* Takes the rows of the last query.  Needs SPI. */
 static void
-send_row(Relay *relay, HeapTuple tuple, TupleDesc desc, MemoryContext context)
+take_rows(void)
+{
+	bool		isnull;
+
+	if (batch == NULL)
+		batch = event_batch_create(TopMemoryContext);
+	event_batch_reset(batch);
+	memset(refused, 0, sizeof(refused));
+	for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
+		event_batch_add(batch, row)->replay =
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
+									   SPI_tuptable->tupdesc,
+									   EVENT_NCOLUMNS + 1, &isnull));
+}
+
+/* Sends one event of the batch. */
+static void
+send_event(Relay *relay, uint64 i, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Commit		commit = {0};
-	Event		event;
-	bool		isnull;
+	uint64		set_aside = relay->set_aside;
 
-	event_from_tuple(&event, tuple, desc);
-	event.replay = DatumGetBool(SPI_getbinval(tuple, desc, EVENT_NCOLUMNS + 1,
-											  &isnull));
-	commit.time = event.created_at; /* that of the commit is not known */
-	sender_event(relay, &event, &commit);
+	commit.time = batch->events[i].created_at;	/* that of the commit is not
+												 * known */
+	sender_event(relay, &batch->events[i], &commit);
+	refused[i] = relay->set_aside != set_aside;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
 }
 
 /*
- * Sends rows of a query and waits until Kafka has taken or refused each.  With
- * a held key, stops behind one that blocks it.  Returns how many were dealt
- * with.
+ * Sends the batch and waits until Kafka has taken or refused each.  With a held
+ * key, stops behind one that blocks it.  Returns how many were dealt with.
  */
 static uint64
-send_batch(Relay *relay, ResendKind kind, SPITupleTable *rows, uint64 total,
-		   const char *topic, Slice key)
+send_batch(Relay *relay, ResendKind kind, const char *topic, Slice key)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox resend",
@@ -133,12 +150,9 @@ send_batch(Relay *relay, ResendKind kind, SPITupleTable *rows, uint64 total,
 	do
 	{
 		nrows = sender_begin(relay);
-		while (nrows < total && !relay->broken &&
+		while (nrows < batch->size && !relay->broken &&
 			   !(kind == RESEND_HELD && heldkeys_blocked(topic, key)))
-		{
-			send_row(relay, rows->vals[nrows], rows->tupdesc, context);
-			nrows++;
-		}
+			send_event(relay, nrows++, context);
 	} while (!sender_finish(relay));
 	deadletter_set_resend(RESEND_NONE);
 	ledger_close_commit(relay->ledger, decode_position());
@@ -146,18 +160,61 @@ send_batch(Relay *relay, ResendKind kind, SPITupleTable *rows, uint64 total,
 	return nrows;
 }
 
-/* The ids of the first rows of a query's result, as an array. */
+/* The ids of those of the first events that Kafka has taken, as an array. */
 static Datum
-id_array(SPITupleTable *rows, uint64 nrows)
+delivered_ids(uint64 nrows)
 {
 	Datum	   *ids = palloc(nrows * sizeof(Datum));
-	bool		isnull;
+	int			count = 0;
 
 	for (uint64 i = 0; i < nrows; i++)
-		ids[i] = SPI_getbinval(rows->vals[i], rows->tupdesc, EVENT_ID + 1,
-							   &isnull);
-	return PointerGetDatum(construct_array(ids, nrows, INT8OID, sizeof(int64),
+		if (!refused[i])
+			ids[count++] = Int64GetDatum(batch->events[i].id);
+	return PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * The relay before this one ended with an error, perhaps because it could not
+ * forget what it had sent.  Then nothing is sent before that can be done, or
+ * each relay would send it again.
+ */
+static void
+prove(Relay *relay, const char *forget)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		args[1];
+
+	if (!relay->cautious)
+		return;
+	worker_begin_sql();
+	args[0] = delivered_ids(batch->size);
+	worker_prove_sql(forget, 1, types, args);
+	worker_commit_sql();
+}
+
+/*
+ * Stores what has become of the first events of the batch: those that Kafka
+ * has taken are forgotten by a statement, those that it refused have failed
+ * again.  Where deliveries are exact, Kafka has taken them once that is
+ * committed.
+ */
+static void
+settle(Relay *relay, uint64 nrows, const char *forget)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		args[1];
+
+	if (relay->exact)
+		exactly_once_commit(relay, exactly_once_position(relay));
+	worker_begin_sql();
+	deadletter_write(relay);
+	args[0] = delivered_ids(nrows);
+	run(forget, 1, types, args, SPI_OK_DELETE);
+	if (relay->exact)
+		worker_commit_sql_durably();
+	else
+		worker_commit_sql();
 }
 
 /*
@@ -169,29 +226,21 @@ send_retried(Relay *relay)
 {
 	Oid			types[1] = {INT8OID};
 	Datum		args[1] = {Int64GetDatum(BATCH_EVENTS)};
-	SPITupleTable *rows;
-	uint64		nrows;
 	Slice		none = SLICE_NULL;
 
+	worker_begin_sql();
 	run(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
-	rows = SPI_tuptable;
-	nrows = SPI_processed;
-	if (nrows == 0)
+	take_rows();
+	worker_commit_sql();
+	if (batch->size == 0)
 		return false;
-	types[0] = INT8ARRAYOID;
-	args[0] = id_array(rows, nrows);
-	if (relay->cautious)
-		worker_prove_sql(FORGET_RETRIED, 1, types, args);
-	nrows = send_batch(relay, RESEND_FAILED, rows, nrows, NULL, none);
-	/* First those that failed again: they are not to be forgotten. */
-	deadletter_write(relay);
-	args[0] = id_array(rows, nrows);
-	run(FORGET_RETRIED, 1, types, args, SPI_OK_DELETE);
+	prove(relay, FORGET_RETRIED);
+	settle(relay, send_batch(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
 	keys_may_be_free = true;
 	return true;
 }
 
-/* Finds out which keys are free. */
+/* Finds out which keys are free.  Needs SPI. */
 static void
 look_at_keys(void)
 {
@@ -211,6 +260,29 @@ look_at_keys(void)
 }
 
 /*
+ * Reads events that waited for a key and need not wait any more.  When there
+ * are none left, the key is not held any more.
+ */
+static void
+read_waiting(const char *topic, Slice key)
+{
+	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
+	Datum		args[3] = {Int64GetDatum(BATCH_EVENTS)};
+
+	worker_begin_sql();
+	args[1] = CStringGetTextDatum(topic);
+	args[2] = PointerGetDatum(cstring_to_text_with_len(key.data, key.len));
+	run(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
+	take_rows();
+	if (batch->size == 0)
+	{
+		run(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
+		heldkeys_remove(topic, key);
+	}
+	worker_commit_sql();
+}
+
+/*
  * Sends events that waited and need not wait any more.  Returns whether there
  * may be more.
  */
@@ -219,34 +291,21 @@ send_waiting(Relay *relay)
 {
 	const char *topic;
 	Slice		key;
-	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
-	Datum		args[3] = {Int64GetDatum(BATCH_EVENTS)};
-	SPITupleTable *rows;
-	uint64		nrows;
 
 	if (keys_may_be_free)
+	{
+		worker_begin_sql();
 		look_at_keys();
+		worker_commit_sql();
+	}
 	if (!heldkeys_next_free(&topic, &key))
 		return false;
-	args[1] = CStringGetTextDatum(topic);
-	args[2] = PointerGetDatum(cstring_to_text_with_len(key.data, key.len));
-	run(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
-	rows = SPI_tuptable;
-	nrows = SPI_processed;
-	if (nrows == 0)
+	read_waiting(topic, key);
+	if (batch->size > 0)
 	{
-		run(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
-		heldkeys_remove(topic, key);
-		return true;
+		prove(relay, FORGET_WAITING);
+		settle(relay, send_batch(relay, RESEND_HELD, topic, key), FORGET_WAITING);
 	}
-	types[0] = INT8ARRAYOID;
-	args[0] = id_array(rows, nrows);
-	if (relay->cautious)
-		worker_prove_sql(FORGET_WAITING, 1, types, args);
-	nrows = send_batch(relay, RESEND_HELD, rows, nrows, topic, key);
-	deadletter_write(relay);
-	args[0] = id_array(rows, nrows);
-	run(FORGET_WAITING, 1, types, args, SPI_OK_DELETE);
 	return true;
 }
 
@@ -263,10 +322,6 @@ resend_step(Relay *relay)
 
 	sender_drain(relay);
 	deadletter_store(relay);
-	worker_begin_sql();
 	may_have_work = send_retried(relay) || send_waiting(relay);
-	if (relay->exact)
-		exactly_once_commit(relay, exactly_once_position(relay));
-	worker_commit_sql();
 	return may_have_work;
 }

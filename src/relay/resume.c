@@ -196,7 +196,7 @@ is_trusted(const PublishedSet *set)
 	return false;
 }
 
-/* Stores how far a replay had come. */
+/* Stores how far a replay had come, durably: our own records do not tell. */
 static void
 adopt_replay(const PublishedSet *set)
 {
@@ -213,7 +213,7 @@ adopt_replay(const PublishedSet *set)
 							  " AND last_id OPERATOR(pg_catalog.<) $2",
 							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not store the progress of a replay");
-	worker_commit_sql();
+	worker_commit_sql_durably();
 }
 
 /* Makes what the record says the watermark, if it is ahead. */

@@ -291,13 +291,16 @@ sender_drain(Relay *relay)
  * Begins to send a sequence of events that the caller can send again.  Returns
  * how many of it are acknowledged already and to be left out: none unless
  * sender_finish() returned false.
+ *
+ * In a Kafka transaction that never happens, and there may be a sequence before
+ * it that the ledger has not passed.
  */
 uint64
 sender_begin(Relay *relay)
 {
 	relay->can_resend = true;
 	relay->broken = false;
-	return ledger_position(relay->ledger).events;
+	return relay->exact ? 0 : ledger_position(relay->ledger).events;
 }
 
 /*
