@@ -34,6 +34,7 @@ my %fault = (
 	'network swallows' => sub { hurt_network(@_, 'swallow') },
 	'network slow' => sub { hurt_network(@_, slow => 0.1) },
 	'settings changed' => \&change_settings,
+	'settings of the session' => \&change_session_settings,
 	'slot dropped' => \&drop_slot,
 	'slot invalidated' => \&invalidate_slot,
 	'standby promoted' => \&promote_standby);
@@ -190,6 +191,50 @@ sub change_settings
 	my $verb = $self->{changes} ? 'SET' : 'ADD';
 	my $linger = ++$self->{changes} % 5;
 	$self->sql(qq{ALTER SERVER kafka OPTIONS ($verb "linger.ms" '$linger')});
+	return;
+}
+
+# Settings that a session of the relay would not survive, or would work otherwise
+# with, if it heeded them.
+my @session_settings = (
+	'default_transaction_read_only = on',
+	"default_transaction_isolation = 'serializable'",
+	'default_transaction_deferrable = on',
+	'statement_timeout = 1',
+	'lock_timeout = 1',
+	'idle_in_transaction_session_timeout = 1',
+	'search_path = nowhere',
+	'session_replication_role = replica',
+	'exit_on_error = on',
+	"bytea_output = 'escape'",
+	'standard_conforming_strings = off',
+	"timezone = 'America/Sao_Paulo'",
+	"datestyle = 'SQL, DMY'");
+
+# A relay starts with some of them, of the database and of its role.  Sessions
+# that begin later are spared.
+sub change_session_settings
+{
+	my ($self) = @_;
+	my @chosen = grep { rand() < 0.4 } @session_settings;
+	$self->sql(
+		join ";\n",
+		(map { rand() < 0.5 ? "ALTER DATABASE postgres SET $_" : "ALTER ROLE CURRENT_USER SET $_" } @chosen),
+		<<'SQL');
+DO $$
+DECLARE
+	former integer := (SELECT pid FROM outbox.relay_status());
+BEGIN
+	PERFORM pg_terminate_backend(former);
+	FOR i IN 1 .. 600 LOOP
+		EXIT WHEN (SELECT pid <> coalesce(former, 0) AND state NOT IN ('stopped', 'starting') FROM outbox.relay_status());
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+END
+$$;
+ALTER DATABASE postgres RESET ALL;
+ALTER ROLE CURRENT_USER RESET ALL;
+SQL
 	return;
 }
 
