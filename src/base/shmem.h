@@ -68,8 +68,8 @@ typedef struct RelayStatus
 typedef struct RelayHandover
 {
 	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
-	TransactionId xid;			/* of this one, */
-	uint64		events;			/* so many events are */
+	XLogRecPtr	commit;			/* of the one that ends here, which is later, */
+	uint64		events;			/* so many events are; invalid and 0 if none */
 	uint64		careful;		/* events to be sent one at a time */
 	int			patience;		/* ms, with a Kafka transaction */
 	uint64		fenced;			/* counter of configurations, plus one, when

@@ -181,7 +181,7 @@ exactly_once_event(Relay *relay, const Event *event, const Commit *commit)
 	if (!exact->open)
 		begin(relay);
 	exact->sent_bytes += event->payload.len + MESSAGE_BYTES;
-	if (TransactionIdIsValid(commit->xid))
+	if (!XLogRecPtrIsInvalid(commit->end))
 		published_set_add(&exact->set, event->xid, TopMemoryContext);
 }
 

@@ -7,18 +7,19 @@
  * the event in the middle of a transaction.  So a relay that starts over sends
  * nothing twice.  A crash of the server loses it; then the watermark serves.
  *
+ * A commit is known by where its record ends, since that never comes again, as
+ * a transaction id of 32 bits does.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "relay/handover.h"
 
-#include "access/transam.h"
-
 #include "relay/exactly_once.h"
 
 static RelayHandover inherited;
-static uint64 inherited_left;	/* events of inherited.xid still to skip */
+static uint64 inherited_left;	/* events of inherited.commit still to skip */
 
 /*
  * Takes over what the relay before us left.
@@ -42,7 +43,7 @@ handover_covers(const Commit *commit)
 {
 	if (commit->end <= inherited.acknowledged)
 		return true;
-	if (inherited_left == 0 || commit->xid != inherited.xid)
+	if (inherited_left == 0 || commit->end != inherited.commit)
 		return false;
 	inherited_left--;
 	return true;
@@ -59,11 +60,16 @@ handover_leave(Relay *relay)
 	RelayHandover next = inherited;
 
 	next.acknowledged = Max(inherited.acknowledged, position.acknowledged);
-	if (TransactionIdIsValid(position.xid))
+	if (!XLogRecPtrIsInvalid(position.commit))
 	{
-		next.xid = position.xid;
+		next.commit = position.commit;
 		next.events = position.events +
-			(position.xid == inherited.xid ? inherited.events : 0);
+			(position.commit == inherited.commit ? inherited.events : 0);
+	}
+	else if (next.commit <= next.acknowledged)
+	{
+		next.commit = InvalidXLogRecPtr;
+		next.events = 0;
 	}
 	next.careful = relay->careful;
 	next.fenced = relay->fenced;

@@ -15,7 +15,6 @@
  */
 #include "relay/ledger.h"
 
-#include "access/transam.h"
 #include "utils/memutils.h"
 
 #define INITIAL_COMMITS 1024	/* a power of two */
@@ -25,7 +24,8 @@ typedef struct LedgerEntry
 {
 	XLogRecPtr	end;			/* end of the commit record; invalid while the
 								 * transaction's events are still being sent */
-	TransactionId xid;
+	XLogRecPtr	commit;			/* the same from the start; invalid for events
+								 * that are not of a commit */
 	TimestampTz commit_time;
 	uint64		first;			/* number of its first event */
 	uint64		after;			/* one more than that of its last */
@@ -114,7 +114,7 @@ ledger_add_event(Ledger *ledger, const Commit *commit)
 			grow_ring(ledger);
 		entry = ENTRY(ledger, ledger->tail);
 		entry->end = InvalidXLogRecPtr;
-		entry->xid = commit->xid;
+		entry->commit = commit->end;
 		entry->commit_time = commit->time;
 		entry->first = entry->after = ledger->next;
 		ledger->tail++;
@@ -260,7 +260,7 @@ ledger_position(const Ledger *ledger)
 	{
 		LedgerEntry *entry = ENTRY(ledger, ledger->head);
 
-		position.xid = entry->xid;
+		position.commit = entry->commit;
 		position.events = Min(ledger->base, entry->after) - entry->first;
 	}
 	return position;

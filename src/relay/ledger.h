@@ -21,7 +21,8 @@ typedef struct Ledger Ledger;
 typedef struct LedgerPosition
 {
 	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
-	TransactionId xid;			/* the next commit, invalid when there is none */
+	XLogRecPtr	commit;			/* end of the next commit, invalid when there
+								 * is none or what comes next is not of one */
 	uint64		events;			/* of which so many are acknowledged */
 	uint64		next;			/* number of the first that is not */
 	uint64		outstanding;	/* events from that on, so far */

@@ -201,8 +201,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 	event_from_tuple(&event, tuple, RelationGetDescr(relation));
 	if (state->sink)
 	{
-		Commit		commit = {.xid = txn->xid,
-			.end = txn->end_lsn,
+		Commit		commit = {.end = txn->end_lsn,
 		.time = txn->xact_time.commit_time};
 
 		state->sink->event(state->sink->arg, &event, &commit);

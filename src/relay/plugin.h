@@ -17,8 +17,8 @@
 /* The commit that an event belongs to. */
 typedef struct Commit
 {
-	TransactionId xid;
-	XLogRecPtr	end;			/* of the commit record */
+	XLogRecPtr	end;			/* of the commit record, which no other commit
+								 * has; invalid for an event out of the table */
 	TimestampTz time;
 } Commit;
 

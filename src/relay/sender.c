@@ -241,7 +241,7 @@ start_over(Relay *relay)
 	if (!relay->can_resend)
 	{
 		/* Out of the table, the next relay begins with the first event. */
-		if (!TransactionIdIsValid(position.xid))
+		if (XLogRecPtrIsInvalid(position.commit))
 			relay->careful += position.events;
 		relay_restart(relay);
 	}
