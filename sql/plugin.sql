@@ -100,13 +100,52 @@ INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, pa
 SELECT ('00000000-0000-0000-0000-00000000070' || i)::uuid, 'Order', i::text, 'Chunk', NULL, i FROM generate_series(0, 7) i;
 SELECT * FROM decoded;
 
--- rows that came by logical replication are another database's events
+-- what is published while other changes are applied is an event like any other
 SELECT pg_replication_origin_create('regress_origin') IS NOT NULL AS created;
 SELECT pg_replication_origin_session_setup('regress_origin');
-SELECT outbox.publish('Order', '1', 'Replicated', '{}', event_id => '00000000-0000-0000-0000-000000000801');
+SELECT outbox.publish('Order', '1', 'Applied', '{}', event_id => '00000000-0000-0000-0000-000000000801');
 SELECT pg_replication_origin_session_reset();
 SELECT pg_replication_origin_drop('regress_origin');
 SELECT * FROM decoded;
+
+-- rows that came from another database are that one's events
+INSERT INTO outbox.event (event_id, aggregate_type, event_type, home)
+VALUES ('00000000-0000-0000-0000-000000000802', 'Order', 'Replicated', outbox.home() + 1),
+       ('00000000-0000-0000-0000-000000000803', 'Order', 'Own', outbox.home());
+SELECT * FROM decoded;
+
+-- rows that are inserted in other ways
+INSERT INTO outbox.event (event_id, aggregate_type, event_type)
+VALUES ('00000000-0000-0000-0000-000000000811', 'Order', 'Speculative') ON CONFLICT DO NOTHING;
+INSERT INTO outbox.event (event_id, aggregate_type, event_type)
+VALUES ('00000000-0000-0000-0000-000000000811', 'Order', 'Conflict') ON CONFLICT DO NOTHING;
+MERGE INTO outbox.event e USING (VALUES ('00000000-0000-0000-0000-000000000812'::uuid)) v (id) ON e.event_id = v.id
+WHEN NOT MATCHED THEN INSERT (event_id, aggregate_type, event_type) VALUES (v.id, 'Order', 'Merged');
+INSERT INTO outbox.event_5 (event_id, aggregate_type, event_type, chunk)
+VALUES ('00000000-0000-0000-0000-000000000813', 'Order', 'Direct', 5);
+BEGIN;
+TRUNCATE outbox.event_6;
+COPY outbox.event_6 (event_id, aggregate_type, event_type, chunk) FROM stdin (FREEZE);
+00000000-0000-0000-0000-000000000814	Order	Frozen	6
+\.
+COMMIT;
+SELECT * FROM decoded;
+
+-- events in a chunk that is written anew, before and after
+SELECT outbox.publish('Order', '1', 'Before', to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)),
+    event_id => '00000000-0000-0000-0000-000000000821');
+VACUUM FULL outbox.event_0;
+CLUSTER outbox.event_0 USING event_0_pkey;
+BEGIN;
+SELECT outbox.publish('Order', '1', 'During', '{}', event_id => '00000000-0000-0000-0000-000000000822');
+ALTER TABLE outbox.event ADD COLUMN added text DEFAULT clock_timestamp()::text;
+SELECT outbox.publish('Order', '1', 'During', '{}', event_id => '00000000-0000-0000-0000-000000000823');
+ALTER TABLE outbox.event ALTER added DROP DEFAULT, ALTER added TYPE timestamptz USING added::timestamptz;
+SELECT outbox.publish('Order', '1', 'During', '{}', event_id => '00000000-0000-0000-0000-000000000824');
+ALTER TABLE outbox.event DROP COLUMN added;
+COMMIT;
+SELECT outbox.publish('Order', '1', 'After', '{}', event_id => '00000000-0000-0000-0000-000000000825');
+SELECT left(data, 110) FROM decoded;
 
 -- the binary frame: version, id, event id, eight fields, times, xid
 BEGIN;

@@ -4,8 +4,14 @@
  *	  The logical decoding output plugin: from decoded changes to events.
  *
  * Each row inserted into outbox.event, in whichever chunk, is an event.
- * Everything else is ignored, and so are rows that logical replication
- * brought from another database: they are that database's to publish.
+ * Everything else is ignored, and so are rows of another home: logical
+ * replication or a dump brought them from another database, which publishes
+ * them.  How a transaction came about, with a replication origin or without,
+ * does not matter: one that applies what others did may publish, too.
+ *
+ * The snapshots that tell what is published show a transaction whether or not
+ * its rows came by here.  So nothing that may be an event is ignored for any
+ * other reason.
  *
  * The relay decodes in its own process and sets a sink, which gets the event
  * as a C value.  Any other user of the plugin gets one write for each event:
@@ -22,7 +28,6 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "commands/defrem.h"
-#include "replication/origin.h"
 #include "replication/output_plugin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -32,6 +37,9 @@
 #include "utils/rel.h"
 
 #include "base/compat.h"
+#include "base/home.h"
+#include "base/own.h"
+#include "relay/xids.h"
 
 #define EVENT_SCHEMA "outbox"
 #define EVENT_TABLE "event"
@@ -141,7 +149,10 @@ plugin_set_sink(LogicalDecodingContext *ctx, const EventSink *sink)
 	((PluginState *) ctx->output_plugin_private)->sink = sink;
 }
 
-/* Is the relation outbox.event or a chunk of it, laid out as we know it? */
+/*
+ * Is the relation outbox.event or a chunk of it?  Raises an error when it is
+ * and its rows cannot be read.
+ */
 static bool
 look_at_relation(Relation relation)
 {
@@ -155,7 +166,9 @@ look_at_relation(Relation relation)
 		get_rel_namespace(relid) != get_namespace_oid(EVENT_SCHEMA, true) ||
 		strcmp(get_rel_name(relid), EVENT_TABLE) != 0)
 		return false;
-	return event_tupdesc_matches(RelationGetDescr(relation));
+	if (!event_tupdesc_matches(RelationGetDescr(relation)))
+		own_relation_is_wrong(EVENT_SCHEMA, RelationGetRelationName(relation));
+	return true;
 }
 
 static bool
@@ -174,6 +187,41 @@ is_event_relation(PluginState *state, Relation relation)
 	verdict = hash_search(state->relations, &relid, HASH_ENTER, NULL);
 	verdict->is_event = is_event;
 	return is_event;
+}
+
+/*
+ * The id of the transaction that inserted a row, given the one that the row
+ * says.  That is another one when somebody wrote the column.
+ */
+static uint64
+inserted_by(const ReorderBufferTXN *txn, uint64 xid)
+{
+	if ((TransactionId) xid == txn->xid)
+		return xid;
+	return full_xid(txn->xid, ReadNextFullTransactionId());
+}
+
+/* Gives an event to the relay, or writes it for another user of the plugin. */
+static void
+pass_on(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Event *event)
+{
+	PluginState *state = ctx->output_plugin_private;
+
+	event->xid = inserted_by(txn, event->xid);
+	if (state->sink)
+	{
+		Commit		commit = {.end = txn->end_lsn,
+		.time = txn->xact_time.commit_time};
+
+		state->sink->event(state->sink->arg, event, &commit);
+		return;
+	}
+	OutputPluginPrepareWrite(ctx, true);
+	if (ctx->options.output_type == OUTPUT_PLUGIN_BINARY_OUTPUT)
+		event_to_frame(ctx->out, event, txn->xact_time.commit_time);
+	else
+		event_to_text(ctx->out, event);
+	OutputPluginWrite(ctx, true);
 }
 
 static void
@@ -195,26 +243,12 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 		return;
 	tuple = compat_new_tuple(change);
 	if (tuple == NULL)
-		return;
+		elog(ERROR, "decoded an insertion without its row");
 
 	old = MemoryContextSwitchTo(state->event_context);
 	event_from_tuple(&event, tuple, RelationGetDescr(relation));
-	if (state->sink)
-	{
-		Commit		commit = {.end = txn->end_lsn,
-		.time = txn->xact_time.commit_time};
-
-		state->sink->event(state->sink->arg, &event, &commit);
-	}
-	else
-	{
-		OutputPluginPrepareWrite(ctx, true);
-		if (ctx->options.output_type == OUTPUT_PLUGIN_BINARY_OUTPUT)
-			event_to_frame(ctx->out, &event, txn->xact_time.commit_time);
-		else
-			event_to_text(ctx->out, &event);
-		OutputPluginWrite(ctx, true);
-	}
+	if (event.home == home_id())
+		pass_on(ctx, txn, &event);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->event_context);
 }
@@ -229,13 +263,6 @@ plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 		state->sink->commit(state->sink->arg, txn->end_lsn);
 }
 
-/* Rows that came by logical replication are not ours. */
-static bool
-plugin_filter_by_origin(LogicalDecodingContext *ctx, RepOriginId origin)
-{
-	return origin != InvalidRepOriginId;
-}
-
 /*
  * Called by logical decoding when a slot names "outbox" as its plugin.
  */
@@ -246,5 +273,4 @@ _PG_output_plugin_init(OutputPluginCallbacks *cb)
 	cb->begin_cb = plugin_begin;
 	cb->change_cb = plugin_change;
 	cb->commit_cb = plugin_commit;
-	cb->filter_by_origin_cb = plugin_filter_by_origin;
 }

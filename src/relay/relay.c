@@ -43,7 +43,6 @@
 
 #include "base/compat.h"
 #include "base/guc.h"
-#include "base/home.h"
 #include "base/session.h"
 #include "base/steady.h"
 #include "base/worker.h"
@@ -249,9 +248,6 @@ stream_event(void *arg, const Event *event, const Commit *commit)
 {
 	Relay	   *relay = arg;
 
-	/* A row that was published elsewhere came with a dump. */
-	if (event->home != home_id())
-		return;
 	/* When deliveries are exact, so is the position. */
 	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
 				 watermark_shows(skip, event->xid)))

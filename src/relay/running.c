@@ -33,17 +33,6 @@
 /* The last snapshot that was met; NULL when it was taken. */
 static Watermark *last = NULL;
 
-/* The transaction id with its epoch; "next" is from now, so it is later. */
-static uint64
-full_xid(TransactionId xid, FullTransactionId next)
-{
-	uint32		epoch = EpochFromFullTransactionId(next);
-
-	if (xid > XidFromFullTransactionId(next))
-		epoch--;
-	return ((uint64) epoch << 32) | xid;
-}
-
 /*
  * Keeps what the record that was just read tells of running transactions, if
  * it is of that kind.

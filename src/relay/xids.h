@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * xids.h
- *	  Sorted lists of transaction ids, whole ones of 64 bits.
+ *	  Transaction ids, whole ones of 64 bits, and sorted lists of them.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,6 +9,22 @@
 #define OUTBOX_XIDS_H
 
 #include "postgres.h"
+
+#include "access/transam.h"
+
+/*
+ * A transaction id out of the WAL with its epoch; "next" is from now, so it is
+ * later.
+ */
+static inline uint64
+full_xid(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return ((uint64) epoch << 32) | xid;
+}
 
 /*
  * For qsort() and bsearch() of uint64.
