@@ -17,25 +17,12 @@
 
 #include "postgres.h"
 
+#include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
 #include "base/shmem.h"
-
-/*
- * The last snapshot of a relay that polls.  When more transactions were
- * running than it has room for, "xmin" alone counts.
- */
-#define POLLED_XIDS 64
-
-typedef struct PolledSnapshot
-{
-	uint64		xmin;
-	uint64		xmax;
-	int			nxids;			/* running ones; -1 for too many */
-	uint64		xids[POLLED_XIDS];
-} PolledSnapshot;
 
 typedef struct DatabaseEntry
 {
@@ -56,7 +43,8 @@ typedef struct DatabaseEntry
 	ConditionVariable moved;	/* signalled when published moves */
 	slock_t		mutex;			/* protects what follows */
 	XLogRecPtr	published;		/* everything committed before is on Kafka */
-	PolledSnapshot polled;		/* so is everything that it shows */
+	uint64		polled;			/* so is what had committed when the round of
+								 * that number began */
 	RelayStatus status;
 } DatabaseEntry;
 
@@ -66,6 +54,8 @@ typedef struct Registry
 	Latch	   *launcher_latch; /* NULL while there is no launcher */
 	bool		overflowed;		/* a request found no room */
 	bool		prepared_changes;	/* see shmem_set_prepared_changes */
+	pg_atomic_uint64 rounds;	/* looks at tables that relays have begun, in
+								 * all databases */
 	int			size;
 	DatabaseEntry entries[FLEXIBLE_ARRAY_MEMBER];
 } Registry;

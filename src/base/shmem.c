@@ -64,6 +64,7 @@ registry_startup(void)
 		memset(registry, 0, registry_size());
 		registry->lock = &GetNamedLWLockTranche("outbox")->lock;
 		registry->size = outbox_max_databases;
+		pg_atomic_init_u64(&registry->rounds, 0);
 		for (int i = 0; i < registry->size; i++)
 		{
 			ConditionVariableInit(&registry->entries[i].left);
@@ -134,7 +135,7 @@ find_or_make_entry(Oid database)
 	memset(&entry->status, 0, sizeof(entry->status));
 	entry->status.round_trip_us = -1;
 	entry->published = InvalidXLogRecPtr;
-	memset(&entry->polled, 0, sizeof(entry->polled));
+	entry->polled = 0;
 	SpinLockRelease(&entry->mutex);
 	entry->database = database;
 	return entry;
@@ -163,27 +164,25 @@ shmem_wake_relay(Oid database)
 		SetLatch(latch);
 }
 
-/* Does the snapshot show the transaction as committed? */
-static bool
-polled_shows(const PolledSnapshot *snapshot, uint64 xid)
+/*
+ * The number of the last round that a relay has begun, of whichever database.
+ * Those with higher numbers see whatever has committed, and is no longer
+ * running for others, when this is called.
+ */
+uint64
+shmem_last_round(void)
 {
-	if (xid < snapshot->xmin)
-		return true;
-	if (xid >= snapshot->xmax || snapshot->nxids < 0)
-		return false;
-	for (int i = 0; i < snapshot->nxids; i++)
-		if (snapshot->xids[i] == xid)
-			return false;
-	return true;
+	return registry ? pg_atomic_read_u64(&registry->rounds) : 0;
 }
 
 /*
  * Waits until the relay of a database has published a transaction, whose
- * commit record ends at a position in the WAL.  Returns false when that takes
- * longer than timeout_ms.
+ * commit record ends at a position in the WAL, and which had committed when
+ * the last round was the given one.  Returns false when that takes longer than
+ * timeout_ms.
  */
 bool
-shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
+shmem_wait_published(Oid database, XLogRecPtr position, uint64 round,
 					 long timeout_ms)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
@@ -197,8 +196,7 @@ shmem_wait_published(Oid database, XLogRecPtr position, uint64 xid,
 
 		ConditionVariablePrepareToSleep(&entry->moved);
 		SpinLockAcquire(&entry->mutex);
-		published = entry->published >= position ||
-			polled_shows(&entry->polled, xid);
+		published = entry->published >= position || entry->polled > round;
 		SpinLockRelease(&entry->mutex);
 		left = TimestampDifferenceMilliseconds(steady_now(), until);
 		if (published || left <= 0)

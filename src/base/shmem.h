@@ -105,7 +105,8 @@ extern void shmem_release_database(Oid database);
 extern void shmem_set_prepared_changes(void);
 extern bool shmem_prepared_changes(void);
 extern bool shmem_wait_published(Oid database, XLogRecPtr position,
-								 uint64 xid, long timeout_ms);
+								 uint64 round, long timeout_ms);
+extern uint64 shmem_last_round(void);
 extern bool shmem_full(void);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
@@ -129,7 +130,8 @@ extern bool shmem_relay_must_leave(void);
 extern uint64 shmem_relay_configuration(void);
 extern void shmem_relay_progress(void);
 extern void shmem_relay_published(XLogRecPtr position);
-extern void shmem_relay_polled(const char *snapshot);
+extern uint64 shmem_relay_begin_round(void);
+extern void shmem_relay_polled(uint64 round);
 extern void shmem_relay_get_handover(RelayHandover *handover);
 extern void shmem_relay_set_handover(const RelayHandover *handover);
 

@@ -194,29 +194,23 @@ shmem_relay_published(XLogRecPtr position)
 }
 
 /*
- * Everything that a snapshot shows is on Kafka: tells those who wait.  The
- * snapshot is a pg_snapshot as text.
+ * The relay is about to take the snapshot of a round.  Returns its number.
+ */
+uint64
+shmem_relay_begin_round(void)
+{
+	return pg_atomic_add_fetch_u64(&registry->rounds, 1);
+}
+
+/*
+ * Everything that the snapshot of a round shows is on Kafka: tells those who
+ * wait.
  */
 void
-shmem_relay_polled(const char *snapshot)
+shmem_relay_polled(uint64 round)
 {
-	PolledSnapshot polled = {0};
-	char	   *rest;
-
-	polled.xmin = strtoull(snapshot, &rest, 10);
-	polled.xmax = strtoull(rest + 1, &rest, 10);
-	while (rest[0] != '\0' && rest[1] != '\0' && polled.nxids >= 0)
-	{
-		uint64		xid = strtoull(rest + 1, &rest, 10);
-
-		if (polled.nxids == POLLED_XIDS)
-			polled.nxids = -1;
-		else
-			polled.xids[polled.nxids++] = xid;
-	}
-
 	SpinLockAcquire(&my_entry->mutex);
-	my_entry->polled = polled;
+	my_entry->polled = round;
 	SpinLockRelease(&my_entry->mutex);
 	ConditionVariableBroadcast(&my_entry->moved);
 }

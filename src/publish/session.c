@@ -10,7 +10,6 @@
 
 #include "publish/session.h"
 
-#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
@@ -25,27 +24,30 @@ PG_FUNCTION_INFO_V1(outbox_wait_published);
 /* Has the current transaction published? */
 static bool publishing = false;
 
-/* End of the last commit of this session that published. */
+/*
+ * End of the last commit of this session that published, and the round of
+ * polling that came before; later ones see it.
+ */
 static XLogRecPtr last_commit = InvalidXLogRecPtr;
+static uint64 last_round = 0;
 
-/* The transaction that it ended, and before that the one that publishes. */
-static uint64 last_xid = 0;
+/* A transaction has committed and may have published. */
+static void
+has_committed(XLogRecPtr end)
+{
+	last_commit = end;
+	last_round = shmem_last_round();
+	shmem_wake_relay(MyDatabaseId);
+}
 
 static void
 at_end_of_transaction(XactEvent event, void *arg)
 {
 	switch (event)
 	{
-		case XACT_EVENT_PRE_COMMIT:
-			if (publishing)
-				last_xid = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
-			break;
 		case XACT_EVENT_COMMIT:
 			if (publishing)
-			{
-				last_commit = XactLastCommitEnd;
-				shmem_wake_relay(MyDatabaseId);
-			}
+				has_committed(XactLastCommitEnd);
 			publishing = false;
 			break;
 		case XACT_EVENT_ABORT:
@@ -77,16 +79,14 @@ session_publishes(void)
 }
 
 /*
- * This session has committed a prepared transaction, which may have
- * published.
+ * This session has committed a prepared transaction, which may have published.
+ * The command's own transaction has still to end: the record of that commit is
+ * the last that it has written.
  */
 void
 session_committed_prepared(void)
 {
-	last_commit = XactLastCommitEnd;
-	/* Its id is not known here, but all that are in use are before this. */
-	last_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
-	shmem_wake_relay(MyDatabaseId);
+	has_committed(XactLastRecEnd);
 }
 
 /* A time limit in ms, at most what a wait can take: some 24 days. */
@@ -121,6 +121,6 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 				 errdetail("They are published after it commits, so the wait could not end."),
 				 errhint("Call outbox.wait_published() after COMMIT.")));
 	PG_RETURN_BOOL(XLogRecPtrIsInvalid(last_commit) ||
-				   shmem_wait_published(MyDatabaseId, last_commit, last_xid,
+				   shmem_wait_published(MyDatabaseId, last_commit, last_round,
 										timeout));
 }

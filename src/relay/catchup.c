@@ -162,14 +162,16 @@ uint64
 catchup_poll(Relay *relay)
 {
 	CatchupProgress *round;
+	uint64		number;
 	uint64		sent;
 
 	publish_legacy(relay);
+	number = shmem_relay_begin_round();
 	round = fresh_round();
 	sent = catchup_publish(relay, round);
 	if (sent > 0)
 		settle_round(relay, round, false);
-	shmem_relay_polled(round->snapshot);
+	shmem_relay_polled(number);
 	free_round(round);
 	return sent;
 }
