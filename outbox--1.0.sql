@@ -127,7 +127,7 @@ CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
 CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops);
 
 COMMENT ON TABLE outbox.event IS
-    'events, one row each; rows are only ever inserted, by outbox.publish()';
+    'events, one row each, inserted by outbox.publish(); those that are on Kafka may be deleted';
 COMMENT ON COLUMN outbox.event.id IS 'order in which events were published within a session';
 COMMENT ON COLUMN outbox.event.event_id IS 'identity of the event, sent as Kafka header "id"';
 COMMENT ON COLUMN outbox.event.aggregate_type IS 'kind of thing that the event is about; decides the topic';
@@ -152,6 +152,31 @@ CREATE TABLE outbox.event_4 PARTITION OF outbox.event FOR VALUES IN (4);
 CREATE TABLE outbox.event_5 PARTITION OF outbox.event FOR VALUES IN (5);
 CREATE TABLE outbox.event_6 PARTITION OF outbox.event FOR VALUES IN (6);
 CREATE TABLE outbox.event_7 PARTITION OF outbox.event FOR VALUES IN (7);
+
+-- The relay may have to read what is not on Kafka yet.
+CREATE FUNCTION outbox.keep_rows() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_keep_rows';
+COMMENT ON FUNCTION outbox.keep_rows() IS
+    'refuses to delete, change or truncate rows of outbox.event that are not on Kafka';
+CREATE TRIGGER keep_rows BEFORE UPDATE OR DELETE ON outbox.event
+FOR EACH ROW EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_0
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_1
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_2
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_3
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_4
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_5
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_6
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_7
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+
 COMMENT ON TABLE outbox.event_0 IS 'chunk 0 of outbox.event';
 COMMENT ON TABLE outbox.event_1 IS 'chunk 1 of outbox.event';
 COMMENT ON TABLE outbox.event_2 IS 'chunk 2 of outbox.event';

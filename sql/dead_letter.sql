@@ -35,7 +35,9 @@ SELECT outbox.retry('no uuid');
 SELECT outbox.discard('no uuid');
 
 -- An event that has gone cannot be sent again, but it can be discarded.
+SET session_replication_role = replica;
 DELETE FROM outbox.event WHERE event_id = 'dead0000-0000-4000-8000-000000000001';
+RESET session_replication_role;
 SELECT outbox.retry('dead0000-0000-4000-8000-000000000001');
 UPDATE outbox.dead_letter SET state = 'failed';
 SELECT outbox.retry_all();

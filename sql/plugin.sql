@@ -72,8 +72,10 @@ INSERT INTO other VALUES (2, 'two');
 SELECT * FROM decoded;
 
 -- updates and deletes of events are not events
+SET session_replication_role = replica;
 UPDATE outbox.event SET aggregate_id = '43' WHERE aggregate_id = '42';
 DELETE FROM outbox.event WHERE event_type = 'Bulk';
+RESET session_replication_role;
 SELECT * FROM decoded;
 
 -- a table that is only called "event" is not ours
@@ -123,12 +125,14 @@ MERGE INTO outbox.event e USING (VALUES ('00000000-0000-0000-0000-000000000812':
 WHEN NOT MATCHED THEN INSERT (event_id, aggregate_type, event_type) VALUES (v.id, 'Order', 'Merged');
 INSERT INTO outbox.event_5 (event_id, aggregate_type, event_type, chunk)
 VALUES ('00000000-0000-0000-0000-000000000813', 'Order', 'Direct', 5);
+SET session_replication_role = replica;
 BEGIN;
 TRUNCATE outbox.event_6;
 COPY outbox.event_6 (event_id, aggregate_type, event_type, chunk) FROM stdin (FREEZE);
 00000000-0000-0000-0000-000000000814	Order	Frozen	6
 \.
 COMMIT;
+RESET session_replication_role;
 SELECT * FROM decoded;
 
 -- events in a chunk that is written anew, before and after

@@ -1,6 +1,9 @@
 -- What the owner of outbox.event adds to it holds for published events too.
 CREATE EXTENSION outbox;
 
+-- No relay publishes what is here, so it can only be removed in this way.
+\set empty 'SET session_replication_role = replica; TRUNCATE outbox.event; RESET session_replication_role;'
+
 -- triggers for each row, before and after
 CREATE TABLE log (n serial, entry text);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -18,7 +21,7 @@ SELECT entry FROM log ORDER BY n;
 DROP TRIGGER before_event ON outbox.event;
 DROP TRIGGER after_event ON outbox.event;
 TRUNCATE log;
-TRUNCATE outbox.event;
+:empty
 
 -- a trigger can change an event, stop it, or refuse it, as for any INSERT
 CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -40,7 +43,7 @@ SELECT count(outbox.publish('Order', '1', 'Stop', '{}'));
 SELECT count(outbox.publish('Order', '1', 'Publish', '{}'));
 SELECT aggregate_id, event_type, chunk FROM outbox.event ORDER BY id;
 DROP TRIGGER meddle ON outbox.event;
-TRUNCATE outbox.event;
+:empty
 
 -- deferred to the commit
 CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON outbox.event DEFERRABLE INITIALLY DEFERRED
@@ -52,7 +55,7 @@ SELECT entry FROM log ORDER BY n;
 COMMIT;
 SELECT entry FROM log ORDER BY n;
 DROP TRIGGER deferred ON outbox.event;
-TRUNCATE outbox.event;
+:empty
 
 -- constraints; the failing row has an id and a time
 \set VERBOSITY terse
@@ -75,7 +78,7 @@ SELECT count(outbox.publish('Other', '1', 'Unknown', '{}'));
 \set VERBOSITY default
 ALTER TABLE outbox.event DROP CONSTRAINT known_kind;
 SELECT event_type FROM outbox.event ORDER BY id;
-TRUNCATE outbox.event;
+:empty
 
 -- columns
 ALTER TABLE outbox.event ADD COLUMN dropped int;

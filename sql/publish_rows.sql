@@ -28,7 +28,9 @@ INSERT INTO outbox.event (event_id, aggregate_type, event_type) VALUES (NULL, 'A
 INSERT INTO outbox.event (event_id, aggregate_type, event_type)
 VALUES ('00000000-0000-0000-0000-000000000001', 'A', 'A');
 \set VERBOSITY default
+SET session_replication_role = replica;
 UPDATE outbox.event SET headers = '{"id": "x"}';
+RESET session_replication_role;
 COPY outbox.event (event_id, aggregate_type, event_type) FROM stdin;
 00000000-0000-0000-0000-000000000013	Order	Copied
 00000000-0000-0000-0000-000000000014	Or/der	Copied

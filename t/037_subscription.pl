@@ -114,6 +114,7 @@ is(scalar(grep { $_->{key} =~ /^here/ } @messages),
 	20, 'and sends no others');
 
 # Emptied chunks of the one are no business of the other.
+wait_for_watermark('here');
 $node{here}->safe_psql('app', 'TRUNCATE outbox.event');
 publish('here', 21, 21);
 wait_for_rows('there', 'here', 21);
