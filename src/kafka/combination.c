@@ -22,6 +22,7 @@
 #include "lib/stringinfo.h"
 
 #include "kafka/combination.h"
+#include "kafka/destroy.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
 
@@ -67,7 +68,7 @@ is_refused(const KafkaConfig *config, rd_kafka_type_t type,
 	if (handle == NULL)
 		return strstr(error, STRATEGY) == NULL;
 	/* No such release is known. */
-	rd_kafka_destroy(handle);
+	destroy_handle(handle);
 	return false;
 }
 

@@ -9,6 +9,11 @@
  * destroys the handle, and we wait for it only for a while.  What is left
  * then goes away with that thread, or with the process.
  *
+ * A process may end at any time, in many ways, also while a handle is in use.
+ * Its threads are still at work then, and what libraries do in exit() would
+ * take away what they use; a crash there would restart the whole server.  So
+ * as long as there is a handle, the process ends without that.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,6 +32,9 @@
 #include "kafka/thread.h"
 
 #define PATIENCE_MS 300
+
+/* Handles that there are, or that may not have gone yet. */
+static int	handles = 0;
 
 /* What the thread needs; it frees it, outside of any memory context. */
 typedef struct Destruction
@@ -62,28 +70,35 @@ start_thread(pthread_t *thread, rd_kafka_t *handle, int done)
 	return false;
 }
 
-/*
- * A thread may still be at work: what libraries do in exit() would take away
- * what it uses, and a crash would restart the whole server.
- */
+/* Ends the process without exit(), if a handle is left. */
 static void
 exit_at_once(int code, Datum arg)
 {
-	_exit(code);
+	if (handles > 0)
+		_exit(code);
 }
 
 /*
- * A handle is left alone, because a call of the library may still be using
- * it.  It goes away with the process.
+ * A handle is about to be created.
  */
 void
-destroy_never(void)
+destroy_expect(void)
 {
-	static bool exits_at_once = false;
+	static bool is_registered = false;
 
-	if (!exits_at_once)
+	if (!is_registered)
 		on_proc_exit(exit_at_once, (Datum) 0);
-	exits_at_once = true;
+	is_registered = true;
+	handles++;
+}
+
+/*
+ * There is none of it any more, nor of its threads.
+ */
+void
+destroy_done(void)
+{
+	handles--;
 }
 
 /*
@@ -99,16 +114,17 @@ wait_for_thread(pthread_t thread, int done)
 	if (poll(&fd, 1, PATIENCE_MS) == 1)
 	{
 		pthread_join(thread, NULL);
-		return;
+		destroy_done();
 	}
-	pthread_detach(thread);
-	destroy_never();
+	else
+		pthread_detach(thread);
 }
 
 /*
  * Destroys a handle.  Topics and queues that belong to it must be destroyed
  * before.  The caller must not care whether the library is still busy with
- * it.
+ * it.  One that a call of the library may still be using must be left alone
+ * instead: it goes away with the process.
  */
 void
 destroy_handle(rd_kafka_t *handle)
@@ -121,6 +137,7 @@ destroy_handle(rd_kafka_t *handle)
 	if (pipe(fds) != 0)
 	{
 		rd_kafka_destroy(handle);
+		destroy_done();
 		return;
 	}
 	(void) fcntl(fds[0], F_SETFD, FD_CLOEXEC);
@@ -134,6 +151,7 @@ destroy_handle(rd_kafka_t *handle)
 	else
 	{
 		rd_kafka_destroy(handle);
+		destroy_done();
 		close(fds[1]);
 	}
 	sigprocmask(SIG_SETMASK, &before, NULL);

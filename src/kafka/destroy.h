@@ -10,7 +10,8 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern void destroy_never(void);
+extern void destroy_expect(void);
+extern void destroy_done(void);
 extern void destroy_handle(rd_kafka_t *handle);
 
 #endif							/* OUTBOX_DESTROY_H */

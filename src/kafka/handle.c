@@ -16,6 +16,7 @@
 #include "commands/defrem.h"
 #include "storage/fd.h"
 
+#include "kafka/destroy.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
 
@@ -125,6 +126,7 @@ handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 	sigset_t	all;
 	sigset_t	before;
 
+	destroy_expect();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
@@ -132,7 +134,10 @@ handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 		token_start(handle);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (handle == NULL)
+	{
+		destroy_done();
 		rd_kafka_conf_destroy(conf);
+	}
 	return handle;
 }
 

@@ -171,12 +171,9 @@ producer_release(void *arg)
 	Producer   *producer = arg;
 
 	flush_end(producer);
+	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))
-	{
-		/* A thread uses the handle and the pipe: they go with the process. */
-		destroy_never();
 		return;
-	}
 	if (producer->handle)
 	{
 		rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE |

@@ -19,8 +19,6 @@
 
 #include "kafka/progress_look.h"
 
-#include "kafka/thread.h"
-
 #define ANSWER_MS 10000			/* that one may take */
 
 /* So that the server's disk does not fill before compaction sets in. */
@@ -311,7 +309,6 @@ look_main(void *arg)
 	ProgressLook *look = arg;
 
 	look->state = look_at_topic(look);
-	pg_write_barrier();
 	pg_atomic_write_u32(&look->done, 1);
 	return NULL;
 }
@@ -327,7 +324,6 @@ progress_look_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
 					const char *name, bool strict)
 {
 	ProgressLook *look = calloc(1, sizeof(ProgressLook));
-	pthread_t	thread;
 	int			error;
 
 	if (look == NULL)
@@ -338,7 +334,7 @@ progress_look_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
 	look->strict = strict;
 	strlcpy(look->name, name, sizeof(look->name));
 	pg_atomic_init_u32(&look->done, 0);
-	error = thread_start(&thread, look_main, look);
+	error = thread_start(&look->thread, look_main, look);
 	if (error != 0)
 	{
 		free(look);
@@ -347,18 +343,19 @@ progress_look_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("could not create a thread to look at a Kafka topic: %m")));
 	}
-	pthread_detach(thread);
 	return look;
 }
 
 /*
- * Is it over, so that the result can be read?
+ * Is it over, so that the result can be read?  Then the thread has ended, too.
  */
 bool
 progress_look_is_done(ProgressLook *look)
 {
 	if (pg_atomic_read_u32(&look->done) == 0)
 		return false;
-	pg_read_barrier();
+	if (!look->has_ended)
+		pthread_join(look->thread, NULL);
+	look->has_ended = true;
 	return true;
 }

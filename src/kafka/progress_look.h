@@ -16,6 +16,7 @@
 
 #include "kafka/handle.h"
 #include "kafka/progress_topic.h"
+#include "kafka/thread.h"
 
 /*
  * A look.  It belongs to a thread until that is done, so it is in no memory
@@ -23,6 +24,8 @@
  */
 typedef struct ProgressLook
 {
+	pthread_t	thread;
+	bool		has_ended;		/* the thread */
 	rd_kafka_t *handle;
 	rd_kafka_topic_t *topic;
 	char		name[TOPIC_NAME_LEN];

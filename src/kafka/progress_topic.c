@@ -67,12 +67,9 @@ topic_release(void *arg)
 {
 	ProgressTopic *topic = arg;
 
+	/* A thread uses the handle: both go with the process. */
 	if (topic->look && !progress_look_is_done(topic->look))
-	{
-		/* A thread uses the handle: both go with the process. */
-		destroy_never();
 		return;
-	}
 	free(topic->look);
 	stop_reading(topic);
 	if (topic->topic)
