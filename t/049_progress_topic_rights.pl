@@ -50,7 +50,7 @@ wait_for_error($node, 'postgres', 'waiting for configuration', qq(the relay may 
 pass('a topic that the relay may not see');
 my $pid = relay_pid($node, 'postgres');
 
-grant(['Read'], '--topic', $progress);
+grant(['Describe'], '--topic', $progress);
 wait_for_error($node, 'postgres', 'waiting for configuration', qq(the topic "$progress" does not exist and the relay could not create it: .*; grant it Create));
 pass('one that it may not create');
 
@@ -59,9 +59,12 @@ wait_for_error($node, 'postgres', 'waiting for configuration', qq(the relay may 
 pass('one whose settings it may not see');
 
 publish_key($node, 'postgres', $topic, 'event');
+grant(['DescribeConfigs'], '--topic', $progress);
+wait_for_error($node, 'postgres', 'waiting for configuration', qq(the relay may not read the topic "$progress"; grant it Read));
+pass('one that it may not read');
 is(relay_pid($node, 'postgres'), $pid, 'the relay waits for each without starting over');
 
-grant(['DescribeConfigs'], '--topic', $progress);
+grant(['Read'], '--topic', $progress);
 wait_for_error($node, 'postgres', 'waiting for configuration', qq(the relay could not write to the topic "$progress": .*; it needs the right Write));
 pass('one that it may not write to');
 

@@ -184,6 +184,13 @@ static ReadStatus
 read_failed(ProgressTopic *topic, rd_kafka_resp_err_t err)
 {
 	stop_reading(topic);
+	if (err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+	{
+		snprintf(topic->error, sizeof(topic->error),
+				 "the relay may not read the topic \"%s\"; grant it Read on the topic",
+				 topic->name);
+		return READ_REFUSED;
+	}
 	strlcpy(topic->error, rd_kafka_err2str(err), sizeof(topic->error));
 	return READ_FAILED;
 }

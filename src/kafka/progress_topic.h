@@ -34,6 +34,7 @@ typedef enum ReadStatus
 	READ_END,					/* of what is there at present */
 	READ_HIDDEN,				/* the same, but a Kafka transaction that is
 								 * open hides what comes behind */
+	READ_REFUSED,				/* an administrator has to do something */
 	READ_FAILED					/* look again, later */
 } ReadStatus;
 

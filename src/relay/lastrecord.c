@@ -183,8 +183,8 @@ wait_for_topic(Relay *relay, ProgressTopic *topic, RecordDemand demand)
 	return true;
 }
 
-/* Reads to the end; false when that failed. */
-static bool
+/* Reads to the end: returns READ_END, or why that failed. */
+static ReadStatus
 read_to_end(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 			Search *search)
 {
@@ -195,8 +195,9 @@ read_to_end(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 	for (;;)
 	{
 		ProgressRecord record;
+		ReadStatus	status = progress_topic_read(topic, 0);
 
-		switch (progress_topic_read(topic, 0))
+		switch (status)
 		{
 			case READ_RECORD:
 				record = progress_topic_record(topic);
@@ -205,36 +206,37 @@ read_to_end(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 				step_ms = FIRST_STEP_MS;
 				is_hidden = false;
 				continue;
-			case READ_END:
-				return true;
 			case READ_HIDDEN:
 				if (demand < DEMAND_ALL)
-					return true;
+					return READ_END;
 				is_hidden = true;
 				break;
 			case READ_NOTHING:
 				break;
+			case READ_END:
+			case READ_REFUSED:
 			case READ_FAILED:
-				return false;
+				return status;
 		}
 		wait_a_moment(relay, since, is_hidden ? hidden : NULL, &step_ms);
 	}
 }
 
-/* Finds the last record that is ours; false when reading failed. */
-static bool
+/* Finds the last record that is ours; returns as read_to_end(). */
+static ReadStatus
 search_record(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 			  Search *search)
 {
+	ReadStatus	status;
+
 	if (search->context)
 		MemoryContextDelete(search->context);
 	memset(search, 0, sizeof(*search));
 	do
-		if (!read_to_end(relay, topic, demand, search))
-			return false;
-	while (search->found == LAST_RECORD_NONE &&
+		status = read_to_end(relay, topic, demand, search);
+	while (status == READ_END && search->found == LAST_RECORD_NONE &&
 		   progress_topic_read_more(topic));
-	return true;
+	return status;
 }
 
 /* Says that a newer release has taken over. */
@@ -295,14 +297,18 @@ last_record_read(Relay *relay, RecordDemand demand, PublishedSet *set)
 
 	while (wait_for_topic(relay, topic, demand))
 	{
-		bool		complete = search_record(relay, topic, demand, &search);
+		ReadStatus	status = search_record(relay, topic, demand, &search);
 
-		if (complete && !(strict && search.found == LAST_RECORD_NEWER))
+		if (status == READ_END && !(strict && search.found == LAST_RECORD_NEWER))
 			break;
-		if (complete)
+		if (status == READ_REFUSED && !strict)
+			break;
+		if (status == READ_END)
 			report_newer(relay, &search.set);
 		else
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, progress_topic_error(topic));
+			relay_obstacle(relay, status == READ_REFUSED ?
+						   RELAY_WAITING_CONFIGURATION : RELAY_WAITING_KAFKA,
+						   progress_topic_error(topic));
 		sender_back_off(relay, &delay_ms);
 	}
 	if (strict)
