@@ -168,8 +168,21 @@ SELECT * FROM decoded;
 SELECT * FROM pg_logical_slot_get_changes('regress', NULL, NULL, 'format', 'xml');
 SELECT * FROM pg_logical_slot_get_changes('regress', NULL, NULL, 'include-xids', '1');
 
+-- a chunk whose rows cannot be read is not passed over
+SET allow_system_table_mods = on;
+ALTER TABLE outbox.event DETACH PARTITION outbox.event_3;
+CREATE TABLE other_chunk (dropped integer, LIKE outbox.event INCLUDING ALL);
+ALTER TABLE other_chunk DROP COLUMN dropped;
+ALTER TABLE outbox.event ATTACH PARTITION other_chunk FOR VALUES IN (3);
+RESET allow_system_table_mods;
+INSERT INTO outbox.event (event_id, aggregate_type, event_type, chunk)
+VALUES ('00000000-0000-0000-0000-000000000a01', 'Order', 'Unreadable', 3);
+\set VERBOSITY terse
+SELECT * FROM decoded;
+\set VERBOSITY default
+
 SELECT pg_drop_replication_slot('regress');
 DROP VIEW decoded;
 DROP TABLE other, elsewhere.event;
 DROP SCHEMA elsewhere;
-DROP EXTENSION outbox;
+DROP EXTENSION outbox CASCADE;

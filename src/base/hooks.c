@@ -14,7 +14,8 @@
  *	 sessions and of active slots, and DROP EXTENSION needs locks that a relay
  *	 may hold for as long as Kafka is away.  The relay leaves before such a
  *	 command and comes back when its transaction ends, one way or the other.
- *	 After a move to another tablespace it begins with a new slot.
+ *	 After a move to another tablespace it begins with a new slot.  And some
+ *	 are refused: see guard.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +41,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/guard.h"
 #include "base/shmem.h"
 #include "publish/session.h"
 #include "base/worker.h"
@@ -345,6 +347,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 	Oid			database = InvalidOid;
 
+	guard_check(stmt);
 	if (IsTransactionState())
 		database = database_to_hold(stmt, context == PROCESS_UTILITY_TOPLEVEL);
 	if (OidIsValid(database))

@@ -99,7 +99,8 @@ open_chunk(int16 chunk)
 	snprintf(name, sizeof(name), CHUNK_PREFIX "%d", chunk);
 	relation = own_relation_open(&own, &oids.chunks[chunk], name,
 								 RELKIND_RELATION, RowExclusiveLock);
-	if (!event_tupdesc_matches(RelationGetDescr(relation)))
+	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
+		!RelationIsPermanent(relation))
 		own_relation_is_wrong(STORE_SCHEMA, name);
 	return relation;
 }

@@ -167,7 +167,8 @@ look_at_relation(Relation relation)
 		strcmp(get_rel_name(relid), EVENT_TABLE) != 0)
 		return false;
 	if (!event_tupdesc_matches(RelationGetDescr(relation)))
-		own_relation_is_wrong(EVENT_SCHEMA, RelationGetRelationName(relation));
+		own_relation_is_wrong(get_namespace_name(RelationGetNamespace(relation)),
+							  RelationGetRelationName(relation));
 	return true;
 }
 

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.h
+ *	  Commands that would hide events from the relay.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_GUARD_H
+#define OUTBOX_GUARD_H
+
+#include "postgres.h"
+
+#include "nodes/nodes.h"
+
+extern void guard_check(Node *stmt);
+
+#endif							/* OUTBOX_GUARD_H */
