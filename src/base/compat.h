@@ -137,6 +137,11 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	(*(count) = GetNumConfigOptions(), get_guc_variables())
 #endif
 
+/* The group of settings that concern other platforms and clients. */
+#if PG_VERSION_NUM < 170000
+#define COMPAT_OPTIONS_OTHER COMPAT_OPTIONS_CLIENT
+#endif
+
 /* Is the database what an interrupted DROP DATABASE left? */
 #ifdef DATCONNLIMIT_INVALID_DB
 #define compat_database_invalid(form) \

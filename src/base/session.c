@@ -73,7 +73,7 @@ shapes_statements(const struct config_generic *setting)
 		case CLIENT_CONN_LOCALE:
 		case CLIENT_CONN_OTHER:
 		case COMPAT_OPTIONS_PREVIOUS:
-		case COMPAT_OPTIONS_CLIENT:
+		case COMPAT_OPTIONS_OTHER:
 		case ERROR_HANDLING_OPTIONS:
 			return true;
 		default:
