@@ -25,15 +25,32 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
 #include "utils/xid8.h"
 
 #include "base/home.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "relay/decode.h"
 
-/* Rows older than this many days are not needed to tell when an event was
- * published, only the latest is needed to go on. */
-#define HISTORY "1 day"
+/*
+ * To go on, only the latest row is needed; the others tell when an event was
+ * published.  All of them stay for a day, and of those before the last one of
+ * each hour, so that this is true within an hour however long ago it was.
+ */
+#define THIN_OUT \
+	"WITH old AS MATERIALIZED (" \
+	" SELECT w.home, w.id, pg_catalog.date_trunc('hour', w.taken_at, 'UTC') AS hour" \
+	" FROM outbox.watermark w" \
+	" WHERE w.taken_at OPERATOR(pg_catalog.<) pg_catalog.date_trunc('hour'," \
+	"  pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval, 'UTC'))" \
+	" DELETE FROM outbox.watermark w USING old" \
+	" WHERE old.id OPERATOR(pg_catalog.=) w.id" \
+	" AND old.home OPERATOR(pg_catalog.=) w.home" \
+	" AND NOT EXISTS (SELECT FROM (SELECT pg_catalog.max(o.id) AS id FROM old o" \
+	"                              GROUP BY o.home, o.hour) last" \
+	"                 WHERE last.id OPERATOR(pg_catalog.=) old.id)"
+#define THIN_OUT_INTERVAL_MS (60 * 60 * 1000)
 
 /* One text from the first row and column of a query, NULL when none. */
 static char *
@@ -130,6 +147,22 @@ watermark_propose(MemoryContext context)
 	return watermark;
 }
 
+/* Drops what is not needed of old watermarks, but not too often.  Needs SPI. */
+static void
+thin_out(void)
+{
+	static bool done = false;
+	static TimestampTz done_at;
+	TimestampTz now = steady_now();
+
+	if (done && !TimestampDifferenceExceeds(done_at, now, THIN_OUT_INTERVAL_MS))
+		return;
+	if (SPI_execute(THIN_OUT, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not drop old watermarks");
+	done = true;
+	done_at = now;
+}
+
 /*
  * Stores a watermark of a home that has come true, and drops old ones.  It
  * shows all that a round of catch-up there can have stored so far, so that is
@@ -149,13 +182,7 @@ watermark_insert(int32 home, const Watermark *watermark)
 							  " VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
 							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the watermark");
-	if (SPI_execute_with_args("DELETE FROM outbox.watermark"
-							  " WHERE home OPERATOR(pg_catalog.=) $1"
-							  " AND taken_at OPERATOR(pg_catalog.<)"
-							  " (pg_catalog.now() OPERATOR(pg_catalog.-)"
-							  "  interval '" HISTORY "')",
-							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not drop old watermarks");
+	thin_out();
 	if (SPI_execute_with_args("DELETE FROM outbox.catchup"
 							  " WHERE home OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
