@@ -57,7 +57,7 @@ sub pauses_between_errors
 }
 
 # The relay meets the error, pauses longer each time, and sends nothing to a
-# topic again.
+# topic, or to several, again.
 sub check_errors
 {
 	my ($what, $table, $topic, $code) = @_;
@@ -69,11 +69,12 @@ sub check_errors
 	my $offset = -s $node->logfile;
 	$code->();
 	pauses_between_errors($table, 2, $offset);
-	my @sent = sequence($topic);
+	my @sent = map { [ sequence($_) ] } ref $topic ? @$topic : $topic;
 	my ($first, $second) = pauses_between_errors($table, 3, $offset);
 	ok($first >= 0.9 && $second >= 1.9, "$what: pauses get longer")
 	  or diag "$first, $second";
-	is_deeply([ sequence($topic) ], \@sent, "$what: nothing is sent again and again");
+	is_deeply([ map { [ sequence($_) ] } ref $topic ? @$topic : $topic ],
+		\@sent, "$what: nothing is sent again and again");
 	like(relay_status($node, 'postgres', 'last_error'), qr/cannot write $table/, "$what: it shows why");
 	return;
 }
@@ -82,12 +83,14 @@ sub check_errors
 # Streaming
 
 my $poisoned = limited_topic('poisoned');
+my $front = limited_topic('infront');
 my $topic = limited_topic('behind');
 check_errors(
-	'a dead letter', 'dead_letter', $topic,
+	'a dead letter', 'dead_letter',
+	[ $front, $topic ],
 	sub {
 		break_table('dead_letter', 'INSERT');
-		sql("SELECT poison('$poisoned'), small('$topic', 'k', 1, 20)");
+		sql("SELECT small('$front', 'k', 1, 20), poison('$poisoned'), small('$topic', 'k', 1, 20)");
 	});
 mend_table('dead_letter');
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
@@ -96,7 +99,6 @@ is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20 ], 'all are there i
 cmp_ok(scalar(sequence($topic)), '<=', 60, 'none of them again and again');
 
 $topic = limited_topic('retried');
-my $offset = -s $node->logfile;
 sql("SELECT poison('$topic')");
 wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
@@ -108,6 +110,17 @@ check_errors(
 	});
 mend_table('dead_letter');
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
+sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
+
+check_errors(
+	'a dead letter of a replay', 'dead_letter',
+	[ $front, $topic ],
+	sub {
+		break_table('dead_letter', 'INSERT');
+		sql("SELECT outbox.replay('-infinity')");
+	});
+mend_table('dead_letter');
+wait_until('SELECT bool_and(finished_at IS NOT NULL) FROM outbox.replay_job');
 sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
 
 $topic = limited_topic('watermark');

@@ -55,7 +55,7 @@
 #include "kafka/producer.h"
 
 #define MAX_BACKOFF_S 60
-#define LASTING_MS 10000		/* who ran for so long had a reason to end, */
+#define LASTING_MS 60000		/* who ran for so long had a reason to end, */
 #define LASTING_FACTOR 2		/* if it is so many times the pause before */
 #define NO_SLOT_RETRY_MS 1000
 #define MAX_LOOKING 4

@@ -15,8 +15,8 @@
  * statement means, what it may do and how long it may take, to what the server
  * was built with.  Which these are is not listed here: whole groups of settings
  * are pinned, so that one that a newer release of PostgreSQL adds to them is as
- * well.  Other groups are left alone: they make the worker slower, or its log
- * longer, and an administrator may have reasons.
+ * well.  Others it has as the server has them; what database and role have set
+ * of them is taken back.
  *
  * The pins are those of a session, as SET makes them: a reload of the
  * configuration files does not touch them, and what the session would have
@@ -27,6 +27,9 @@
  */
 #include "base/session.h"
 
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -57,16 +60,21 @@ static const Exception exceptions[] = {
 	{"lc_messages", NULL},
 };
 
+/* The server's value of each setting that a session may change. */
+typedef struct ServerValue
+{
+	struct config_generic *setting;
+	char	   *value;
+}			ServerValue;
+
 /* Settings that were pinned and may be lent, in TopMemoryContext. */
 static struct config_generic **lendable = NULL;
 static int	nlendable = 0;
 
-/* Does a setting say what a statement means, or may do? */
+/* Does a setting of a session say what a statement means, or may do? */
 static bool
 shapes_statements(const struct config_generic *setting)
 {
-	if (setting->context < PGC_BACKEND || (setting->flags & GUC_DISALLOW_IN_FILE))
-		return false;
 	switch (setting->group)
 	{
 		case CLIENT_CONN_STATEMENT:
@@ -133,19 +141,69 @@ pin(struct config_generic *setting)
 		lendable[nlendable++] = setting;
 }
 
-static void
-pin_all(void)
+/* Does the value come from the database, or from our role? */
+static bool
+is_of_database_or_role(const struct config_generic *setting)
+{
+	return setting->source >= PGC_S_GLOBAL && setting->source <= PGC_S_DATABASE_USER;
+}
+
+/*
+ * Reads what the server has set, before database and role have; the number of
+ * settings is in *n.
+ */
+static ServerValue *
+read_server_values(int *n)
 {
 	int			count;
 	struct config_generic **settings = compat_guc_variables(&count);
+	ServerValue *values = palloc(count * sizeof(ServerValue));
 
-	lendable = MemoryContextAlloc(TopMemoryContext,
-								  count * sizeof(struct config_generic *));
+	*n = 0;
 	for (int i = 0; i < count; i++)
-		if (shapes_statements(settings[i]))
-			pin(settings[i]);
-	/* It is in no group, but can be set for a database. */
+	{
+		const char *value;
+
+		if (settings[i]->context < PGC_SUSET ||
+			(settings[i]->flags & GUC_DISALLOW_IN_FILE))
+			continue;
+		value = GetConfigOption(settings[i]->name, true, false);
+		if (value == NULL)
+			continue;
+		values[*n].setting = settings[i];
+		values[*n].value = pstrdup(value);
+		(*n)++;
+	}
+	return values;
+}
+
+static void
+pin_all(const ServerValue * values, int n)
+{
+	lendable = MemoryContextAlloc(TopMemoryContext,
+								  n * sizeof(struct config_generic *));
+	for (int i = 0; i < n; i++)
+	{
+		struct config_generic *setting = values[i].setting;
+
+		if (shapes_statements(setting))
+			pin(setting);
+		else if (is_of_database_or_role(setting))
+		{
+			set(setting->name, values[i].value);
+			lendable[nlendable++] = setting;
+		}
+	}
+}
+
+/* Who we are can be set for a database, too. */
+static void
+pin_identity(void)
+{
+	StartTransactionCommand();
+	set("session_authorization", GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false));
 	set("role", "none");
+	CommitTransactionCommand();
 }
 
 /*
@@ -155,11 +213,17 @@ pin_all(void)
 void
 session_connect(Oid database)
 {
+	int			n;
+	ServerValue *values = read_server_values(&n);
+
 	if (OidIsValid(database))
+	{
 		BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+		pin_identity();
+	}
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	pin_all();
+	pin_all(values, n);
 }
 
 /* Has a setting another value than it would have without us? */

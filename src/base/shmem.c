@@ -227,6 +227,7 @@ shmem_request_relay(Oid database)
 	{
 		entry->absent = false;
 		entry->failures = 0;
+		entry->failed = false;
 		entry->requests++;
 		if (entry->relay_latch)
 			SetLatch(entry->relay_latch);
@@ -379,6 +380,7 @@ shmem_release_database(Oid database)
 	{
 		entry->holds--;
 		entry->failures = 0;
+		entry->failed = false;
 		registry_wake_launcher();
 	}
 	LWLockRelease(registry->lock);

@@ -15,7 +15,7 @@
 #include "base/registry.h"
 
 static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
-static bool former_failed;		/* did the relay before this one? */
+static bool former_failed;		/* did a relay shortly before this one? */
 
 /*
  * Runs after the process has left the database's proc array entry, so that
@@ -65,7 +65,7 @@ shmem_relay_attach(Oid database)
 	{
 		entry->pid = MyProcPid;
 		entry->relay_latch = MyLatch;
-		former_failed = entry->failed;
+		former_failed = entry->errors > 0;
 		attached = true;
 	}
 	LWLockRelease(registry->lock);
@@ -88,7 +88,8 @@ shmem_is_relay(void)
 }
 
 /*
- * Did the relay before this one end with an error?
+ * Did a relay end with an error since one had lasted?  Some of those between
+ * may have ended in an orderly way.
  */
 bool
 shmem_relay_failed(void)

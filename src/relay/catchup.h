@@ -19,5 +19,6 @@ extern uint64 catchup_poll(Relay *relay);
 extern uint64 catchup_publish(Relay *relay, CatchupProgress *round);
 extern void catchup_show(Relay *relay);
 extern void catchup_leave(Relay *relay);
+extern void catchup_leave_before(Relay *relay, int64 id);
 
 #endif							/* OUTBOX_CATCHUP_H */

@@ -157,6 +157,26 @@ catchup_leave(Relay *relay)
 }
 
 /*
+ * The same for what comes before an event that is not stored and, perhaps,
+ * cannot be.
+ */
+void
+catchup_leave_before(Relay *relay, int64 id)
+{
+	CatchupProgress part;
+
+	if (current == NULL || current->whole)
+		return;
+	note_progress(relay);
+	part = *current;
+	part.last_id = Min(part.last_id, id - 1);
+	if (part.last_id <= saved_id)
+		return;
+	catchup_save_at_exit(&part);
+	saved_id = part.last_id;
+}
+
+/*
  * Commits the open Kafka transaction, with all transactions that were sent and
  * nothing else.  Its record says that the round has come this far.
  */

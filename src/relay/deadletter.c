@@ -157,6 +157,7 @@ remember(Relay *relay, const Event *event, uint64 number)
 	item->home = event->home;
 	item->topic = copy_topic(event);
 	item->key = copy_slice(event_key(event));
+	item->before = ledger_position(relay->ledger);
 	ledger_acknowledge(relay->ledger, number);
 	relay->set_aside++;
 	return item;
@@ -351,6 +352,21 @@ deadletter_store(Relay *relay)
 	worker_commit_sql_durably();
 	writing = false;
 	relay->cautious = false;
+}
+
+/*
+ * What is in front of all that is not stored yet: how far acknowledgements have
+ * come there, and the id of the first event that is not stored.  Returns false
+ * when everything is stored.
+ */
+bool
+deadletter_unstored(LedgerPosition *position, int64 *id)
+{
+	if (npending == 0)
+		return false;
+	*position = pending[0].before;
+	*id = pending[0].id;
+	return true;
 }
 
 /*

@@ -24,6 +24,7 @@ typedef enum ResendKind
 typedef struct SetAside
 {
 	uint64		number;			/* in the ledger */
+	LedgerPosition before;		/* that of the ledger in front of it */
 	ResendKind	resend;			/* what it was before */
 	bool		waits;			/* behind a dead letter; else it is one */
 	bool		holds;			/* later ones of the key wait behind it */
@@ -50,6 +51,7 @@ typedef struct StoredEvent
 /* deadletter.c */
 extern void deadletter_set_resend(ResendKind kind);
 extern void deadletter_start(Relay *relay);
+extern bool deadletter_unstored(LedgerPosition *position, int64 *id);
 extern void deadletter_before_more(Relay *relay);
 extern void deadletter_met(const Event *event);
 extern bool deadletter_set_aside(Relay *relay, const Event *event,

@@ -50,21 +50,20 @@ handover_covers(const Commit *commit)
 }
 
 /*
- * Tells the next relay where to go on.  Whatever the ledger has passed must be
- * on Kafka, or stored as refused.
+ * Tells the next relay where to go on: at a position of the ledger, in front of
+ * which everything must be on Kafka, or stored as refused.
  */
 void
-handover_leave(Relay *relay)
+handover_leave(Relay *relay, const LedgerPosition *position)
 {
-	LedgerPosition position = ledger_position(relay->ledger);
 	RelayHandover next = inherited;
 
-	next.acknowledged = Max(inherited.acknowledged, position.acknowledged);
-	if (!XLogRecPtrIsInvalid(position.commit))
+	next.acknowledged = Max(inherited.acknowledged, position->acknowledged);
+	if (!XLogRecPtrIsInvalid(position->commit))
 	{
-		next.commit = position.commit;
-		next.events = position.events +
-			(position.commit == inherited.commit ? inherited.events : 0);
+		next.commit = position->commit;
+		next.events = position->events +
+			(position->commit == inherited.commit ? inherited.events : 0);
 	}
 	else if (next.commit <= next.acknowledged)
 	{

@@ -13,6 +13,6 @@
 
 extern void handover_take(Relay *relay);
 extern bool handover_covers(const Commit *commit);
-extern void handover_leave(Relay *relay);
+extern void handover_leave(Relay *relay, const LedgerPosition *position);
 
 #endif							/* OUTBOX_HANDOVER_H */

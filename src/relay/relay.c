@@ -50,6 +50,7 @@
 #include "relay/catchup.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/event_batch.h"
 #include "relay/exactly_once.h"
 #include "relay/handover.h"
 #include "relay/identity.h"
@@ -66,6 +67,7 @@
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define BEHIND_MS 1000			/* a commit, that is not acknowledged */
+#define LASTING_MS 60000		/* who ran for so long need not be cautious */
 #define MEBIBYTE (1024 * 1024)
 
 /* For acknowledgements as the process ends: when it is told to, or by itself. */
@@ -220,6 +222,20 @@ is_behind(const Relay *relay)
 		(relay->status.state != relay->working_state ||
 		 (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(),
 													BEHIND_MS)));
+}
+
+/*
+ * A batch of a replay, or of dead letters, is on Kafka and that is stored: the
+ * next one may be larger, if this relay need not be cautious, or has lasted.
+ */
+void
+relay_batch_done(Relay *relay)
+{
+	if (relay->cautious &&
+		TimestampDifferenceExceeds(relay->began_at, steady_now(), LASTING_MS))
+		relay->cautious = false;
+	if (!relay->cautious)
+		relay->batch_events = Min(2 * relay->batch_events, BATCH_EVENTS);
 }
 
 /*
@@ -406,6 +422,23 @@ poll_table(Relay *relay)
 	relay_restart(relay);
 }
 
+/*
+ * Something was set aside and is not stored, and perhaps cannot be, which ends
+ * the process for good.  So what is in front of it is told to the next relay
+ * first.
+ */
+static void
+leave_in_front(Relay *relay)
+{
+	LedgerPosition position;
+	int64		id;
+
+	if (relay->exact || !deadletter_unstored(&position, &id))
+		return;
+	handover_leave(relay, &position);
+	catchup_leave_before(relay, id);
+}
+
 /* Shows what was done last and closes the producer before the process ends. */
 static void
 relay_exit(int code, Datum arg)
@@ -417,9 +450,12 @@ relay_exit(int code, Datum arg)
 	sender_leave(the_relay, patient ? OWN_LEAVE_MS : TOLD_LEAVE_MS);
 	decode_leave();
 	sender_close(the_relay);
+	leave_in_front(the_relay);
 	if (deadletter_leave(the_relay))
 	{
-		handover_leave(the_relay);
+		LedgerPosition position = ledger_position(the_relay->ledger);
+
+		handover_leave(the_relay, &position);
 		catchup_leave(the_relay);
 	}
 	the_relay->shown_at = 0;
@@ -439,6 +475,8 @@ relay_create(uint64 requests)
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
 	relay->cautious = shmem_relay_failed();
+	relay->batch_events = relay->cautious ? 1 : BATCH_EVENTS;
+	relay->began_at = steady_now();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STARTING;

@@ -215,6 +215,7 @@ settle(Relay *relay, uint64 nrows, const char *forget)
 		worker_commit_sql_durably();
 	else
 		worker_commit_sql();
+	relay_batch_done(relay);
 }
 
 /*
@@ -225,7 +226,7 @@ static bool
 send_retried(Relay *relay)
 {
 	Oid			types[1] = {INT8OID};
-	Datum		args[1] = {Int64GetDatum(BATCH_EVENTS)};
+	Datum		args[1] = {Int64GetDatum(relay->batch_events)};
 	Slice		none = SLICE_NULL;
 
 	worker_begin_sql();
@@ -264,10 +265,10 @@ look_at_keys(void)
  * are none left, the key is not held any more.
  */
 static void
-read_waiting(const char *topic, Slice key)
+read_waiting(const Relay *relay, const char *topic, Slice key)
 {
 	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
-	Datum		args[3] = {Int64GetDatum(BATCH_EVENTS)};
+	Datum		args[3] = {Int64GetDatum(relay->batch_events)};
 
 	worker_begin_sql();
 	args[1] = CStringGetTextDatum(topic);
@@ -300,7 +301,7 @@ send_waiting(Relay *relay)
 	}
 	if (!heldkeys_next_free(&topic, &key))
 		return false;
-	read_waiting(topic, key);
+	read_waiting(relay, topic, key);
 	if (batch->size > 0)
 	{
 		prove(relay, FORGET_WAITING);

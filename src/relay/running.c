@@ -94,8 +94,10 @@ running_write(void)
 	static XLogRecPtr written = InvalidXLogRecPtr;
 	TimestampTz now = steady_now();
 
-	if (!TimestampDifferenceExceeds(written_at, now, WRITE_INTERVAL_MS) ||
-		GetXLogInsertRecPtr() == written)
+	/* Other such snapshots do not count. */
+	if (!XLogStandbyInfoActive() ||
+		!TimestampDifferenceExceeds(written_at, now, WRITE_INTERVAL_MS) ||
+		GetLastImportantRecPtr() < written)
 		return;
 	(void) LogStandbySnapshot();
 	written = GetXLogInsertRecPtr();
