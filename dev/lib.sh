@@ -91,9 +91,12 @@ run_limited()
 end_limited()
 {
 	[ -n "${limited:-}" ] || return 0
-	kill -s TERM -- "-$limited" 2>/dev/null || return 0
-	# Tests have something to put away themselves.
-	wait_for 30 "the tests have ended" limited_is_gone || kill -s KILL -- "-$limited"
+	if kill -s TERM -- "-$limited" 2>/dev/null; then
+		# Tests have something to put away themselves.
+		wait_for 30 "the tests have ended" limited_is_gone || kill -s KILL -- "-$limited"
+	fi
+	# The number may be somebody else's from now on.
+	limited=''
 }
 
 limited_is_gone()
