@@ -19,6 +19,7 @@
 #include "port/atomics.h"
 
 #include "kafka/destroy.h"
+#include "kafka/errors.h"
 #include "kafka/handle.h"
 #include "kafka/thread.h"
 #include "kafka/transaction.h"
@@ -190,18 +191,28 @@ transaction_begin(Producer *producer)
 
 /*
  * Why the transaction that is open cannot be committed any more; NULL when
- * nothing is known against it.  The library has no call to ask that, but it
- * says so when another one is to begin.
+ * nothing is known against it, or a call is under way.  The library has no call to ask that, but it
+ * says so when another one is to begin.  Sets refused if a right is missing.
  */
 const char *
-transaction_failure(Producer *producer)
+transaction_failure(Producer *producer, bool *refused)
 {
-	rd_kafka_error_t *error = rd_kafka_begin_transaction(producer->handle);
-	bool		has_failed = error && rd_kafka_error_txn_requires_abort(error);
+	rd_kafka_error_t *error;
+	bool		has_failed;
 
+	*refused = false;
+	/* One call at a time. */
+	if (producer->call)
+		return NULL;
+	error = rd_kafka_begin_transaction(producer->handle);
+	has_failed = error && rd_kafka_error_txn_requires_abort(error);
 	if (has_failed)
+	{
 		strlcpy(producer->error, rd_kafka_error_string(error),
 				sizeof(producer->error));
+		*refused = errors_classify(rd_kafka_error_code(error)) ==
+			DELIVERY_TOPIC_REFUSED;
+	}
 	rd_kafka_error_destroy(error);
 	return has_failed ? producer->error : NULL;
 }

@@ -35,7 +35,7 @@ extern void transaction_start(Producer *producer, TransactionOperation operation
 							  int timeout_ms);
 extern TransactionResult transaction_result(Producer *producer);
 extern TransactionResult transaction_begin(Producer *producer);
-extern const char *transaction_failure(Producer *producer);
+extern const char *transaction_failure(Producer *producer, bool *refused);
 extern bool transaction_is_running(const Producer *producer);
 extern bool transaction_is_fenced(const Producer *producer);
 

@@ -136,13 +136,14 @@ exactly_once_start_over(Relay *relay)
 	const char *reason = relay->delivery_failed ? relay->failure_text :
 	producer_error(relay->producer);
 	const char *failure;
+	bool		refused;
 
 	if (transaction_is_fenced(relay->producer))
 		resume_fence(relay);
-	failure = transaction_failure(relay->producer);
-	if (failure && !relay->exact->claimed)
+	failure = transaction_failure(relay->producer, &refused);
+	if (refused && !relay->exact->claimed)
 		resume_refused(relay, failure);
-	if (failure && relay->failure == DELIVERY_PURGED)
+	if (failure && relay->delivery_failed && relay->failure == DELIVERY_PURGED)
 		reason = failure;
 	ereport(LOG,
 			(errmsg("outbox relay starts over from the last Kafka transaction"),

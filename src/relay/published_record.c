@@ -34,6 +34,7 @@
  */
 #include "relay/published_set.h"
 
+#include <ctype.h>
 #include <limits.h>
 
 #include "fmgr.h"

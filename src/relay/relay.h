@@ -38,9 +38,10 @@ typedef struct Relay
 	uint64		requests;		/* shared counter when we looked for the
 								 * extension */
 
-	int			batch_events;	/* of a replay, or dead letters, at a time:
-								 * few at first when cautious, so that what is
-								 * in front of one that cannot be stored is */
+	TimestampTz began_at;		/* by steady_now() */
+	int			batch_events;	/* of a replay, or dead letters, at a time: one
+								 * when cautious, so that what is in front of
+								 * one that cannot be stored is stored */
 
 	/* Kafka; all NULL until there is a configuration */
 	KafkaConfig *config;

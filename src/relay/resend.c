@@ -23,6 +23,8 @@
 
 #include "relay/deadletter.h"
 
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -211,10 +213,9 @@ settle(Relay *relay, uint64 nrows, const char *forget)
 	deadletter_write(relay);
 	args[0] = delivered_ids(nrows);
 	run(forget, 1, types, args, SPI_OK_DELETE);
+	worker_commit_sql();
 	if (relay->exact)
-		worker_commit_sql_durably();
-	else
-		worker_commit_sql();
+		XLogFlush(XactLastCommitEnd);
 	relay_batch_done(relay);
 }
 

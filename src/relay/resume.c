@@ -213,7 +213,8 @@ adopt_replay(const PublishedSet *set)
 							  " AND last_id OPERATOR(pg_catalog.<) $2",
 							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not store the progress of a replay");
-	worker_commit_sql_durably();
+	worker_commit_sql();
+	XLogFlush(XactLastCommitEnd);
 }
 
 /* Makes what the record says the watermark, if it is ahead. */
