@@ -98,6 +98,7 @@ SELECT try('log.queue', 'false');
 SELECT try('statistics.interval.ms', '1000');
 SELECT try('enabled_events', '1');
 SELECT try('partition.assignment.strategy', 'range');
+SELECT try('group.protocol.type', 'connect');
 
 -- misspelt names
 SELECT try('compresion.codec', 'lz4');

@@ -64,6 +64,7 @@ is_refused(const KafkaConfig *config, rd_kafka_type_t type,
 		return true;
 	copy = rd_kafka_conf_dup(conf);
 	(void) rd_kafka_conf_set(copy, STRATEGY, "none", NULL, 0);
+	rd_kafka_conf_set_log_cb(copy, NULL);
 	handle = handle_create(type, copy, error);
 	if (handle == NULL)
 		return strstr(error, STRATEGY) == NULL;

@@ -266,14 +266,27 @@ flush(Flushing *flushing, TimestampTz now, int window_ms)
 }
 
 /*
+ * Nothing more comes before the end of the transaction: messages linger no
+ * longer, even if the administrator wants them to.
+ */
+void
+producer_hurry(Producer *producer)
+{
+	producer->flushing.hurried = true;
+}
+
+/*
  * Nothing more comes for now: has the library send what it may send now.  To be
- * called before the caller waits; does not wait itself.
+ * called before the caller waits; does not wait itself for more than a moment.
  */
 void
 producer_flush(Producer *producer)
 {
 	Flushing   *flushing = &producer->flushing;
 
+	if (flushing->flusher == NULL && flushing->hurried &&
+		flushing->outstanding > 0)
+		(void) rd_kafka_flush(producer->handle, BUSY_MS);
 	if (flushing->flusher && flushing->outstanding > 0 &&
 		(flushing->sent > 0 || flushing->reported) && has_use(flushing))
 		flush(flushing, steady_now(), flushing->full ? BUSY_MS : SHORTEST_MS);

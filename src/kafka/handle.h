@@ -79,6 +79,7 @@ typedef struct Flushing
 	uint64		sent;			/* of them, since the last look */
 	bool		reported;		/* something was, since the last look */
 	bool		full;			/* there was no room for the last message */
+	bool		hurried;		/* the transaction is about to end */
 	const rd_kafka_topic_t *topic;	/* of the last report; may have gone */
 	int32		partition;
 	uint64		run;			/* reports in a row of that partition */

@@ -114,6 +114,7 @@ extern bool producer_is_known(const Producer *producer,
 							  const ProducerTopic *topic, Slice key);
 extern bool producer_connect(Producer *producer, int timeout_ms);
 extern SendResult producer_send(Producer *producer, const Message *message);
+extern void producer_hurry(Producer *producer);
 extern void producer_flush(Producer *producer);
 extern void producer_flush_old(Producer *producer);
 extern const char *producer_library_version(void);

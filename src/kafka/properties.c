@@ -70,6 +70,8 @@ static const PropertyRule rules[] = {
 	"Consumers join no group."},
 	{"group.protocol", "classic",
 	"Consumers join no group."},
+	{"group.protocol.type", "consumer",
+	"librdkafka has no such protocol."},
 	{"partition.assignment.strategy", NULL,
 	"Consumers join no group."},
 	{"isolation.level", NULL,

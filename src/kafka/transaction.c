@@ -186,6 +186,7 @@ transaction_is_running(const Producer *producer)
 TransactionResult
 transaction_begin(Producer *producer)
 {
+	producer->flushing.hurried = false;
 	return judge(producer, rd_kafka_begin_transaction(producer->handle));
 }
 

@@ -104,7 +104,8 @@ exactly_once_check_stall(Relay *relay)
 }
 
 /*
- * Waits for what transaction_start() began.  Returns its result.
+ * Waits for what transaction_start() began.  Returns its result, which also
+ * tells when the producer is beyond use.
  */
 TransactionResult
 exactly_once_wait(Relay *relay)
@@ -120,7 +121,7 @@ exactly_once_wait(Relay *relay)
 		exactly_once_check_stall(relay);
 		relay_show(relay);
 		relay_wait(relay, 1000);
-		sender_poll(relay);
+		sender_serve(relay);
 	}
 	relay->connected |= result == TRANSACTION_DONE;
 	return result;
@@ -216,7 +217,10 @@ exactly_once_is_full(const Relay *relay)
 		relay->exact->sent_bytes >= FULL_BYTES;
 }
 
-/* Sends the progress record, without waiting for its delivery. */
+/*
+ * Sends the progress record, the last message of its transaction, without
+ * waiting for its delivery.
+ */
 static void
 send_record(Relay *relay)
 {
@@ -240,6 +244,7 @@ send_record(Relay *relay)
 	message.first_partition = true;
 	if (sender_leave_message(relay, &message) != SEND_QUEUED)
 		exactly_once_start_over(relay);
+	producer_hurry(relay->producer);
 	pfree(record.data);
 }
 

@@ -97,6 +97,7 @@ extern bool sender_open(Relay *relay);
 extern void sender_open_patiently(Relay *relay);
 extern void sender_close(Relay *relay);
 extern void sender_leave(Relay *relay, int timeout_ms);
+extern void sender_serve(Relay *relay);
 extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);

@@ -79,11 +79,20 @@ resume_transactional_id(void)
 	return name;
 }
 
-/* Waits before another try, and shows why. */
+/*
+ * Waits before another try, and shows why, with what is wrong with the
+ * connection if no broker has answered yet.
+ */
 static void
 wait_for_kafka(Relay *relay, const char *reason)
 {
-	relay_obstacle(relay, RELAY_WAITING_KAFKA, reason);
+	const ProducerStats *stats = producer_stats(relay->producer);
+	char		text[RELAY_ERROR_LEN];
+
+	strlcpy(text, reason, sizeof(text));
+	if (!relay->connected && stats->nerrors > relay->errors_past)
+		snprintf(text, sizeof(text), "%s (%s)", reason, stats->error);
+	relay_obstacle(relay, RELAY_WAITING_KAFKA, text);
 	relay_wait(relay, RETRY_MS);
 	sender_poll(relay);
 }
@@ -145,26 +154,46 @@ resume_fence(Relay *relay)
 	proc_exit(0);
 }
 
+/*
+ * Kafka does not let us begin as we are set up.  Waits for other settings, but
+ * tries again, since a broker's may be changed as well.
+ */
+static void
+wait_for_permission(Relay *relay, int *delay)
+{
+	char		reason[RELAY_ERROR_LEN];
+
+	snprintf(reason, sizeof(reason), "could not begin with Kafka transactions: %s"
+			 " (transaction.timeout.ms of the server \"kafka\" must not be above the brokers' transaction.max.timeout.ms, and the relay needs the right to write under transactional.id \"%s\")",
+			 producer_error(relay->producer), resume_transactional_id());
+	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, reason);
+	sender_back_off(relay, delay);
+	sender_replace(relay);
+}
+
 /* Gets to be the only one of our name. */
 static void
 init_transactions(Relay *relay)
 {
-	TransactionResult result;
+	int			delay = FIRST_BACKOFF_MS;
 
 	for (;;)
 	{
 		transaction_start(relay->producer, TRANSACTION_INIT, INIT_TIMEOUT_MS);
-		result = exactly_once_wait(relay);
-		if (result == TRANSACTION_DONE)
-			return;
-		if (result != TRANSACTION_RETRY)
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-					 errmsg("could not begin with Kafka transactions: %s",
-							producer_error(relay->producer)),
-					 errhint("The option \"transaction.timeout.ms\" of the server \"kafka\" must not be above the brokers' transaction.max.timeout.ms, and the relay needs the right to write under transactional.id \"%s\".",
-							 resume_transactional_id())));
-		wait_for_kafka(relay, producer_error(relay->producer));
+		switch (exactly_once_wait(relay))
+		{
+			case TRANSACTION_DONE:
+				return;
+			case TRANSACTION_FENCED:
+				exactly_once_start_over(relay);
+				break;
+			case TRANSACTION_RETRY:
+				wait_for_kafka(relay, producer_error(relay->producer));
+				break;
+			default:
+				wait_for_permission(relay, &delay);
+				break;
+		}
 	}
 }
 

@@ -118,8 +118,8 @@ on_delivery(void *arg, const Delivery *delivery)
 /*
  * Serves delivery reports and whatever else the producer has to say.
  */
-static void
-serve_producer(Relay *relay)
+void
+sender_serve(Relay *relay)
 {
 	producer_poll(relay->producer, on_delivery, relay);
 	if (!relay->acknowledged)
@@ -174,7 +174,7 @@ sender_back_off(Relay *relay, int *delay_ms)
 	{
 		relay_wait(relay, left);
 		if (relay->producer)
-			serve_producer(relay);
+			sender_serve(relay);
 		relay_show(relay);
 		left = TimestampDifferenceMilliseconds(steady_now(), until);
 	}
@@ -259,7 +259,7 @@ start_over(Relay *relay)
 void
 sender_poll(Relay *relay)
 {
-	serve_producer(relay);
+	sender_serve(relay);
 	if (!relay->delivery_failed && !producer_is_fatal(relay->producer))
 		return;
 	if (relay->exact || !ledger_is_empty(relay->ledger))
@@ -373,7 +373,7 @@ sender_wait_connected(Relay *relay)
 	while (sender_check_connection(relay), !relay->connected)
 	{
 		relay_wait(relay, 1000);
-		serve_producer(relay);
+		sender_serve(relay);
 	}
 }
 
@@ -392,7 +392,7 @@ sender_leave_message(Relay *relay, const Message *message)
 	{
 		int64		in_flight = relay->status.in_flight;
 
-		serve_producer(relay);
+		sender_serve(relay);
 		if (relay->delivery_failed || producer_is_fatal(relay->producer))
 			return SEND_FATAL;
 		sender_check_connection(relay);
@@ -412,7 +412,7 @@ sender_leave_message(Relay *relay, const Message *message)
 void
 sender_await_deliveries(Relay *relay)
 {
-	while (serve_producer(relay), relay->status.in_flight > 0)
+	while (sender_serve(relay), relay->status.in_flight > 0)
 	{
 		sender_check_connection(relay);
 		relay_show(relay);
