@@ -39,9 +39,9 @@ typedef struct Relay
 								 * extension */
 
 	TimestampTz began_at;		/* by steady_now() */
-	int			batch_events;	/* of a replay, or dead letters, at a time: one
-								 * when cautious, so that what is in front of
-								 * one that cannot be stored is stored */
+	int			batch_events;	/* of a replay, or dead letters, at a time:
+								 * one when cautious, so that what is in front
+								 * of one that cannot be stored is stored */
 
 	/* Kafka; all NULL until there is a configuration */
 	KafkaConfig *config;

@@ -87,12 +87,12 @@ static void
 wait_for_kafka(Relay *relay, const char *reason)
 {
 	const ProducerStats *stats = producer_stats(relay->producer);
-	char		text[RELAY_ERROR_LEN];
+	char		words[RELAY_ERROR_LEN];
 
-	strlcpy(text, reason, sizeof(text));
+	strlcpy(words, reason, sizeof(words));
 	if (!relay->connected && stats->nerrors > relay->errors_past)
-		snprintf(text, sizeof(text), "%s (%s)", reason, stats->error);
-	relay_obstacle(relay, RELAY_WAITING_KAFKA, text);
+		snprintf(words, sizeof(words), "%s (%s)", reason, stats->error);
+	relay_obstacle(relay, RELAY_WAITING_KAFKA, words);
 	relay_wait(relay, RETRY_MS);
 	sender_poll(relay);
 }
