@@ -24,15 +24,13 @@ use constant GROUP => 12;
 
 my $all = ($ENV{OUTBOX_TEST_OPTIONS} || '') eq 'all';
 my @databases = (
-	(map { [ "at_least_once_$_", 'at_least_once' ] } 1 .. 6),
-	(map { [ "exactly_once_$_", 'exactly_once' ] } 1 .. 2));
+	(map { [ "at_least_once_$_", 'at_least_once' ] } 1 .. 5),
+	(map { [ "exactly_once_$_", 'exactly_once' ] } 1 .. 4));
 my $node = new_server('options', <<CONF);
 max_worker_processes = 40
 outbox.max_consumers = 20
 outbox.transaction_interval = 10ms
 CONF
-my $started =
-  $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 my $bootstrap = kafka_bootstrap();
 
 my $secret = qr/password$|passphrase$|secret$|key\.pem$|oauthbearer\.config$/;
@@ -83,6 +81,8 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 SQL
+my ($of_kcat) = `kcat -V` =~ /librdkafka (\d[\d.]*)/;
+note "librdkafka $_" foreach library_version($node, 'postgres'), "$of_kcat, of kcat";
 my @options = library_options($all);
 my @errors = split /\n/,
   $node->safe_psql(
@@ -291,12 +291,10 @@ is_deeply(
 		"relay\texactly_once: transaction.timeout.ms=1000000: relay waiting for configuration: "
 	],
 	'what the brokers refuse is a matter of configuration');
-is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'),
-	$started, 'the server did not crash');
 unlike(
 	slurp_file($node->logfile),
 	qr/terminated by signal|PANIC:|TRAP:/,
-	'nor did any process');
+	'no process crashed');
 
 $node->stop;
 done_testing();
