@@ -13,15 +13,22 @@ my $topic = make_topic(topic_name('writes'));
 my $node = new_server('writes');
 create_extension($node, 'postgres');
 
-# Storing a watermark drops old ones; here it has to wait for that.
+# Storing its first watermark, a relay drops old ones but for the last of each
+# hour; here it has to wait for that.
 $node->safe_psql(
 	'postgres', q{
 	INSERT INTO outbox.watermark (id, lsn, snapshot, taken_at) OVERRIDING SYSTEM VALUE
-	VALUES (0, '0/1', '1:1:', now() - interval '2 days');
+	SELECT n, '0/1', '1:1:', date_trunc('hour', now() - interval '2 days', 'UTC') + interval '1 minute'
+	FROM generate_series(-1, 0) n;
 	BEGIN;
-	SELECT FROM outbox.watermark WHERE id = 0 FOR UPDATE;
+	SELECT FROM outbox.watermark WHERE id = -1 FOR UPDATE;
 	PREPARE TRANSACTION 'busy';
 });
+my $pid = relay_pid($node, 'postgres');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+$node->poll_query_until('postgres',
+	"SELECT pid <> $pid AND state = 'streaming' FROM outbox.stat_relay")
+  or die "the relay does not come back\n";
 my $watermarks = 'SELECT count(*) FROM outbox.watermark';
 my $before = $node->safe_psql('postgres', $watermarks);
 $node->safe_psql('postgres',
