@@ -134,6 +134,7 @@ WHERE context IN ('user', 'superuser', 'backend', 'superuser-backend')
 SQL
 	cmp_ok($set, '>', 150, "settings of a role, $end: there are many");
 	sql("ALTER ROLE postgres SET role = nobody");
+	sql("ALTER ROLE postgres SET session_authorization = nobody");
 	sql("ALTER ROLE postgres SET plpgsql.extra_errors = 'all'");
 	check_work("settings of a role, $end", 1);
 	sql('ALTER ROLE postgres RESET ALL');
