@@ -67,6 +67,7 @@
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define BEHIND_MS 1000			/* a commit, that is not acknowledged */
+#define CAUTIOUS_EVENTS 1000	/* sent one at a time after an error */
 #define LASTING_MS 60000		/* who ran for so long need not be cautious */
 #define MEBIBYTE (1024 * 1024)
 
@@ -484,6 +485,9 @@ relay_create(uint64 requests)
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
 	handover_take(relay);
+	/* What ended the one before us is among the first events. */
+	if (relay->cautious)
+		relay->careful = Max(relay->careful, CAUTIOUS_EVENTS);
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;
