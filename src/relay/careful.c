@@ -32,6 +32,7 @@
 #include "base/guc.h"
 #include "base/steady.h"
 #include "relay/deadletter.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/route.h"
 
@@ -372,7 +373,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 		if (relay->exact && reached_broker)
 		{
 			relay->careful += ledger_position(relay->ledger).outstanding;
-			relay_restart(relay);
+			ending_restart();
 		}
 		/* Nothing is in flight, and nothing is wrong but with the event. */
 		if (producer_is_fatal(relay->producer))

@@ -35,6 +35,7 @@
 #include "base/worker.h"
 #include "relay/catchup_store.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
 #include "relay/watermark.h"
@@ -89,7 +90,7 @@ finish_stored_round(Relay *relay, int32 home)
 	settle_round(relay, round, false);
 	free_round(round);
 	if (relay->exact && !relay->config->exactly_once)
-		relay_restart(relay);
+		ending_restart();
 }
 
 /* Publishes what adopted databases had not, one after the other. */

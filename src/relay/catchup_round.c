@@ -31,6 +31,7 @@
 #include "relay/catchup_read.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/settings.h"
 
@@ -235,7 +236,7 @@ static void
 check_settings(Relay *relay)
 {
 	if (settings_changed(relay))
-		relay_restart(relay);
+		ending_restart();
 }
 
 /* Sends what is left of the present round, until the pipeline breaks. */
@@ -349,9 +350,9 @@ send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
  * again.
  */
 static void
-prove_progress(Relay *relay)
+prove_progress(void)
 {
-	if (relay->cautious)
+	if (ending_is_cautious())
 		catchup_save(current);
 }
 
@@ -386,9 +387,9 @@ catchup_publish(Relay *relay, CatchupProgress *round)
 		saved_id = round->last_id;
 		saved_at = steady_now();
 		relay->status.catching_up = true;
-		prove_progress(relay);
+		prove_progress();
 		send_round(relay, &range, context);
-		prove_progress(relay);
+		prove_progress();
 		relay->status.catching_up = false;
 		current = NULL;
 	}

@@ -43,6 +43,7 @@
 
 #include "base/guc.h"
 #include "base/worker.h"
+#include "relay/ending.h"
 #include "relay/route.h"
 
 /* What may be set aside before it must be written, wherever we are. */
@@ -174,7 +175,7 @@ check_memory(Relay *relay)
 		return;
 	sender_drain(relay);
 	if (!relay->broken)
-		relay_restart(relay);
+		ending_restart();
 }
 
 /* The stored event that this one is; NULL when it is none. */
@@ -208,11 +209,11 @@ hold_again(const Event *event, const StoredEvent *known)
 void
 deadletter_before_more(Relay *relay)
 {
-	if (!relay->cautious || npending == 0)
+	if (!ending_is_cautious() || npending == 0)
 		return;
 	sender_drain(relay);
 	if (!relay->broken)
-		relay_restart(relay);
+		ending_restart();
 }
 
 /*
@@ -351,7 +352,7 @@ deadletter_store(Relay *relay)
 	writing = true;
 	worker_commit_sql_durably();
 	writing = false;
-	relay->cautious = false;
+	ending_proved();
 }
 
 /*

@@ -39,7 +39,6 @@
 #include <poll.h>
 
 #include "access/transam.h"
-#include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -47,6 +46,7 @@
 #include "base/steady.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/running.h"
 #include "relay/settings.h"
 
@@ -61,18 +61,6 @@
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
-
-/*
- * Ends the process.  The launcher makes one that achieved nothing wait before
- * it starts the next.
- */
-static void
-end_process(Relay *relay)
-{
-	if (relay->progressed)
-		relay_restart(relay);
-	proc_exit(0);
-}
 
 /*
  * Old releases of librdkafka may never send what waits for a coordinator that
@@ -100,7 +88,7 @@ exactly_once_check_stall(Relay *relay)
 			(errmsg("outbox relay starts over: Kafka answers, but a transaction did not move for %d ms",
 					relay->patience)));
 	relay->patience = Min(relay->patience * 2, MAX_PATIENCE_MS);
-	end_process(relay);
+	ending_restart_later();
 }
 
 /*
@@ -154,8 +142,7 @@ exactly_once_start_over(Relay *relay)
 							 ledger_position(relay->ledger).outstanding);
 	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
-	end_process(relay);
-	pg_unreachable();
+	ending_restart_later();
 }
 
 /* Begins a Kafka transaction. */
@@ -258,7 +245,7 @@ leave_new_topic(Relay *relay)
 	ereport(LOG,
 			(errmsg("outbox relay starts over: the topic \"%s\" was deleted",
 					relay->exact->topic)));
-	end_process(relay);
+	ending_restart_later();
 }
 
 /*
@@ -303,9 +290,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	ledger_acknowledge_all(relay->ledger);
 	relay->status.events += exact->events;
 	relay->status.bytes += exact->bytes;
-	if (!relay->progressed)
-		shmem_relay_progress();
-	relay->progressed = true;
+	ending_progressed();
 	relay_work(relay);
 }
 

@@ -50,7 +50,7 @@
 #include "relay/catchup.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
-#include "relay/event_batch.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/handover.h"
 #include "relay/identity.h"
@@ -67,21 +67,13 @@
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define BEHIND_MS 1000			/* a commit, that is not acknowledged */
-#define CAUTIOUS_EVENTS 1000	/* sent one at a time after an error */
-#define LASTING_MS 60000		/* who ran for so long need not be cautious */
 #define MEBIBYTE (1024 * 1024)
-
-/* For acknowledgements as the process ends: when it is told to, or by itself. */
-#define TOLD_LEAVE_MS 500
-#define OWN_LEAVE_MS 2000
 
 /*
  * Freed memory that the C library keeps.  With less it returns what a batch
  * took to the kernel and asks for it again with the next.
  */
 #define KEEP_FREED_BYTES (16 * MEBIBYTE)
-
-static Relay *the_relay = NULL; /* for the exit callback */
 
 /* What was published before we came, and need not be sent again. */
 static const Watermark *skip = NULL;
@@ -153,17 +145,6 @@ relay_obstacle(Relay *relay, RelayState state, const char *message)
 			 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
 }
 
-/*
- * Ends the process on purpose; the launcher starts the next one at once,
- * unless the database is held.
- */
-void
-relay_restart(Relay *relay)
-{
-	shmem_relay_progress();
-	proc_exit(0);
-}
-
 static void
 make_wait_set(Relay *relay)
 {
@@ -189,11 +170,11 @@ handle_latch(Relay *relay)
 	CHECK_FOR_INTERRUPTS();
 	worker_handle_reload();
 	if (shmem_relay_must_leave())
-		relay_restart(relay);
+		ending_restart();
 	if (relay->status.state != relay->working_state &&
 		(relay->configuration != shmem_relay_configuration() ||
 		 relay->requests != shmem_relay_requests()))
-		relay_restart(relay);
+		ending_restart();
 }
 
 /*
@@ -210,7 +191,7 @@ limit_wal(Relay *relay)
 			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
 			 errdetail("Nothing is lost: it takes the events from the table when Kafka is back.")));
 	decode_slot_drop();
-	relay_restart(relay);
+	ending_restart();
 }
 
 /* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
@@ -223,20 +204,6 @@ is_behind(const Relay *relay)
 		(relay->status.state != relay->working_state ||
 		 (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(),
 													BEHIND_MS)));
-}
-
-/*
- * A batch of a replay, or of dead letters, is on Kafka and that is stored: the
- * next one may be larger, if this relay need not be cautious, or has lasted.
- */
-void
-relay_batch_done(Relay *relay)
-{
-	if (relay->cautious &&
-		TimestampDifferenceExceeds(relay->began_at, steady_now(), LASTING_MS))
-		relay->cautious = false;
-	if (!relay->cautious)
-		relay->batch_events = Min(2 * relay->batch_events, BATCH_EVENTS);
 }
 
 /*
@@ -343,7 +310,7 @@ check_settings(Relay *relay)
 		exactly_once_commit(relay, decode_position());
 	progress_confirm(relay);
 	decode_save_slot();
-	relay_restart(relay);
+	ending_restart();
 }
 
 /* How long to wait for more: not long while WAL waits to become safe. */
@@ -393,7 +360,7 @@ stream(Relay *relay)
 			relay_wait(relay, exactly_once_idle_time(relay, idle_time(limit)));
 		}
 	}
-	relay_restart(relay);
+	ending_restart();
 }
 
 /*
@@ -420,47 +387,7 @@ poll_table(Relay *relay)
 		else
 			relay_wait(relay, outbox_poll_interval);
 	}
-	relay_restart(relay);
-}
-
-/*
- * Something was set aside and is not stored, and perhaps cannot be, which ends
- * the process for good.  So what is in front of it is told to the next relay
- * first.
- */
-static void
-leave_in_front(Relay *relay)
-{
-	LedgerPosition position;
-	int64		id;
-
-	if (relay->exact || !deadletter_unstored(&position, &id))
-		return;
-	handover_leave(relay, &position);
-	catchup_leave_before(relay, id);
-}
-
-/* Shows what was done last and closes the producer before the process ends. */
-static void
-relay_exit(int code, Datum arg)
-{
-	bool		patient = code == 0 &&
-	the_relay->status.state == the_relay->working_state;
-
-	exactly_once_leave(the_relay);
-	sender_leave(the_relay, patient ? OWN_LEAVE_MS : TOLD_LEAVE_MS);
-	decode_leave();
-	sender_close(the_relay);
-	leave_in_front(the_relay);
-	if (deadletter_leave(the_relay))
-	{
-		LedgerPosition position = ledger_position(the_relay->ledger);
-
-		handover_leave(the_relay, &position);
-		catchup_leave(the_relay);
-	}
-	the_relay->shown_at = 0;
-	relay_show(the_relay);
+	ending_restart();
 }
 
 static Relay *
@@ -475,19 +402,12 @@ relay_create(uint64 requests)
 	relay->status.catching_up = false;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
-	relay->cautious = shmem_relay_failed();
-	relay->batch_events = relay->cautious ? 1 : BATCH_EVENTS;
-	relay->began_at = steady_now();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STARTING;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
-	handover_take(relay);
-	/* What ended the one before us is among the first events. */
-	if (relay->cautious)
-		relay->careful = Max(relay->careful, CAUTIOUS_EVENTS);
 	relay->retries_before = relay->status.retries;
 	show_now(relay);
 	return relay;
@@ -535,7 +455,7 @@ void
 outbox_relay_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
-	uint64		requests;
+	Relay	   *relay;
 
 	configure_malloc();
 	worker_setup_signals();
@@ -544,15 +464,13 @@ outbox_relay_main(Datum arg)
 	session_connect(database);
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
-	requests = leave_if_absent();
-
-	the_relay = relay_create(requests);
-	before_shmem_exit(relay_exit, (Datum) 0);
-	settings_wait(the_relay);
-	resume_start(the_relay);
-	deadletter_start(the_relay);
+	relay = relay_create(leave_if_absent());
+	ending_begin(relay);
+	settings_wait(relay);
+	resume_start(relay);
+	deadletter_start(relay);
 	if (settings_polling())
-		poll_table(the_relay);
-	open_stream(the_relay);
-	stream(the_relay);
+		poll_table(relay);
+	open_stream(relay);
+	stream(relay);
 }

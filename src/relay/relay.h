@@ -32,16 +32,8 @@ typedef struct Relay
 	RelayStatus status;			/* published by relay_show() */
 	RelayState	working_state;	/* what to show when nothing is in the way */
 	RelayState	logged_state;	/* obstacle that the log tells of */
-	bool		progressed;		/* this process has got something done */
-	bool		cautious;		/* one before ended with an error: nothing is
-								 * sent that could not be noted */
 	uint64		requests;		/* shared counter when we looked for the
 								 * extension */
-
-	TimestampTz began_at;		/* by steady_now() */
-	int			batch_events;	/* of a replay, or dead letters, at a time:
-								 * one when cautious, so that what is in front
-								 * of one that cannot be stored is stored */
 
 	/* Kafka; all NULL until there is a configuration */
 	KafkaConfig *config;
@@ -89,8 +81,6 @@ extern void relay_show(Relay *relay);
 extern void relay_work(Relay *relay);
 extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
 extern void relay_wait(Relay *relay, long timeout_ms);
-extern void relay_batch_done(Relay *relay);
-pg_noreturn extern void relay_restart(Relay *relay);
 
 /* sender.c */
 extern bool sender_open(Relay *relay);

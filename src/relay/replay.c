@@ -37,6 +37,7 @@
 #include "base/worker.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/event_batch.h"
 #include "relay/exactly_once.h"
 
@@ -181,7 +182,7 @@ forbid_sorting(void)
  * when there is none.  At first, looks for the job, and finishes it then.
  */
 static bool
-read_batch(const Relay *relay, EventBatch *batch, bool at_first)
+read_batch(EventBatch *batch, bool at_first)
 {
 	Oid			types[3] = {INT8OID, INT8OID, INT8OID};
 	Datum		args[3];
@@ -193,7 +194,7 @@ read_batch(const Relay *relay, EventBatch *batch, bool at_first)
 		find_job();
 	/* The last is a constant, so that each batch is found by the index. */
 	args[0] = Int64GetDatum(job.id);
-	args[1] = Int64GetDatum(relay->batch_events);
+	args[1] = Int64GetDatum(ending_batch_events());
 	args[2] = Int64GetDatum(job.last_id);
 	if (job.id != 0 && run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
 		for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
@@ -219,7 +220,7 @@ send_transaction(Relay *relay, EventBatch *batch)
 
 	do
 		send_batch(relay, batch);
-	while (steady_now() < until && read_batch(relay, batch, false));
+	while (steady_now() < until && read_batch(batch, false));
 	set->replay_job = job.id;
 	set->replay_id = job.last_id;
 	set->replay_sent = job.sent;
@@ -240,17 +241,17 @@ replay_step(Relay *relay)
 		return false;
 	if (batch == NULL)
 		batch = event_batch_create(TopMemoryContext);
-	if (read_batch(relay, batch, true))
+	if (read_batch(batch, true))
 	{
 		/* What cannot be stored would be sent again by each relay. */
-		if (relay->cautious)
+		if (ending_is_cautious())
 			store_progress(relay);
 		if (relay->exact)
 			send_transaction(relay, batch);
 		else
 			send_batch(relay, batch);
 		store_progress(relay);
-		relay_batch_done(relay);
+		ending_batch_done();
 	}
 	may_have_jobs = job.id != 0;
 	return may_have_jobs;

@@ -33,6 +33,7 @@
 
 #include "base/worker.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/event_batch.h"
 #include "relay/exactly_once.h"
 
@@ -182,12 +183,12 @@ delivered_ids(uint64 nrows)
  * each relay would send it again.
  */
 static void
-prove(Relay *relay, const char *forget)
+prove(const char *forget)
 {
 	Oid			types[1] = {INT8ARRAYOID};
 	Datum		args[1];
 
-	if (!relay->cautious)
+	if (!ending_is_cautious())
 		return;
 	worker_begin_sql();
 	args[0] = delivered_ids(batch->size);
@@ -216,7 +217,7 @@ settle(Relay *relay, uint64 nrows, const char *forget)
 	worker_commit_sql();
 	if (relay->exact)
 		XLogFlush(XactLastCommitEnd);
-	relay_batch_done(relay);
+	ending_batch_done();
 }
 
 /*
@@ -227,7 +228,7 @@ static bool
 send_retried(Relay *relay)
 {
 	Oid			types[1] = {INT8OID};
-	Datum		args[1] = {Int64GetDatum(relay->batch_events)};
+	Datum		args[1] = {Int64GetDatum(ending_batch_events())};
 	Slice		none = SLICE_NULL;
 
 	worker_begin_sql();
@@ -236,7 +237,7 @@ send_retried(Relay *relay)
 	worker_commit_sql();
 	if (batch->size == 0)
 		return false;
-	prove(relay, FORGET_RETRIED);
+	prove(FORGET_RETRIED);
 	settle(relay, send_batch(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
 	keys_may_be_free = true;
 	return true;
@@ -266,10 +267,10 @@ look_at_keys(void)
  * are none left, the key is not held any more.
  */
 static void
-read_waiting(const Relay *relay, const char *topic, Slice key)
+read_waiting(const char *topic, Slice key)
 {
 	Oid			types[3] = {INT8OID, TEXTOID, TEXTOID};
-	Datum		args[3] = {Int64GetDatum(relay->batch_events)};
+	Datum		args[3] = {Int64GetDatum(ending_batch_events())};
 
 	worker_begin_sql();
 	args[1] = CStringGetTextDatum(topic);
@@ -302,10 +303,10 @@ send_waiting(Relay *relay)
 	}
 	if (!heldkeys_next_free(&topic, &key))
 		return false;
-	read_waiting(relay, topic, key);
+	read_waiting(topic, key);
 	if (batch->size > 0)
 	{
-		prove(relay, FORGET_WAITING);
+		prove(FORGET_WAITING);
 		settle(relay, send_batch(relay, RESEND_HELD, topic, key), FORGET_WAITING);
 	}
 	return true;

@@ -41,7 +41,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -50,6 +49,7 @@
 #include "base/worker.h"
 #include "relay/catchup_store.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/lastrecord.h"
 #include "relay/route.h"
 #include "relay/settings.h"
@@ -132,7 +132,7 @@ resume_fence(Relay *relay)
 	relay->delivery_failed = false;
 	sender_close(relay);
 	if (!sender_open(relay))
-		relay_restart(relay);
+		ending_restart();
 	do
 	{
 		LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
@@ -151,7 +151,7 @@ resume_fence(Relay *relay)
 	else
 		ereport(LOG,
 				(errmsg("outbox relay starts over: another relay was about to publish for this database")));
-	proc_exit(0);
+	ending_restart_later();
 }
 
 /*
@@ -309,7 +309,7 @@ resume_refused(Relay *relay, const char *failure)
 			 relay->exact->topic, failure);
 	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
 	sender_back_off(relay, &delay_ms);
-	relay_restart(relay);
+	ending_restart();
 }
 
 /* Does a query return a row? */

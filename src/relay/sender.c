@@ -29,6 +29,7 @@
 #include "base/steady.h"
 #include "relay/careful.h"
 #include "relay/deadletter.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 
 #define MAX_BACKOFF_MS 5000
@@ -131,9 +132,7 @@ sender_serve(Relay *relay)
 	/* In a Kafka transaction, only its commit counts. */
 	if (relay->exact)
 		return;
-	if (!relay->progressed)
-		shmem_relay_progress();
-	relay->progressed = true;
+	ending_progressed();
 }
 
 /*
@@ -243,7 +242,7 @@ start_over(Relay *relay)
 		/* Out of the table, the next relay begins with the first event. */
 		if (XLogRecPtrIsInvalid(position.commit))
 			relay->careful += position.events;
-		relay_restart(relay);
+		ending_restart();
 	}
 	relay->broken = true;
 	relay->delivery_failed = false;

@@ -27,6 +27,7 @@
 #include "kafka/config.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
+#include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
 #include "relay/replay.h"
@@ -184,7 +185,7 @@ check_extension(Relay *relay)
 		return;
 	relay->requests = requests;
 	if (!worker_extension_exists())
-		relay_restart(relay);
+		ending_restart();
 }
 
 /*
@@ -207,7 +208,7 @@ settings_changed(Relay *relay)
 	replay_look();
 	resend_look();
 	if (identity_check() != IDENTITY_SETTLED)
-		relay_restart(relay);
+		ending_restart();
 	config = load(relay);
 	if (config != NULL && kafka_config_equal(config, relay->config))
 	{
