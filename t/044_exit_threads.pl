@@ -122,7 +122,7 @@ is(exited(), '', 'processes at work are terminated');
 sub grant
 {
 	kafka('tool', $kafka, 'org.apache.kafka.tools.AclCommand', '--add', '--allow-principal', "User:$user",
-		'--topic', sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))"),
+		'--topic', progress_topic($node, 'postgres'),
 		map { ('--operation', $_) } @_);
 	return;
 }

@@ -37,7 +37,7 @@ sub terminate
 }
 
 sql('CREATE EXTENSION outbox');
-$progress = sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))");
+$progress = progress_topic($node, 'postgres');
 
 # No answers at all.
 $network->swallow;

@@ -17,7 +17,7 @@ change_settings("ALTER SERVER kafka OPTIONS (ADD delivery 'exactly_once')");
 wait_until('SELECT EXISTS (SELECT FROM outbox.exactly_once)');
 create_functions();
 sql('CREATE TABLE much (n integer)');
-my $progress = sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))");
+my $progress = progress_topic($node, 'postgres');
 
 # Positions of all records so far, in their order.
 sub positions

@@ -62,7 +62,7 @@ sub topic_tool
 sql('CREATE EXTENSION outbox');
 sql("CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once')");
 wait_for_state($node, 'postgres', 'streaming');
-my $progress = sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))");
+my $progress = progress_topic($node, 'postgres');
 
 sub check_topic
 {

@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
+use OutboxProgress;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -13,29 +14,7 @@ my $kafka = own_kafka('unfit', '--property', 'num.partitions=6');
 my $bootstrap = kafka_bootstrap($kafka);
 my $topic = make_topic(topic_name('unfit'), 1, dir => $kafka);
 my $node = new_server('unfit');
-my @keys;
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-# Publishes an event; it is there, once, when the relay goes on.
-sub publish
-{
-	my ($key) = @_;
-	publish_key($node, 'postgres', $topic, $key);
-	push @keys, $key;
-	return;
-}
-
-sub check_events
-{
-	my ($name) = @_;
-	is(join(' ', committed_lines(scalar @keys, $topic, '%k', $bootstrap)), "@keys", $name);
-	return;
-}
+deliver_from($node, $topic, $bootstrap);
 
 sub topic_tool
 {
@@ -43,7 +22,7 @@ sub topic_tool
 }
 
 sql('CREATE EXTENSION outbox');
-my $progress = sql("SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))");
+my $progress = progress_topic($node, 'postgres');
 
 sub wait_until_unfit
 {
@@ -63,8 +42,7 @@ publish('partitions');
 is(scalar consume($topic, $bootstrap), 0, 'nothing is sent');
 sql("ALTER SERVER kafka OPTIONS (SET delivery 'at_least_once')");
 wait_for_state($node, 'postgres', 'streaming');
-publish('at_least_once');
-wait_until_confirmed($node, 'postgres');
+publish_confirmed('at_least_once');
 check_events('at least once does without the topic');
 sql("ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')");
 wait_until_unfit('3 partitions');
@@ -101,8 +79,7 @@ wait_until_unfit('cleanup.policy=delete, ');
 pass('that it was made anew is noticed');
 kafka('alter-topic', $kafka, $progress, 'cleanup.policy=compact');
 wait_for_state($node, 'postgres', 'streaming');
-publish('last');
-wait_until_confirmed($node, 'postgres');
+publish_confirmed('last');
 check_events('and nothing is lost or comes twice');
 
 $node->stop;

@@ -6,6 +6,7 @@ use warnings;
 
 use lib 't';
 use IPC::Run ();
+use OutboxProgress;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,29 +15,7 @@ my $kafka = own_kafka('records', '--property', 'transaction.abort.timed.out.tran
 my $bootstrap = kafka_bootstrap($kafka);
 my $topic = make_topic(topic_name('records'), 1, dir => $kafka);
 my $node = new_server('records', 'restart_after_crash = on');
-my @keys;
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-sub publish
-{
-	my ($key) = @_;
-	publish_key($node, 'postgres', $topic, $key);
-	wait_until_confirmed($node, 'postgres');
-	push @keys, $key;
-	return;
-}
-
-sub check_events
-{
-	my ($name) = @_;
-	is(join(' ', committed_lines(scalar @keys, $topic, '%k', $bootstrap)), "@keys", $name);
-	return;
-}
+deliver_from($node, $topic, $bootstrap);
 
 # Has the server forget all but what Kafka has, while no relay can write it
 # again: then the last record tells what is published, or nothing does.
@@ -65,7 +44,7 @@ sql("CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.
 wait_for_state($node, 'postgres', 'streaming');
 my $system = sql('SELECT system_identifier FROM pg_control_system()');
 my $database = sql('SELECT oid FROM pg_database WHERE datname = current_database()');
-my $progress = "outbox.progress.$system.$database";
+my $progress = progress_topic($node, 'postgres');
 
 # Produces records; the first of each pair is the key, or undef for ours.
 sub foreign
@@ -88,7 +67,7 @@ sub last_record
 # ---------------------------------------------------------------------------
 # What is none of ours.
 
-publish('first');
+publish_confirmed('first');
 my $record = last_record();
 my $later = $record =~ s/"snapshot": "[^"]*"/"snapshot": "900:900:"/r;
 foreign(
@@ -107,7 +86,7 @@ my $log = slurp_file($node->logfile, $offset);
 my @warnings = $log =~ /WARNING:  outbox relay passes over records of the topic "\Q$progress\E" that are not its own/g;
 is(scalar @warnings, 1, 'and the others are reported, once');
 like($log, qr/DETAIL:  The first one has the offset \d+: it has another key\./, 'with a reason');
-publish('second');
+publish_confirmed('second');
 check_events('nothing comes twice');
 
 # More of them than the relay reads at first.
@@ -115,7 +94,7 @@ foreign(map { (undef, "garbage $_") } 1 .. 3000);
 crash_without_watermark();
 wait_for_state($node, 'postgres', 'streaming');
 check_watermark('it is found behind thousands of others, too');
-publish('third');
+publish_confirmed('third');
 check_events('nothing comes twice');
 
 # ---------------------------------------------------------------------------
@@ -126,13 +105,12 @@ foreign(undef, qq({"version": 3, "system_identifier": "$system", "database": $da
 crash_without_watermark();
 wait_for_error($node, 'postgres', 'waiting for configuration',
 	"the topic \"$progress\" has a record of version 3, which a newer release of outbox has written");
-publish_key($node, 'postgres', $topic, 'fourth');
-push @keys, 'fourth';
+publish('fourth');
 is(sql('SELECT count(*) FROM outbox.watermark'), 0, 'a record of a newer release is not passed over');
 foreign(undef, $record);
 wait_for_state($node, 'postgres', 'streaming');
 pass('and no longer in the way when it is not the last');
-publish('fifth');
+publish_confirmed('fifth');
 check_events('nothing comes twice');
 
 # ---------------------------------------------------------------------------
@@ -176,14 +154,14 @@ SKIP:
 	my $output = '';
 	my $writer = IPC::Run::start([ $program, $bootstrap, $progress ], '<', \undef, '>', \$output);
 	$writer->pump until $output =~ /open/;
-	publish('hidden');
+	publish_confirmed('hidden');
 	$writer->kill_kill(grace => 0);
 	crash_without_watermark();
 	wait_for_error($node, 'postgres', 'waiting for kafka', 'a Kafka transaction that is open hides what comes behind it');
 	pass('an open transaction of somebody else is waited for');
 	wait_for_state($node, 'postgres', 'streaming');
 	check_watermark('and then the last record counts');
-	publish('last');
+	publish_confirmed('last');
 	check_events('nothing comes twice');
 }
 

@@ -26,7 +26,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
   set_bootstrap closed_port wait_for_catchup wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
-  committed_lines create_counter library_version);
+  committed_lines create_counter library_version progress_topic);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -180,6 +180,15 @@ sub wait_for_log
 	my ($node, $pattern, $offset) = @_;
 	$node->wait_for_log($pattern, $offset || 0);
 	return slurp_file($node->logfile, $offset || 0);
+}
+
+# The progress topic of a database with the extension.
+sub progress_topic
+{
+	my ($node, $db) = @_;
+	return $node->safe_psql($db,
+		"SELECT format('outbox.progress.%s.%s', (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database()))"
+	);
 }
 
 # All that a topic holds, as kcat prints it; nothing of a topic that does not
