@@ -25,6 +25,9 @@ my %exceptional = (
 	'client_encoding' => undef,
 	'lc_messages' => undef,
 	'timezone_abbreviations' => undef,
+	# Those of the server, which are other ones than it was built with
+	'logical_decoding_work_mem' => '1024',
+	'synchronous_commit' => 'remote_write',
 	# Those of the present transaction
 	'transaction_isolation' => 'read committed',
 	'transaction_read_only' => undef,
@@ -33,7 +36,11 @@ my %exceptional = (
 my $groups = q{category ~ '^(Client Connection Defaults / (Statement|Locale|Other)|Version and Platform|Error Handling)'};
 
 my $topic = make_topic(topic_name('Session'), 1);
-my $node = new_server('session', "max_worker_processes = 24\n");
+my $node = new_server('session', <<'CONF');
+max_worker_processes = 24
+logical_decoding_work_mem = '1MB'
+synchronous_commit = remote_write
+CONF
 $node->safe_psql('postgres', 'CREATE ROLE tester SUPERUSER LOGIN; CREATE ROLE nobody');
 
 # Workers are the bootstrap superuser; the test is somebody else, whom settings
@@ -51,15 +58,15 @@ sub wait_until
 
 create_extension($node, 'postgres');
 sql(<<SQL);
-CREATE TABLE seen (n bigint, timezone text);
+CREATE TABLE seen (n bigint, timezone text, work_mem text);
 CREATE FUNCTION handle(m inbox.message) RETURNS void LANGUAGE sql AS
-	\$\$ INSERT INTO seen VALUES (inbox.payload_text(m)::bigint, current_setting('TimeZone')) \$\$;
+	\$\$ INSERT INTO seen VALUES (inbox.payload_text(m)::bigint, current_setting('TimeZone'), current_setting('logical_decoding_work_mem')) \$\$;
 SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle');
 -- What workers see when they write about themselves
 CREATE TABLE observed (who text, name text, setting text, boot_val text);
 CREATE FUNCTION observe() RETURNS trigger LANGUAGE plpgsql AS \$\$
 BEGIN
-	INSERT INTO public.observed SELECT TG_TABLE_NAME, name, setting, boot_val FROM pg_settings WHERE $groups AND context IN ('user', 'superuser');
+	INSERT INTO public.observed SELECT TG_TABLE_NAME, name, setting, boot_val FROM pg_settings WHERE $groups AND context IN ('user', 'superuser') OR name IN ('logical_decoding_work_mem', 'synchronous_commit');
 	INSERT INTO public.observed VALUES (TG_TABLE_NAME, 'role', current_setting('role'), 'none');
 	RETURN NULL;
 END
@@ -101,9 +108,11 @@ check_work('defaults', 0);
 
 # What a handler sees is that of its database.
 sql("ALTER DATABASE postgres SET timezone = 'Asia/Tokyo'");
+sql("ALTER DATABASE postgres SET logical_decoding_work_mem = '2MB'");
+sql('ALTER DATABASE postgres SET synchronous_commit = off');
 check_work('settings of the database', 1);
-is(sql("SELECT timezone FROM seen WHERE n = $published"), 'Asia/Tokyo', 'a handler has those');
-sql('ALTER DATABASE postgres RESET timezone');
+is(sql("SELECT timezone, work_mem FROM seen WHERE n = $published"), 'Asia/Tokyo|2MB', 'a handler has those');
+sql('ALTER DATABASE postgres RESET ALL');
 
 # Sets all settings there are for a role, to one end or the other of what each
 # takes; those that cannot be set so stay.
