@@ -135,6 +135,44 @@ $node->append_conf('postgresql.conf', "shared_preload_libraries = 'outbox'\n");
 $node->restart;
 wait_for_state($node, 'postgres', 'streaming');
 check('slot dropped by hand');
+
+# The slot is given up when a part of a transaction is on Kafka: that part comes
+# once more, out of the table, and nothing that is decoded later is taken for it.
+$node->append_conf('postgresql.conf',
+	"outbox.max_slot_wal = '32MB'\nmax_slot_wal_keep_size = -1\n");
+$node->reload;
+$node->safe_psql('postgres',
+	q{ALTER SERVER kafka OPTIONS (ADD "batch.num.messages" '1', ADD "max.in.flight.requests.per.connection" '1')});
+publish(1);
+wait_until_confirmed($node, 'postgres');
+wait_for_watermark();
+my $sent = relay_status($node, 'postgres', 'events');
+publish(10000);
+$node->poll_query_until('postgres',
+	"SELECT events > $sent + 100 FROM outbox.stat_relay")
+  or die "nothing is sent\n";
+$node->safe_psql('postgres', <<'SQL');
+ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '127.0.0.1:1', DROP "batch.num.messages", DROP "max.in.flight.requests.per.connection");
+SELECT pg_terminate_backend(pid) FROM outbox.stat_relay;
+SQL
+wait_for_state($node, 'postgres', 'waiting for kafka');
+my @before = consume_lines($topic, '%s');
+my $part = @before - $published + 10000;
+cmp_ok($part, '>=', 100, 'a part of a transaction is on Kafka');
+cmp_ok($part, '<', 10000, 'and only a part');
+write_wal(60);
+ok(slot_is_gone(), 'the slot is given up then');
+kafka_back();
+publish(10000);
+wait_until_confirmed($node, 'postgres');
+my %times;
+$times{$_}++ foreach consume_lines($topic, '%s');
+is(scalar(keys %times), $published, 'slot given up in a transaction: no event is lost');
+is_deeply(
+	[ sort { $a <=> $b } grep { $times{$_} > 1 } keys %times ],
+	[ sort { $a <=> $b } @before[ -$part .. -1 ] ],
+	'and those come again that were on Kafka before');
+is(scalar(grep { $_ > 2 } values %times), 0, 'once more');
 $node->stop;
 
 done_testing();
