@@ -217,9 +217,13 @@ sub read_topic
 sub consume
 {
 	my ($topic, $bootstrap, @options) = @_;
+	return decode_messages(split /\n/, read_topic($topic, $bootstrap, '-J', @options));
+}
+
+sub decode_messages
+{
 	my $json = JSON::PP->new->utf8(0)->allow_nonref;
-	return map { $json->decode($_) } split /\n/,
-	  read_topic($topic, $bootstrap, '-J', @options);
+	return map { $json->decode($_) } @_;
 }
 
 # Consumes until a topic holds at least a number of messages.
@@ -227,14 +231,15 @@ sub wait_for_events
 {
 	my ($topic, $count, $bootstrap) = @_;
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	my @messages;
+	my @lines;
 	do
 	{
-		@messages = consume($topic, $bootstrap);
-		return @messages if @messages >= $count;
+		# To decode them takes much longer than to read them.
+		@lines = split /\n/, read_topic($topic, $bootstrap, '-J');
+		return decode_messages(@lines) if @lines >= $count;
 	} while (time < $deadline);
-	diag sprintf '%s: %d messages of %d', $topic, scalar @messages, $count;
-	return @messages;
+	diag sprintf '%s: %d messages of %d', $topic, scalar @lines, $count;
+	return decode_messages(@lines);
 }
 
 # All messages of a topic so far, each formatted as "kcat -f" does, one line
