@@ -351,28 +351,78 @@ CREATE TABLE outbox.held_event (
     position bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     event_id text        NOT NULL,
     topic    text        NOT NULL,
-    key      text        NOT NULL,
+    key      text,
+    partition integer,
     held_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    replay   boolean     NOT NULL DEFAULT false,
     id       bigint      NOT NULL PRIMARY KEY,
     chunk    smallint    NOT NULL,
     xid      xid8        NOT NULL,
-    home     integer     NOT NULL
+    home     integer     NOT NULL,
+    CHECK (key IS NOT NULL OR partition IS NOT NULL)
 );
 -- A key may be longer than an index has room for.
 CREATE INDEX held_event_key_idx ON outbox.held_event
-    (topic, pg_catalog.hashtextextended(key, 0::pg_catalog.int8), position);
+    (topic, pg_catalog.hashtextextended(key, 0::pg_catalog.int8), position) WHERE partition IS NULL;
+CREATE INDEX held_event_parked_idx ON outbox.held_event (topic, partition, position) WHERE partition IS NOT NULL;
+CREATE INDEX held_event_event_id_idx ON outbox.held_event (event_id);
 
 COMMENT ON TABLE outbox.held_event IS
-    'events that wait behind a dead letter of the same topic and key; see outbox.on_poison';
+    'events that wait: for their topic, which cannot be written now (outbox.stat_topic), or behind a dead letter of the same topic and key (outbox.on_poison)';
 COMMENT ON COLUMN outbox.held_event.position IS 'order in which they will be sent';
 COMMENT ON COLUMN outbox.held_event.event_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.held_event.topic IS 'Kafka topic';
 COMMENT ON COLUMN outbox.held_event.key IS 'Kafka key';
+COMMENT ON COLUMN outbox.held_event.partition IS 'partition that cannot be written, or -1 for its topic as a whole; NULL when it waits behind a dead letter';
 COMMENT ON COLUMN outbox.held_event.held_at IS 'when the relay met it';
+COMMENT ON COLUMN outbox.held_event.replay IS 'was it published before, and is to be sent again by outbox.replay()?';
 COMMENT ON COLUMN outbox.held_event.id IS 'row in outbox.event';
 COMMENT ON COLUMN outbox.held_event.chunk IS 'partition of outbox.event';
 COMMENT ON COLUMN outbox.held_event.xid IS 'transaction that published';
 COMMENT ON COLUMN outbox.held_event.home IS 'database that published';
+
+-- Topics, or partitions of them, that cannot be written now.  Written by the
+-- relay alone.
+CREATE TABLE outbox.parked (
+    topic      text        NOT NULL,
+    partition  integer     NOT NULL,
+    state      text        NOT NULL CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sending'])),
+    error_code text        NOT NULL,
+    error      text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (topic, partition)
+);
+COMMENT ON TABLE outbox.parked IS
+    'topics and partitions that cannot be written now, so that their events wait in outbox.held_event; see outbox.stat_topic';
+COMMENT ON COLUMN outbox.parked.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.parked.partition IS 'partition of it, or -1 for all';
+COMMENT ON COLUMN outbox.parked.state IS 'waiting, or sending when it can be written again and those that waited are being sent';
+COMMENT ON COLUMN outbox.parked.error_code IS 'librdkafka''s name of the error';
+COMMENT ON COLUMN outbox.parked.error IS 'why it cannot be written';
+COMMENT ON COLUMN outbox.parked.since IS 'when the relay found out';
+
+CREATE TABLE outbox.discarded_event (
+    id           bigint      NOT NULL PRIMARY KEY,
+    chunk        smallint    NOT NULL,
+    home         integer     NOT NULL,
+    event_id     text        NOT NULL,
+    topic        text        NOT NULL,
+    key          text,
+    error        text        NOT NULL,
+    discarded_by name        NOT NULL DEFAULT session_user,
+    discarded_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE outbox.discarded_event IS
+    'events that outbox.discard() gave up; rows go some time after the event has left outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.home IS 'database that published';
+COMMENT ON COLUMN outbox.discarded_event.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.topic IS 'Kafka topic that it was for';
+COMMENT ON COLUMN outbox.discarded_event.key IS 'Kafka key';
+COMMENT ON COLUMN outbox.discarded_event.error IS 'why it was not on Kafka';
+COMMENT ON COLUMN outbox.discarded_event.discarded_by IS 'role that gave it up';
+COMMENT ON COLUMN outbox.discarded_event.discarded_at IS 'when';
 
 -- What a dump of the database carries.
 SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
@@ -393,6 +443,8 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.parked', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.discarded_event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.catchup', '');
 
 --
@@ -462,6 +514,7 @@ BEGIN
         VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
         DELETE FROM outbox.held_event WHERE home <> outbox.home();
         DELETE FROM outbox.dead_letter WHERE home <> outbox.home();
+        DELETE FROM outbox.discarded_event WHERE home <> outbox.home();
         DELETE FROM outbox.catchup;
         DELETE FROM outbox.identity WHERE home <> outbox.home();
     END IF;
@@ -503,6 +556,7 @@ BEGIN
       AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
       AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id AND d.home = e.home)
       AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id AND h.home = e.home)
+      AND NOT EXISTS (SELECT FROM outbox.discarded_event x WHERE x.id = e.id AND x.home = e.home)
     HAVING count(*) > 0
     RETURNING j.total INTO events;
     RETURN coalesce(events, 0);
@@ -555,16 +609,50 @@ $$;
 COMMENT ON FUNCTION outbox.retry_all(text) IS
     'send all dead letters of a topic again, or of all topics; returns how many';
 
+-- Gives events up that are not on Kafka; rows are the arguments' ids.
+CREATE FUNCTION outbox.discard_rows(ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    events bigint;
+BEGIN
+    DELETE FROM outbox.discarded_event x
+    WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = x.id AND e.chunk = x.chunk AND e.home = x.home);
+    WITH letters AS (
+        DELETE FROM outbox.dead_letter d WHERE d.id = ANY (ids)
+        RETURNING d.id, d.chunk, d.home, d.event_id, d.topic, d.key, d.error, d.replay
+    ), held AS (
+        DELETE FROM outbox.held_event h WHERE h.id = ANY (ids)
+        RETURNING h.id, h.chunk, h.home, h.event_id, h.topic, h.key,
+                  coalesce((SELECT p.error FROM outbox.parked p WHERE p.topic = h.topic AND p.partition = h.partition),
+                           'waited behind a dead letter') AS error, h.replay
+    ), both_kinds AS (
+        SELECT * FROM letters UNION ALL SELECT * FROM held
+    ), noted AS (
+        -- one that was published before, and was only to be replayed, still counts as published
+        INSERT INTO outbox.discarded_event (id, chunk, home, event_id, topic, key, error)
+        SELECT id, chunk, home, event_id, topic, key, error FROM both_kinds WHERE NOT replay
+        ON CONFLICT (id) DO NOTHING
+    )
+    SELECT count(*) INTO events FROM both_kinds;
+    RETURN events;
+END
+$$;
+COMMENT ON FUNCTION outbox.discard_rows(bigint[]) IS
+    'for outbox.discard() and outbox.discard_all()';
+
 CREATE FUNCTION outbox.discard(event_id uuid) RETURNS boolean
 LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    DELETE FROM outbox.dead_letter d WHERE d.event_id = discard.event_id::text;
-    RETURN FOUND;
+    RETURN outbox.discard_rows(ARRAY(
+        SELECT d.id FROM outbox.dead_letter d WHERE d.event_id = discard.event_id::text
+        UNION ALL
+        SELECT h.id FROM outbox.held_event h WHERE h.event_id = discard.event_id::text)) > 0;
 END
 $$;
 COMMENT ON FUNCTION outbox.discard(uuid) IS
-    'give a dead letter up, and let those go on that wait behind it; false when there is no such dead letter';
+    'give up an event that is a dead letter or waits, and let those go on that wait behind it; false when it is neither';
 
 CREATE FUNCTION outbox.discard(event_id text) RETURNS boolean
 LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -574,7 +662,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION outbox.discard(text) IS
-    'give a dead letter up, and let those go on that wait behind it; false when there is no such dead letter';
+    'give up an event that is a dead letter or waits, and let those go on that wait behind it; false when it is neither';
+
+CREATE FUNCTION outbox.discard_all(topic text) RETURNS bigint
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.discard_rows(ARRAY(
+        SELECT d.id FROM outbox.dead_letter d WHERE d.topic = discard_all.topic
+        UNION ALL
+        SELECT h.id FROM outbox.held_event h WHERE h.topic = discard_all.topic));
+END
+$$;
+COMMENT ON FUNCTION outbox.discard_all(text) IS
+    'give up all events of a topic that are dead letters or wait; returns how many';
 
 --
 -- Kafka settings.
@@ -606,13 +707,16 @@ SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
                 pg_catalog.encode(e.payload, 'escape')) AS payload,
        e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
        CASE WHEN d.id IS NOT NULL THEN 'failed'
+            WHEN x.id IS NOT NULL THEN 'discarded'
             WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
             ELSE 'published' END AS status,
-       CASE WHEN d.id IS NULL AND h.id IS NULL THEN w.taken_at END AS published_at,
-       d.error
+       CASE WHEN d.id IS NULL AND h.id IS NULL AND x.id IS NULL THEN w.taken_at END AS published_at,
+       coalesce(d.error, x.error, p.error) AS error
 FROM outbox.event e
 LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
-LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
+LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition
+LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.home = e.home
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
@@ -653,7 +757,8 @@ SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes
        s.events, s.bytes, s.in_flight, s.retries, s.round_trip_ms,
        (SELECT pg_catalog.count(*) FROM outbox.dead_letter) AS dead_letters,
        s.last_error, s.last_error_at, s.started_at, s.librdkafka_version,
-       s.catchup_done, s.catchup_left
+       s.catchup_done, s.catchup_left,
+       (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events
 FROM outbox.relay_status() s;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
@@ -661,6 +766,36 @@ COMMENT ON COLUMN outbox.stat_relay.catchup_done IS
     'events of the present catch-up that Kafka has acknowledged, those before a restart included as far as they were stored; NULL when there is none';
 COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
     'events that it has still to publish: counted when the catch-up, or this relay, began it, so rows removed since still count; events published since are not among them';
+
+COMMENT ON COLUMN outbox.stat_relay.waiting_events IS
+    'events in outbox.held_event, which wait for their topic or behind a dead letter; see outbox.stat_topic';
+
+CREATE VIEW outbox.stat_topic AS
+SELECT p.topic,
+       CASE WHEN pg_catalog.bool_or(p.state = 'sending') THEN 'sending' ELSE 'waiting' END AS state,
+       CASE WHEN pg_catalog.min(p.partition) >= 0 THEN pg_catalog.array_agg(p.partition ORDER BY p.partition) END AS partitions,
+       pg_catalog.sum(h.events)::bigint AS waiting_events,
+       pg_catalog.min(h.oldest) AS oldest,
+       (pg_catalog.array_agg(p.error ORDER BY p.since DESC))[1] AS last_error,
+       pg_catalog.min(p.since) AS since
+FROM outbox.parked p,
+LATERAL (
+    SELECT pg_catalog.count(*) AS events,
+           (SELECT e.created_at FROM outbox.held_event f
+            JOIN outbox.event e ON e.id = f.id AND e.chunk = f.chunk AND e.home = f.home
+            WHERE f.topic = p.topic AND f.partition = p.partition ORDER BY f.position LIMIT 1) AS oldest
+    FROM outbox.held_event h WHERE h.topic = p.topic AND h.partition = p.partition
+) h
+GROUP BY p.topic;
+COMMENT ON VIEW outbox.stat_topic IS
+    'topics that cannot be written now: their events wait, and all others go on';
+COMMENT ON COLUMN outbox.stat_topic.state IS
+    'waiting, or sending when it can be written again and those that waited are being sent';
+COMMENT ON COLUMN outbox.stat_topic.partitions IS 'those that cannot be written; NULL for all';
+COMMENT ON COLUMN outbox.stat_topic.waiting_events IS 'how many events wait';
+COMMENT ON COLUMN outbox.stat_topic.oldest IS 'when the first of them was published';
+COMMENT ON COLUMN outbox.stat_topic.last_error IS 'why the topic cannot be written';
+COMMENT ON COLUMN outbox.stat_topic.since IS 'when the relay found out';
 
 --
 -- Inbox: who takes what from Kafka, and how far they are.
@@ -1254,7 +1389,7 @@ END
 $$;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
-GRANT SELECT ON outbox.stat_relay TO pg_monitor;
+GRANT SELECT ON outbox.stat_relay, outbox.stat_topic TO pg_monitor;
 GRANT USAGE ON SCHEMA inbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.home(), inbox.consumer_status() TO pg_monitor;
 GRANT SELECT ON inbox.stat_subscription TO pg_monitor;

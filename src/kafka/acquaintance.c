@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * acquaintance.c
- *	  Which partitions know the producer.
+ *	  Which partitions know the producer, which have no leader, and which topics
+ *	  take nothing.
  *
  * A broker takes messages of an idempotent producer in their order only, once
  * it has taken one.  Of a producer that it does not know it takes whatever
@@ -57,39 +58,96 @@ acquaintance_partitioner(const rd_kafka_conf_t *conf)
 	return NULL;
 }
 
-/*
- * The topic has so many partitions.
- */
-void
-acquaintance_resize(Producer *producer, ProducerTopic *topic, int npartitions)
+/* Makes room for so many partitions. */
+static void
+resize(Producer *producer, ProducerTopic *topic, int npartitions)
 {
-	TimestampTz *acknowledged_at;
+	ProducerPartition *partitions;
 
 	if (npartitions <= topic->npartitions)
 		return;
-	acknowledged_at = MemoryContextAllocZero(producer->context,
-											 npartitions * sizeof(TimestampTz));
-	if (topic->acknowledged_at)
+	partitions = MemoryContextAllocZero(producer->context,
+										npartitions * sizeof(ProducerPartition));
+	if (topic->partitions)
 	{
-		memcpy(acknowledged_at, topic->acknowledged_at,
-			   topic->npartitions * sizeof(TimestampTz));
-		pfree(topic->acknowledged_at);
+		memcpy(partitions, topic->partitions,
+			   topic->npartitions * sizeof(ProducerPartition));
+		pfree(topic->partitions);
 	}
-	topic->acknowledged_at = acknowledged_at;
+	topic->partitions = partitions;
 	topic->npartitions = npartitions;
 }
 
 /*
- * A message was acknowledged, now.
+ * Takes over what a broker says of the topic's partitions: how many there are,
+ * and which of them have no leader.
  */
 void
-acquaintance_note(const rd_kafka_message_t *message, TimestampTz now)
+acquaintance_update(Producer *producer, ProducerTopic *topic,
+					const struct rd_kafka_metadata_topic *answer)
+{
+	TimestampTz now = steady_now();
+
+	resize(producer, topic, answer->partition_cnt);
+	topic->nleaderless = 0;
+	for (int i = 0; i < answer->partition_cnt; i++)
+	{
+		const struct rd_kafka_metadata_partition *said = &answer->partitions[i];
+		ProducerPartition *partition;
+
+		if (said->id < 0 || said->id >= topic->npartitions)
+			continue;
+		partition = &topic->partitions[said->id];
+		if (said->leader >= 0)
+			partition->leaderless_since = 0;
+		else if (partition->leaderless_since == 0)
+			partition->leaderless_since = now;
+		topic->nleaderless += partition->leaderless_since != 0;
+	}
+}
+
+/*
+ * A message was handed to the library.
+ */
+void
+acquaintance_note_sent(ProducerTopic *topic)
+{
+	if (topic->outstanding++ == 0)
+		topic->moved_at = steady_now();
+}
+
+/*
+ * The library has reported, now, what became of a message.
+ */
+void
+acquaintance_note_reported(const rd_kafka_message_t *message, bool acknowledged,
+						   TimestampTz now)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 
-	if (topic && message->partition >= 0 &&
-		message->partition < topic->npartitions)
-		topic->acknowledged_at[message->partition] = now;
+	if (topic == NULL)
+		return;
+	topic->outstanding--;
+	if (!acknowledged)
+		return;
+	topic->moved_at = now;
+	if (message->partition >= 0 && message->partition < topic->npartitions)
+		topic->partitions[message->partition].acknowledged_at = now;
+}
+
+/*
+ * The partition that messages of a key go to; -1 when the key says nothing
+ * about it.  The topic must have been ready.
+ */
+int
+producer_partition(const Producer *producer, const ProducerTopic *topic,
+				   Slice key)
+{
+	if (producer->partitioner == NULL || key.data == NULL ||
+		topic->npartitions == 0)
+		return -1;
+	return producer->partitioner(topic->handle, key.data, key.len,
+								 topic->npartitions, NULL, NULL);
 }
 
 /*
@@ -100,14 +158,68 @@ bool
 producer_is_known(const Producer *producer, const ProducerTopic *topic,
 				  Slice key)
 {
-	int32		partition;
+	int			partition = producer_partition(producer, topic, key);
+	TimestampTz acknowledged_at;
 
-	if (producer->partitioner == NULL || key.data == NULL ||
-		topic->npartitions == 0)
+	if (partition < 0)
 		return true;
-	partition = producer->partitioner(topic->handle, key.data, key.len,
-									  topic->npartitions, NULL, NULL);
-	return topic->acknowledged_at[partition] != 0 &&
-		!TimestampDifferenceExceeds(topic->acknowledged_at[partition],
-									steady_now(), FORGOTTEN_MS);
+	acknowledged_at = topic->partitions[partition].acknowledged_at;
+	return acknowledged_at != 0 &&
+		!TimestampDifferenceExceeds(acknowledged_at, steady_now(), FORGOTTEN_MS);
+}
+
+/*
+ * Calls the handler, which must not raise an error, for each topic of which
+ * messages are under way and none was acknowledged for ms.
+ */
+void
+producer_each_stuck(Producer *producer, int ms, PartitionHandler handler,
+					void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	ProducerTopic *topic;
+	TimestampTz now = steady_now();
+
+	hash_seq_init(&scan, producer->topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		if (topic->outstanding > 0 &&
+			TimestampDifferenceExceeds(topic->moved_at, now, ms))
+			handler(arg, topic->name, -1);
+}
+
+/*
+ * Calls the handler, likewise, for each partition that has had no leader for
+ * ms, of topics of which messages are under way.
+ */
+void
+producer_each_leaderless(Producer *producer, int ms, PartitionHandler handler,
+						 void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	ProducerTopic *topic;
+
+	hash_seq_init(&scan, producer->topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		for (int i = 0; topic->outstanding > 0 && topic->nleaderless > 0 &&
+			 i < topic->npartitions; i++)
+			if (producer_is_leaderless(topic, i, ms))
+				handler(arg, topic->name, i);
+}
+
+/*
+ * Has the partition had no leader for at least that many ms, as far as is
+ * known?  With -1, is there any partition of the topic without one?
+ */
+bool
+producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
+{
+	TimestampTz now = steady_now();
+	TimestampTz since;
+
+	if (topic->nleaderless == 0)
+		return false;
+	if (partition < 0)
+		return true;
+	since = topic->partitions[partition].leaderless_since;
+	return since != 0 && TimestampDifferenceExceeds(since, now, ms);
 }

@@ -182,6 +182,7 @@ take_error(Producer *producer, rd_kafka_event_t *event)
 {
 	ProducerStats *stats = &producer->stats;
 
+	topics_note_trouble(producer);
 	if (events_error_text(event, stats->error, stats->error[0] != '\0'))
 		stats->nerrors++;
 }
@@ -229,8 +230,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			delivery.error_text = rd_kafka_err2str(message->err);
 			producer->doubts++;
 		}
-		else
-			acquaintance_note(message, now);
+		acquaintance_note_reported(message, delivery.result == DELIVERY_OK, now);
 		handler(arg, &delivery);
 	}
 }
@@ -269,6 +269,7 @@ void
 producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 {
 	wake_pipe_empty(&producer->wake);
+	topics_poll(producer);
 	for (;;)
 	{
 		if (producer->event == NULL)

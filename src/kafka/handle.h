@@ -41,6 +41,13 @@ typedef struct WakePipe
 	int			write_end;
 } WakePipe;
 
+/* Times are by steady_now(). */
+typedef struct ProducerPartition
+{
+	TimestampTz acknowledged_at;	/* the last message; 0 for never */
+	TimestampTz leaderless_since;	/* 0 when it has a leader */
+} ProducerPartition;
+
 struct ProducerTopic
 {
 	char		name[TOPIC_NAME_LEN];	/* hash key */
@@ -48,13 +55,24 @@ struct ProducerTopic
 	uint64		ready_since;	/* the producer's doubts when the topic was
 								 * seen to take messages; 0 for never */
 
+	/* What a broker last said of it */
+	TopicStatus status;
+	rd_kafka_resp_err_t err;
+	TimestampTz answered_at;	/* by steady_now(); 0 for never */
+	uint64		answer_doubts;	/* the producer's, when it was asked */
+
 	/* See acquaintance.c */
 	int			npartitions;	/* when it was last ready */
-	TimestampTz *acknowledged_at;	/* of each, the last message, by
-									 * steady_now(); 0 for never */
+	int			nleaderless;	/* of them; when it was last asked for */
+	ProducerPartition *partitions;
+	uint64		outstanding;	/* messages that are under way */
+	TimestampTz moved_at;		/* last acknowledgement, or when the first of
+								 * them was sent */
 };
 
 typedef struct TransactionCall TransactionCall;
+
+typedef struct Question Question;
 
 typedef struct HeaderPool HeaderPool;
 
@@ -108,6 +126,14 @@ struct Producer
 	int			linger_ms;		/* that messages wait on purpose */
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
+	Question   *question;		/* likewise; see question.c */
+	uint64		asked;			/* questions, so far */
+	uint64		answered;		/* of them; the last may be open */
+	uint64		asked_doubts;	/* doubts when the last was asked */
+	char		asked_topic[TOPIC_NAME_LEN];	/* "" for all */
+	TimestampTz trouble_until;	/* answers are good for a short time only, by
+								 * steady_now(); 0 for none */
+	bool		reached;		/* did the last answer come from a broker? */
 	ProducerStats stats;
 	char		error[PRODUCER_ERROR_LEN];	/* of the last call that failed */
 	const char *error_name;		/* its code */
@@ -168,13 +194,22 @@ extern rd_kafka_conf_t *progress_reader_configure(const KafkaConfig *config,
 /* topics.c */
 extern void topics_create(Producer *producer);
 extern void topics_destroy(Producer *producer);
+extern void topics_poll(Producer *producer);
+extern void topics_note_trouble(Producer *producer);
+
+/* question.c */
+extern void question_ask(Producer *producer, const char *topic);
+extern bool question_answer(Producer *producer, rd_kafka_resp_err_t *err,
+							const struct rd_kafka_metadata **metadata);
+extern bool question_abandon(Producer *producer, bool leave);
 
 /* acquaintance.c */
 extern Partitioner acquaintance_partitioner(const rd_kafka_conf_t *conf);
-extern void acquaintance_resize(Producer *producer, ProducerTopic *topic,
-								int npartitions);
-extern void acquaintance_note(const rd_kafka_message_t *message,
-							  TimestampTz now);
+extern void acquaintance_update(Producer *producer, ProducerTopic *topic,
+								const struct rd_kafka_metadata_topic *answer);
+extern void acquaintance_note_sent(ProducerTopic *topic);
+extern void acquaintance_note_reported(const rd_kafka_message_t *message,
+									   bool acknowledged, TimestampTz now);
 
 /* headers.c */
 extern void headers_create(Producer *producer);

@@ -173,7 +173,10 @@ producer_release(void *arg)
 	flush_end(producer);
 	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))
+	{
+		(void) question_abandon(producer, true);
 		return;
+	}
 	if (producer->handle)
 	{
 		rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE |
@@ -182,7 +185,8 @@ producer_release(void *arg)
 		rd_kafka_queue_io_event_enable(producer->queue, -1, NULL, 0);
 		events_discard(producer);
 		rd_kafka_queue_destroy(producer->queue);
-		destroy_handle(producer->handle);
+		if (!question_abandon(producer, false))
+			destroy_handle(producer->handle);
 	}
 	headers_destroy(producer);
 	wake_pipe_close(&producer->wake);
@@ -298,7 +302,10 @@ producer_send(Producer *producer, const Message *message)
 							RD_KAFKA_V_END);
 	flush_note_sent(producer, err);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		acquaintance_note_sent(message->topic);
 		return SEND_QUEUED;
+	}
 
 	/* The library takes the headers only with the message. */
 	headers_keep(producer, list);

@@ -14,6 +14,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "kafka/config.h"
 #include "publish/event.h"
 
@@ -59,7 +61,8 @@ typedef enum DeliveryResult
 	DELIVERY_REFUSED,			/* the broker will never take it, or a
 								 * neighbour in its batch, */
 	DELIVERY_TOO_LARGE,			/* for its size, or */
-	DELIVERY_TOPIC_REFUSED,		/* whatever is sent to that topic */
+	DELIVERY_TOPIC_REFUSED,		/* whatever is sent to that topic, or */
+	DELIVERY_TOPIC_FORBIDDEN,	/* as long as a right is missing */
 	DELIVERY_PURGED				/* given up because of another message: the
 								 * producer went fatal or was purged */
 } DeliveryResult;
@@ -77,12 +80,17 @@ typedef struct Delivery
 
 typedef void (*DeliveryHandler) (void *arg, const Delivery *delivery);
 
+/* A partition of a topic; -1 stands for all. */
+typedef void (*PartitionHandler) (void *arg, const char *topic, int partition);
+
 /* Whether a topic can take messages. */
 typedef enum TopicStatus
 {
 	TOPIC_READY,
+	TOPIC_ASKED,				/* not known yet: a broker was asked */
 	TOPIC_UNKNOWN,				/* does not exist (yet) */
-	TOPIC_REFUSED,				/* invalid, or we may not write to it */
+	TOPIC_FORBIDDEN,			/* we have no right to it (yet) */
+	TOPIC_REFUSED,				/* there cannot be a topic of that name */
 	TOPIC_UNREACHABLE			/* no broker answered */
 } TopicStatus;
 
@@ -109,10 +117,23 @@ extern const char *producer_error_name(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);
 extern ProducerTopic *producer_topic(Producer *producer, const char *name);
 extern TopicStatus producer_topic_status(Producer *producer,
-										 ProducerTopic *topic, int timeout_ms);
+										 ProducerTopic *topic);
+extern int	producer_partition(const Producer *producer,
+							   const ProducerTopic *topic, Slice key);
+extern bool producer_is_leaderless(const ProducerTopic *topic, int partition,
+								   int ms);
 extern bool producer_is_known(const Producer *producer,
 							  const ProducerTopic *topic, Slice key);
-extern bool producer_connect(Producer *producer, int timeout_ms);
+extern void producer_each_stuck(Producer *producer, int ms,
+								PartitionHandler handler, void *arg);
+extern void producer_each_leaderless(Producer *producer, int ms,
+									 PartitionHandler handler, void *arg);
+extern TopicStatus producer_probe(Producer *producer, ProducerTopic *topic,
+								  int partition, TimestampTz since);
+extern void producer_recheck(Producer *producer, ProducerTopic *topic);
+extern uint64 producer_ask(Producer *producer);
+extern bool producer_answered(const Producer *producer, uint64 question,
+							  bool *reached);
 extern SendResult producer_send(Producer *producer, const Message *message);
 extern void producer_hurry(Producer *producer);
 extern void producer_flush(Producer *producer);

@@ -9,14 +9,29 @@
  * topic, where it is set up to do so.
  *
  * The answer "ready" is kept until a message fails for whatever reason, since
- * topics may be deleted and rights withdrawn.
+ * topics may be deleted and rights withdrawn.  Nobody waits here for an answer:
+ * see question.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
+
+/* An answer other than "ready" is good for so long. */
+#define ASK_AGAIN_MS 200
+
+/*
+ * For so long after a broker was lost, leaders may change: "ready" is asked
+ * for again after a while, and relied on meanwhile, but not for long.
+ */
+#define TROUBLE_MS 60000
+#define REFRESH_MS 1000
+#define STALE_MS 3000
 
 /*
  * Makes the empty set of topics.
@@ -85,8 +100,10 @@ producer_topic(Producer *producer, const char *name)
 	{
 		topic->handle = NULL;
 		topic->ready_since = 0;
-		topic->npartitions = 0;
-		topic->acknowledged_at = NULL;
+		topic->answered_at = 0;
+		topic->npartitions = topic->nleaderless = 0;
+		topic->partitions = NULL;
+		topic->outstanding = 0;
 	}
 	if (topic->handle == NULL)
 		topic->handle = open_topic(producer, topic);
@@ -99,23 +116,21 @@ producer_topic(Producer *producer, const char *name)
 	return topic;
 }
 
-/* What the broker says about the one topic that it was asked for. */
+/* What it means that a broker says of a topic. */
 static TopicStatus
-judge_topic(Producer *producer, const struct rd_kafka_metadata *metadata)
+judge(rd_kafka_resp_err_t err)
 {
-	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-
-	if (metadata->topic_cnt == 1)
-		err = metadata->topics[0].err;
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return TOPIC_READY;
+	switch (errors_classify(err))
 	{
-		if (metadata->topics[0].partition_cnt > 0)
-			return TOPIC_READY;
-		err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+		case DELIVERY_TOPIC_REFUSED:
+			return TOPIC_REFUSED;
+		case DELIVERY_TOPIC_FORBIDDEN:
+			return TOPIC_FORBIDDEN;
+		default:
+			break;
 	}
-	producer_set_error(producer, err);
-	if (errors_classify(err) == DELIVERY_TOPIC_REFUSED)
-		return TOPIC_REFUSED;
 	/* "No leader" is a topic in the making. */
 	if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
 		err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE)
@@ -123,51 +138,180 @@ judge_topic(Producer *producer, const struct rd_kafka_metadata *metadata)
 	return TOPIC_UNREACHABLE;
 }
 
-/*
- * Can the topic take messages?  Asks a broker unless that is known, and waits
- * up to timeout_ms for the answer; producer_error() explains any but
- * TOPIC_READY.
- */
-TopicStatus
-producer_topic_status(Producer *producer, ProducerTopic *topic, int timeout_ms)
+/* Notes what is known of a topic now. */
+static void
+note_answer(Producer *producer, ProducerTopic *topic, rd_kafka_resp_err_t err)
 {
-	const struct rd_kafka_metadata *metadata;
-	rd_kafka_resp_err_t err;
-	TopicStatus status;
+	topic->err = err;
+	topic->status = judge(err);
+	topic->answered_at = steady_now();
+	topic->answer_doubts = producer->asked_doubts;
+	if (topic->status == TOPIC_READY)
+		topic->ready_since = producer->asked_doubts;
+	else
+		topic->ready_since = 0;
+}
 
-	if (topic->ready_since == producer->doubts)
-		return TOPIC_READY;
-	err = rd_kafka_metadata(producer->handle, 0, topic->handle, &metadata,
-							timeout_ms);
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		producer_set_error(producer, err);
-		return TOPIC_UNREACHABLE;
-	}
-	status = judge_topic(producer, metadata);
-	if (status == TOPIC_READY)
-		acquaintance_resize(producer, topic, metadata->topics[0].partition_cnt);
-	rd_kafka_metadata_destroy(metadata);
-	if (status == TOPIC_READY)
-		topic->ready_since = producer->doubts;
-	return status;
+/* Notes what a broker says of one topic. */
+static void
+take_topic(Producer *producer, const struct rd_kafka_metadata_topic *answer)
+{
+	rd_kafka_resp_err_t err = answer->err;
+	ProducerTopic *topic = hash_search(producer->topics, answer->topic,
+									   HASH_FIND, NULL);
+
+	if (topic == NULL)
+		return;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR && answer->partition_cnt == 0)
+		err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		acquaintance_update(producer, topic, answer);
+	note_answer(producer, topic, err);
 }
 
 /*
- * Does a broker answer within timeout_ms?
+ * Takes the answer to what was asked, if it is there.  May raise an error for
+ * want of memory.
  */
-bool
-producer_connect(Producer *producer, int timeout_ms)
+void
+topics_poll(Producer *producer)
 {
 	const struct rd_kafka_metadata *metadata;
 	rd_kafka_resp_err_t err;
+	ProducerTopic *topic;
 
-	err = rd_kafka_metadata(producer->handle, 0, NULL, &metadata, timeout_ms);
-	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
+	if (!question_answer(producer, &err, &metadata))
+		return;
+	producer->reached = err == RD_KAFKA_RESP_ERR_NO_ERROR;
+	if (!producer->reached)
 		producer_set_error(producer, err);
-		return false;
+	else
+	{
+		for (int i = 0; i < metadata->topic_cnt; i++)
+			take_topic(producer, &metadata->topics[i]);
+		err = metadata->topic_cnt == 0 ?
+			RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : RD_KAFKA_RESP_ERR_NO_ERROR;
+		rd_kafka_metadata_destroy(metadata);
 	}
-	rd_kafka_metadata_destroy(metadata);
-	return true;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR || producer->asked_topic[0] == '\0')
+		return;
+	topic = hash_search(producer->topics, producer->asked_topic, HASH_FIND, NULL);
+	if (topic)
+		note_answer(producer, topic, err);
+}
+
+/* Asks about a topic; "" stands for all. */
+static void
+ask(Producer *producer, const char *name)
+{
+	if (producer->question)
+		return;
+	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
+	producer->asked_doubts = producer->doubts;
+	question_ask(producer, name[0] == '\0' ? NULL : name);
+}
+
+/*
+ * The library has reported an error: a broker has gone, perhaps, and its
+ * partitions may have no leader soon.
+ */
+void
+topics_note_trouble(Producer *producer)
+{
+	producer->trouble_until = TimestampTzPlusMilliseconds(steady_now(), TROUBLE_MS);
+	producer->doubts++;
+}
+
+/* Is what is known of a topic that is ready too old to go by? */
+static bool
+is_stale(Producer *producer, ProducerTopic *topic)
+{
+	TimestampTz now;
+
+	if (producer->trouble_until == 0)
+		return false;
+	now = steady_now();
+	if (now > producer->trouble_until)
+		producer->trouble_until = 0;
+	else if (TimestampDifferenceExceeds(topic->answered_at, now, REFRESH_MS))
+	{
+		ask(producer, topic->name);
+		return TimestampDifferenceExceeds(topic->answered_at, now, STALE_MS);
+	}
+	return false;
+}
+
+/*
+ * Can the topic take messages?  Does not wait: asks a broker unless that is
+ * known, and answers TOPIC_ASKED until producer_poll() has taken the answer,
+ * which makes the event descriptor readable.  producer_error() explains any
+ * other but TOPIC_READY.
+ */
+TopicStatus
+producer_topic_status(Producer *producer, ProducerTopic *topic)
+{
+	if (topic->ready_since == producer->doubts)
+		return is_stale(producer, topic) ? TOPIC_ASKED : TOPIC_READY;
+	if (topic->answered_at != 0 && topic->answer_doubts == producer->doubts &&
+		!TimestampDifferenceExceeds(topic->answered_at, steady_now(),
+									ASK_AGAIN_MS))
+	{
+		producer_set_error(producer, topic->err);
+		return topic->status;
+	}
+	ask(producer, topic->name);
+	return TOPIC_ASKED;
+}
+
+/*
+ * Asks for a topic again though it was ready, since one of its partitions is
+ * not.
+ */
+void
+producer_recheck(Producer *producer, ProducerTopic *topic)
+{
+	if (TimestampDifferenceExceeds(topic->answered_at, steady_now(),
+								   ASK_AGAIN_MS))
+		ask(producer, topic->name);
+}
+
+/*
+ * Can the topic, and one partition of it, or any with -1, take messages, by an
+ * answer that came later than since?  As producer_topic_status() otherwise.
+ */
+TopicStatus
+producer_probe(Producer *producer, ProducerTopic *topic, int partition,
+			   TimestampTz since)
+{
+	if (topic->answered_at <= since)
+	{
+		ask(producer, topic->name);
+		return TOPIC_ASKED;
+	}
+	if (topic->status == TOPIC_READY &&
+		(partition >= topic->npartitions ||
+		 (partition >= 0 && producer_is_leaderless(topic, partition, 0))))
+		return TOPIC_UNKNOWN;
+	producer_set_error(producer, topic->err);
+	return topic->status;
+}
+
+/*
+ * Asks about all topics that are known.  Returns the number of the question.
+ */
+uint64
+producer_ask(Producer *producer)
+{
+	ask(producer, "");
+	return producer->asked;
+}
+
+/*
+ * Is the question of that number answered?  Sets reached if a broker did.
+ */
+bool
+producer_answered(const Producer *producer, uint64 question, bool *reached)
+{
+	*reached = producer->reached;
+	return producer->answered >= question;
 }

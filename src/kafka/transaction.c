@@ -212,7 +212,7 @@ transaction_failure(Producer *producer, bool *refused)
 		strlcpy(producer->error, rd_kafka_error_string(error),
 				sizeof(producer->error));
 		*refused = errors_classify(rd_kafka_error_code(error)) ==
-			DELIVERY_TOPIC_REFUSED;
+			DELIVERY_TOPIC_FORBIDDEN;
 	}
 	rd_kafka_error_destroy(error);
 	return has_failed ? producer->error : NULL;

@@ -5,9 +5,9 @@
  *
  * When the broker refuses a batch, one event of it may be the culprit and the
  * others mere neighbours.  Sent alone, each shows what it is: the neighbours
- * are delivered, in order, and the culprit becomes a dead letter, if the fault
- * is its own or its topic's.  What is not an event's fault - a broker that is
- * away, a topic that does not exist - is waited for, for ever.
+ * are delivered, in order, and the culprit becomes a dead letter.  What is not
+ * an event's fault is waited for: a broker that is away, for ever, and a topic
+ * or partition that cannot be written, for a moment; then it is parked.
  *
  * Each time the pipeline breaks, much has to be sent again.  So what was
  * refused once makes us suspicious: other events of a topic that refused one
@@ -32,12 +32,12 @@
 #include "base/guc.h"
 #include "base/steady.h"
 #include "relay/deadletter.h"
+#include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
+#include "relay/parked.h"
 #include "relay/route.h"
 
-#define METADATA_TIMEOUT_MS 100
-#define NEW_TOPIC_MS 400		/* a broker may take to create a topic */
 #define ASK_AGAIN_MS 1000		/* a topic that refuses everything */
 #define LOG_INTERVAL_MS 1000	/* between two messages about dead letters */
 #define AFTERCARE 100			/* events sent alone after a refused one */
@@ -135,56 +135,6 @@ note_failure(Relay *relay, DeliveryResult failure, const char *name,
 }
 
 /*
- * Asks for the event's topic.  Whatever the answer, *topic may be NULL; unless
- * it is TOPIC_READY, what is wrong is noted.
- */
-static TopicStatus
-ask_topic(Relay *relay, const Event *event, ProducerTopic **topic)
-{
-	char		name[TOPIC_MAX_LEN + 1];
-	TopicStatus status = TOPIC_REFUSED;
-
-	*topic = NULL;
-	if (!route_topic(event, name))
-	{
-		note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
-					 "the name of the topic is too long");
-		return TOPIC_REFUSED;
-	}
-	*topic = producer_topic(relay->producer, name);
-	if (*topic)
-		status = producer_topic_status(relay->producer, *topic,
-									   METADATA_TIMEOUT_MS);
-	/* The failure that broke the pipeline says more. */
-	if (relay->delivery_failed)
-		return status;
-	if (status == TOPIC_REFUSED)
-		note_failure(relay, DELIVERY_TOPIC_REFUSED,
-					 producer_error_name(relay->producer),
-					 producer_error(relay->producer));
-	else if (status == TOPIC_UNKNOWN)
-		snprintf(relay->failure_text, sizeof(relay->failure_text),
-				 "topic \"%s\" does not exist and Kafka does not create it", name);
-	else if (status == TOPIC_UNREACHABLE)
-		strlcpy(relay->failure_text, sender_connection_error(relay),
-				sizeof(relay->failure_text));
-	return status;
-}
-
-/*
- * The event's topic, if it can take messages at once, else NULL: then the
- * event is to be sent alone, since what is in flight must not wait for it.
- */
-ProducerTopic *
-careful_topic(Relay *relay, const Event *event)
-{
-	ProducerTopic *topic;
-
-	/* What was known before says nothing about the connection. */
-	return ask_topic(relay, event, &topic) == TOPIC_READY ? topic : NULL;
-}
-
-/*
  * Shall an event be sent alone, because nothing may pass it if it is refused,
  * and something could?  A Kafka transaction would be aborted with all of it.
  */
@@ -194,34 +144,6 @@ careful_start(const Relay *relay, const Event *event,
 {
 	return outbox_on_poison == POISON_HOLD && !relay->exact &&
 		!producer_is_known(relay->producer, topic, event_key(event));
-}
-
-/*
- * Waits until the event's topic can take messages; returns it.  Returns NULL
- * when it never will; the failure is noted then.
- */
-static ProducerTopic *
-wait_for_topic(Relay *relay, const Event *event)
-{
-	ProducerTopic *topic;
-	TopicStatus status;
-	int			delay = FIRST_BACKOFF_MS;
-
-	while ((status = ask_topic(relay, event, &topic)) != TOPIC_READY)
-	{
-		if (status == TOPIC_REFUSED)
-			return NULL;
-		if (delay > (status == TOPIC_UNKNOWN ? NEW_TOPIC_MS : FIRST_BACKOFF_MS))
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
-		sender_back_off(relay, &delay);
-	}
-	if (delay > FIRST_BACKOFF_MS)
-	{
-		/* A broker was asked, since the topic was not ready before. */
-		relay->connected = true;
-		relay_work(relay);
-	}
-	return topic;
 }
 
 /* Sends one message and waits for its delivery; true when acknowledged. */
@@ -253,30 +175,75 @@ is_for_good(DeliveryResult failure)
 		failure == DELIVERY_TOPIC_REFUSED;
 }
 
+/* What has become of an event that was sent alone. */
+typedef enum Outcome
+{
+	OUTCOME_DELIVERED,
+	OUTCOME_PARKED,				/* its topic cannot be written now */
+	OUTCOME_REFUSED				/* for good */
+} Outcome;
+
 /*
- * Sends the event, again and again as long as the fault is not its own.
- * Nothing else is in flight.  Returns false when it is refused for good.
+ * Something is wrong in a Kafka transaction: the library says of the message
+ * only that it was purged.  Finds out whether its topic is forbidden.
  */
-static bool
+static void
+look_behind_purge(Relay *relay)
+{
+	const char *failure;
+	bool		forbidden;
+
+	if (!relay->exact || relay->failure != DELIVERY_PURGED)
+		return;
+	failure = transaction_failure(relay->producer, &forbidden);
+	if (failure && forbidden)
+		note_failure(relay, DELIVERY_TOPIC_FORBIDDEN,
+					 "TOPIC_AUTHORIZATION_FAILED", failure);
+}
+
+/*
+ * Sends the event, again and again as long as the fault is neither its own nor
+ * its topic's.  Nothing else is in flight.
+ */
+static Outcome
 send_patiently(Relay *relay, const Event *event, const Commit *commit,
-			   uint64 number)
+			   uint64 number, Destination *destination)
 {
 	Message		message = {0};
 	int			delay = FIRST_BACKOFF_MS;
 
 	for (;;)
 	{
+		DestinationState state;
+
 		reached_broker = false;
-		message.topic = wait_for_topic(relay, event);
-		if (message.topic == NULL)
-			return false;
+		state = destination_wait(relay, event, false, destination);
+		if (state != DESTINATION_READY)
+			return state == DESTINATION_PARKED ? OUTCOME_PARKED : OUTCOME_REFUSED;
 		encode_message(&relay->encoder, event, commit->time, &message);
+		message.topic = destination->topic;
 		message.opaque = number;
+		if (relay->exact)
+			exactly_once_expect_refusal(relay);
 		if (try_alone(relay, &message))
-			return true;
+			return OUTCOME_DELIVERED;
+		look_behind_purge(relay);
 		relay->delivery_failed = false;
+		if (relay->failure == DELIVERY_TOPIC_FORBIDDEN)
+		{
+			destination->partition = WHOLE_TOPIC;
+			return OUTCOME_PARKED;
+		}
 		if (is_for_good(relay->failure))
-			return false;
+			return OUTCOME_REFUSED;
+		if (relay->exact && relay->stuck)
+			exactly_once_start_over(relay);
+		if (relay->stuck)
+		{
+			/* The library has it still; another one knows nothing of it. */
+			sender_replace(relay);
+			continue;
+		}
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
 		relay->held = true;
 		if (relay->exact)
@@ -343,13 +310,33 @@ was_refused_lately(Relay *relay, const Event *event)
 }
 
 /*
+ * The event is refused for good, or its topic cannot be written: it was set
+ * aside.  Goes on behind it.
+ */
+static void
+go_on(Relay *relay)
+{
+	/* A Kafka transaction cannot go on: the next leaves the event out. */
+	if (relay->exact && reached_broker && !exactly_once_drop(relay))
+	{
+		relay->careful += ledger_position(relay->ledger).outstanding;
+		ending_restart();
+	}
+	/* Nothing is in flight, and nothing is wrong but with the event. */
+	if (producer_is_fatal(relay->producer))
+		sender_replace(relay);
+}
+
+/*
  * Sends one event, which has that number in the ledger, and holds everything
- * else until it is acknowledged or a dead letter.
+ * else until it is acknowledged or set aside.
  */
 void
 careful_send(Relay *relay, const Event *event, const Commit *commit,
 			 uint64 number)
 {
+	Destination destination;
+
 	/* Nothing of such a topic is in flight, so order needs no wait. */
 	if (was_refused_lately(relay, event))
 	{
@@ -359,25 +346,23 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	sender_drain(relay);
 	if (relay->broken)
 		return;
-	if (send_patiently(relay, event, commit, number))
-		clear_suspicion(event);
-	else
+	switch (send_patiently(relay, event, commit, number, &destination))
 	{
-		if (relay->failure == DELIVERY_REFUSED)
-			relay->careful = Max(relay->careful, AFTERCARE);
-		else
-			suspect_topic(relay, event);
-		give_up(relay, event, number);
-
-		/* A Kafka transaction cannot go on: the next leaves the event out. */
-		if (relay->exact && reached_broker)
-		{
-			relay->careful += ledger_position(relay->ledger).outstanding;
-			ending_restart();
-		}
-		/* Nothing is in flight, and nothing is wrong but with the event. */
-		if (producer_is_fatal(relay->producer))
-			sender_replace(relay);
+		case OUTCOME_DELIVERED:
+			clear_suspicion(event);
+			break;
+		case OUTCOME_PARKED:
+			deadletter_park(relay, event, number, &destination);
+			go_on(relay);
+			break;
+		case OUTCOME_REFUSED:
+			if (relay->failure == DELIVERY_REFUSED)
+				relay->careful = Max(relay->careful, AFTERCARE);
+			else
+				suspect_topic(relay, event);
+			give_up(relay, event, number);
+			go_on(relay);
+			break;
 	}
 	if (relay->held)
 	{

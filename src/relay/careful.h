@@ -10,7 +10,6 @@
 
 #include "relay/relay.h"
 
-extern ProducerTopic *careful_topic(Relay *relay, const Event *event);
 extern bool careful_wanted(const Relay *relay, const Event *event);
 extern bool careful_start(const Relay *relay, const Event *event,
 						  const ProducerTopic *topic);

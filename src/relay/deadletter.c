@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * deadletter.c
- *	  Events that Kafka refuses for good, and those that wait behind them.
+ *	  Events that Kafka refuses for good, those that wait behind them, and those
+ *	  whose topic cannot be written now.
  *
  * Such an event is set aside: in memory at first, since it is found inside a
  * decoding callback, where nothing can be written.  To the ledger it counts as
@@ -18,8 +19,14 @@
  * aside too, into outbox.held_event, so that they hold back neither the slot
  * nor other keys.
  *
+ * Events for what is parked (parked.c) are set aside into outbox.held_event as
+ * well, so that they hold back nothing but others of the same topic or
+ * partition.
+ *
  * After a crash the relay may meet events again that are stored already, as
- * the watermark does not show them yet.  Their ids are read at the start.
+ * the watermark does not show them yet.  Their ids are read at the start.  One
+ * that waits goes to the end of the queue then, since those in front of it may
+ * have come again too.
  *
  * When deliveries are exact, the ledger learns of a whole Kafka transaction at
  * once.  All that was set aside is written before that is committed, or when
@@ -44,6 +51,7 @@
 #include "base/guc.h"
 #include "base/worker.h"
 #include "relay/ending.h"
+#include "relay/parked.h"
 #include "relay/route.h"
 
 /* What may be set aside before it must be written, wherever we are. */
@@ -70,6 +78,7 @@ void
 deadletter_start(Relay *relay)
 {
 	worker_begin_sql();
+	parked_load();
 	stored = deadletter_load_stored();
 	deadletter_load_keys(relay->exact != NULL);
 	worker_commit_sql();
@@ -191,7 +200,7 @@ hold_again(const Event *event, const StoredEvent *known)
 {
 	char		topic[TOPIC_MAX_LEN + 1];
 
-	if (!known->holds && !known->waits)
+	if (!known->holds && (!known->waits || known->parked))
 		return;
 	if (!route_topic(event, topic))
 		topic[0] = '\0';
@@ -229,9 +238,52 @@ deadletter_met(const Event *event)
 		hold_again(event, known);
 }
 
+/* Sets an event aside that waits for its topic. */
+static void
+park(Relay *relay, const Event *event, uint64 number, int partition)
+{
+	SetAside   *item = remember(relay, event, number);
+
+	item->waits = item->parked = true;
+	item->partition = partition;
+	check_memory(relay);
+}
+
+/* A stored event comes again, in the stream. */
+static void
+meet_again(Relay *relay, const Event *event, uint64 number, StoredEvent *known)
+{
+	SetAside   *item;
+
+	hold_again(event, known);
+	if (!known->waits)
+	{
+		ledger_acknowledge(relay->ledger, number);
+		relay->set_aside++;
+		return;
+	}
+
+	/*
+	 * Those in front of it may have come again as well, and been set aside
+	 * behind it.
+	 */
+	item = remember(relay, event, number);
+	item->waits = item->again = true;
+	check_memory(relay);
+}
+
+/* Does the event wait for its topic, which cannot be written? */
+static bool
+is_parked(const Relay *relay, const Event *event, char *topic)
+{
+	return parked_any() && route_topic(event, topic) &&
+		parked_find(topic, WHOLE_TOPIC) != NULL &&
+		parked_find(topic, WHOLE_TOPIC) != relay->releasing;
+}
+
 /*
- * Must the event not be sent now, because it waits behind a dead letter or is
- * stored already?  Then takes care of it.
+ * Must the event not be sent now, because it waits behind a dead letter or for
+ * its topic, or is stored already?  Then takes care of it.
  */
 bool
 deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
@@ -240,24 +292,56 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 	Slice		key = event_key(event);
 	StoredEvent *known;
 
-	if (resending != RESEND_NONE || event->replay)
+	if (!stored && !heldkeys_any() && !parked_any())
 		return false;
-	if (!stored && !heldkeys_any())
-		return false;
-	if ((known = find_stored(event)) != NULL)
+	if (resending == RESEND_NONE && !event->replay)
 	{
-		hold_again(event, known);
-		ledger_acknowledge(relay->ledger, number);
-		relay->set_aside++;
+		if ((known = find_stored(event)) != NULL)
+		{
+			meet_again(relay, event, number, known);
+			return true;
+		}
+		if (!route_topic(event, topic))
+			topic[0] = '\0';
+		if (key.data != NULL && heldkeys_contain(topic, key))
+		{
+			remember(relay, event, number)->waits = true;
+			check_memory(relay);
+			return true;
+		}
+	}
+	if (resending == RESEND_PARKED && key.data != NULL &&
+		route_topic(event, topic) && heldkeys_contain(topic, key))
+	{
+		/* From now on it waits with the others of its key. */
+		remember(relay, event, number)->waits = true;
 		return true;
 	}
-	if (!route_topic(event, topic))
-		topic[0] = '\0';
-	if (key.data == NULL || !heldkeys_contain(topic, key))
+	if (!is_parked(relay, event, topic))
 		return false;
-	remember(relay, event, number)->waits = true;
-	check_memory(relay);
+	park(relay, event, number, WHOLE_TOPIC);
 	return true;
+}
+
+/*
+ * The topic of the event, which has that number in the ledger, or its
+ * partition, cannot be written now, for the failure that is noted.
+ */
+void
+deadletter_park(Relay *relay, const Event *event, uint64 number,
+				const Destination *destination)
+{
+	Parked	   *parked = parked_add(destination->name, destination->partition,
+									relay->failure_name, relay->failure_text);
+
+	if (parked == relay->releasing)
+	{
+		parked_fail(parked, relay->failure_name, relay->failure_text);
+		relay->releasing = NULL;
+	}
+	strlcpy(relay->status.error, relay->failure_text, RELAY_ERROR_LEN);
+	relay->status.error_at = GetCurrentTimestamp();
+	park(relay, event, number, destination->partition);
 }
 
 /*
@@ -317,6 +401,7 @@ deadletter_write(Relay *relay)
 	int			count = count_passed(relay);
 	MemoryContext context;
 
+	parked_store();
 	if (count == 0)
 		return;
 	context = AllocSetContextCreate(CurrentMemoryContext, "outbox dead letter",
@@ -344,7 +429,7 @@ deadletter_write(Relay *relay)
 void
 deadletter_store(Relay *relay)
 {
-	if (npending == 0 || count_passed(relay) == 0)
+	if ((npending == 0 || count_passed(relay) == 0) && parked_is_stored())
 		return;
 	worker_begin_sql();
 	writing = true;
@@ -380,7 +465,7 @@ deadletter_leave(Relay *relay)
 {
 	if (relay->exact == NULL)
 		deadletter_rewind(relay);
-	if (npending == 0)
+	if (npending == 0 && parked_is_stored())
 		return !writing;
 	if (writing)
 		return false;

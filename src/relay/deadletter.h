@@ -10,6 +10,7 @@
 
 #include "utils/hsearch.h"
 
+#include "relay/destination.h"
 #include "relay/relay.h"
 
 /* What events that are sent again from outbox.dead_letter are to it. */
@@ -17,7 +18,8 @@ typedef enum ResendKind
 {
 	RESEND_NONE,				/* a new event, or a replay */
 	RESEND_FAILED,				/* a dead letter */
-	RESEND_HELD					/* one that waited behind a dead letter */
+	RESEND_HELD,				/* one that waited behind a dead letter */
+	RESEND_PARKED				/* one whose topic could not be written */
 } ResendKind;
 
 /* An event that is set aside and not yet written. */
@@ -26,7 +28,11 @@ typedef struct SetAside
 	uint64		number;			/* in the ledger */
 	LedgerPosition before;		/* that of the ledger in front of it */
 	ResendKind	resend;			/* what it was before */
-	bool		waits;			/* behind a dead letter; else it is one */
+	bool		waits;			/* else it is a dead letter */
+	bool		parked;			/* waits for its topic, not behind one */
+	bool		again;			/* was met once more: waits behind what was set
+								 * aside since */
+	int			partition;		/* if parked: that, or WHOLE_TOPIC */
 	bool		holds;			/* later ones of the key wait behind it */
 	bool		replay;
 	int64		id;
@@ -46,6 +52,7 @@ typedef struct StoredEvent
 	int64		id;				/* hash key */
 	bool		holds;
 	bool		waits;
+	bool		parked;
 } StoredEvent;
 
 /* deadletter.c */
@@ -58,6 +65,8 @@ extern bool deadletter_set_aside(Relay *relay, const Event *event,
 								 uint64 number);
 extern void deadletter_add(Relay *relay, const Event *event, uint64 number,
 						   const char *error_name, const char *error);
+extern void deadletter_park(Relay *relay, const Event *event, uint64 number,
+							const Destination *destination);
 extern void deadletter_rewind(Relay *relay);
 extern void deadletter_store(Relay *relay);
 extern void deadletter_write(Relay *relay);

@@ -22,7 +22,7 @@
 enum
 {
 	ARG_ID, ARG_CHUNK, ARG_HOME, ARG_XID, ARG_EVENT_ID, ARG_TOPIC, ARG_KEY,
-	ARG_ERROR_CODE, ARG_ERROR, ARG_HOLDS, ARG_REPLAY, NARGS
+	ARG_ERROR_CODE, ARG_ERROR, ARG_HOLDS, ARG_REPLAY, ARG_PARTITION, NARGS
 };
 
 static Oid	arg_types[NARGS] = {
@@ -36,7 +36,8 @@ static Oid	arg_types[NARGS] = {
 	[ARG_ERROR_CODE] = TEXTOID,
 	[ARG_ERROR] = TEXTOID,
 	[ARG_HOLDS] = BOOLOID,
-	[ARG_REPLAY] = BOOLOID
+	[ARG_REPLAY] = BOOLOID,
+	[ARG_PARTITION] = INT4OID
 };
 
 #define STORE_FAILED \
@@ -60,11 +61,23 @@ static Oid	arg_types[NARGS] = {
 	"DELETE FROM outbox.held_event WHERE id OPERATOR(pg_catalog.=) $1"
 
 #define STORE_HELD \
-	"INSERT INTO outbox.held_event (id, chunk, home, xid, event_id, topic, key)" \
-	" SELECT $1, $2, $3, $4, $5, $6, $7" \
-	" WHERE NOT EXISTS (SELECT FROM outbox.dead_letter d" \
-	"                   WHERE d.id OPERATOR(pg_catalog.=) $1)" \
+	"INSERT INTO outbox.held_event" \
+	" (id, chunk, home, xid, event_id, topic, key, replay, partition)" \
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $11, $12" \
+	" WHERE $11 OR NOT EXISTS (SELECT FROM outbox.dead_letter d" \
+	"                          WHERE d.id OPERATOR(pg_catalog.=) $1)" \
 	" ON CONFLICT (id) DO NOTHING"
+
+/* One that was discarded meanwhile shall not come back. */
+#define HOLD_AGAIN \
+	"UPDATE outbox.held_event SET position = DEFAULT" \
+	" WHERE id OPERATOR(pg_catalog.=) $1"
+
+/* It was about to be sent. */
+#define PARK_AGAIN \
+	"UPDATE outbox.held_event SET partition = $12" \
+	" WHERE id OPERATOR(pg_catalog.=) $1" \
+	" AND partition IS DISTINCT FROM $12"
 
 /* The latest watermark of each home that there are dead letters of. */
 #define WATERMARKS \
@@ -80,10 +93,10 @@ static Oid	arg_types[NARGS] = {
 	" (w.snapshot IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(d.xid, w.snapshot))"
 
 #define STORED_EVENTS WATERMARKS \
-	" SELECT d.id, d.holds, false FROM outbox.dead_letter d" JOIN_WATERMARK \
-	" WHERE" NOT_SHOWN \
-	" UNION ALL SELECT d.id, false, true FROM outbox.held_event d" JOIN_WATERMARK \
-	" WHERE" NOT_SHOWN
+	" SELECT d.id, d.holds, false, false FROM outbox.dead_letter d" JOIN_WATERMARK \
+	" WHERE NOT d.replay AND" NOT_SHOWN \
+	" UNION ALL SELECT d.id, false, true, d.partition IS NOT NULL" \
+	" FROM outbox.held_event d" JOIN_WATERMARK " WHERE NOT d.replay AND" NOT_SHOWN
 
 /* $1: leave out events that will come again. */
 #define HELD_KEYS WATERMARKS \
@@ -91,7 +104,7 @@ static Oid	arg_types[NARGS] = {
 	" WHERE d.holds AND NOT ($1 AND" NOT_SHOWN ")" \
 	" UNION ALL" \
 	" SELECT DISTINCT d.topic, d.key, false FROM outbox.held_event d" JOIN_WATERMARK \
-	" WHERE NOT ($1 AND" NOT_SHOWN ")"
+	" WHERE d.partition IS NULL AND NOT ($1 AND" NOT_SHOWN ")"
 
 /*
  * Returns the stored events that may come again, by id; NULL when there are
@@ -120,6 +133,7 @@ deadletter_load_stored(void)
 
 		event->holds = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
 		event->waits = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
+		event->parked = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
 	}
 	return stored;
 }
@@ -152,6 +166,31 @@ deadletter_load_keys(bool exact)
 	}
 }
 
+typedef enum Statement
+{
+	STORES_FAILED, STORES_FAILED_AGAIN, STORES_HELD, HOLDS_AGAIN, PARKS_AGAIN,
+	NSTATEMENTS
+} Statement;
+
+static const char *const statements[NSTATEMENTS] = {
+	[STORES_FAILED] = STORE_FAILED,
+	[STORES_FAILED_AGAIN] = STORE_FAILED_AGAIN,
+	[STORES_HELD] = STORE_HELD,
+	[HOLDS_AGAIN] = HOLD_AGAIN,
+	[PARKS_AGAIN] = PARK_AGAIN
+};
+
+/* What is to be done with an event that was set aside. */
+static Statement
+choose_statement(const SetAside *item)
+{
+	if (item->again)
+		return HOLDS_AGAIN;
+	if (item->waits)
+		return item->resend == RESEND_NONE ? STORES_HELD : PARKS_AGAIN;
+	return item->resend == RESEND_FAILED ? STORES_FAILED_AGAIN : STORES_FAILED;
+}
+
 /*
  * Writes one event that was set aside.  What it needs in memory is left to the
  * current context.
@@ -159,14 +198,15 @@ deadletter_load_keys(bool exact)
 void
 deadletter_write_one(const SetAside *item)
 {
-	static SPIPlanPtr plans[3] = {NULL, NULL, NULL};
-	static const char *const statements[] = {STORE_FAILED, STORE_FAILED_AGAIN,
-	STORE_HELD};
-	int			which = item->waits ? 2 : item->resend == RESEND_FAILED ? 1 : 0;
+	static SPIPlanPtr plans[NSTATEMENTS];
+	Statement	which = choose_statement(item);
 	char		id[UUID_TEXT_LEN + 1];
 	Datum		args[NARGS] = {0};
-	char		nulls[NARGS + 1] = "           ";
+	char		nulls[NARGS + 1] = "            ";
 
+	/* A dead letter that is to be sent again stays one, and marked. */
+	if (item->waits && item->resend == RESEND_FAILED)
+		return;
 	if (plans[which] == NULL)
 	{
 		plans[which] = SPI_prepare(statements[which], NARGS,
@@ -189,9 +229,14 @@ deadletter_write_one(const SetAside *item)
 	args[ARG_ERROR] = CStringGetTextDatum(item->error ? item->error : "");
 	args[ARG_HOLDS] = BoolGetDatum(item->holds);
 	args[ARG_REPLAY] = BoolGetDatum(item->replay);
+	if (item->parked)
+		args[ARG_PARTITION] = Int32GetDatum(item->partition);
+	else
+		nulls[ARG_PARTITION] = 'n';
 	if (SPI_execute_plan(plans[which], args, nulls, false, 0) < 0)
 		elog(ERROR, "could not store a dead letter");
-	if (item->resend == RESEND_HELD &&
+	if (!item->waits &&
+		(item->resend == RESEND_HELD || item->resend == RESEND_PARKED) &&
 		SPI_execute_with_args(FORGET_HELD, 1, arg_types, args, NULL, false, 0) < 0)
 		elog(ERROR, "could not store a dead letter");
 }

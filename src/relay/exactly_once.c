@@ -55,7 +55,6 @@
 #define FULL_BYTES (64 * 1024 * 1024)
 #define MESSAGE_BYTES 100		/* what a message takes beside its payload */
 #define STALL_MS 3000			/* of a commit */
-#define METADATA_TIMEOUT_MS 100
 #define MAX_PATIENCE_MS 60000
 #define MAX_RECORD_BYTES 900000 /* or half of what a message may be */
 #define LEAVE_MS 500			/* for an abort as the process ends */
@@ -79,9 +78,11 @@ exactly_once_check_stall(Relay *relay)
 	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience +
 									producer_linger_ms(relay->producer)))
 		return;
-	if (!producer_connect(relay->producer, METADATA_TIMEOUT_MS))
+	if (!sender_is_reachable(relay, &exact->question))
 	{
-		exact->moved_at = now;
+		/* No broker answers: it is no wonder. */
+		if (exact->question.number == 0 && exact->question.asked_at >= exact->moved_at)
+			exact->moved_at = now;
 		return;
 	}
 	ereport(LOG,
@@ -155,7 +156,7 @@ begin(Relay *relay)
 		exactly_once_start_over(relay);
 	exact->open = true;
 	exact->opened_at = steady_now();
-	exact->sent_bytes = exact->events = exact->bytes = 0;
+	exact->sent_bytes = exact->sent = exact->events = exact->bytes = 0;
 }
 
 /*
@@ -170,6 +171,7 @@ exactly_once_event(Relay *relay, const Event *event, const Commit *commit)
 	if (!exact->open)
 		begin(relay);
 	exact->sent_bytes += event->payload.len + MESSAGE_BYTES;
+	exact->sent++;
 	if (!XLogRecPtrIsInvalid(commit->end))
 		published_set_add(&exact->set, event->xid, TopMemoryContext);
 }
@@ -292,6 +294,36 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	relay->status.bytes += exact->bytes;
 	ending_progressed();
 	relay_work(relay);
+}
+
+/*
+ * An event that may be refused is about to be sent.  If it is the first of its
+ * transaction, sends a record before it: librdkafka cannot abort a transaction
+ * of which the coordinator has not heard.
+ */
+void
+exactly_once_expect_refusal(Relay *relay)
+{
+	if (relay->exact->sent != 1)
+		return;
+	send_record(relay);
+	sender_await_deliveries(relay);
+}
+
+/*
+ * An event was refused and set aside.  If nothing else is in the open
+ * transaction, has it aborted, and returns true: one can go on.
+ */
+bool
+exactly_once_drop(Relay *relay)
+{
+	if (relay->exact->sent != 1 || producer_is_fatal(relay->producer))
+		return false;
+	transaction_start(relay->producer, TRANSACTION_ABORT, -1);
+	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+		exactly_once_start_over(relay);
+	relay->exact->open = false;
+	return true;
 }
 
 /* A snapshot becomes the base, unless the base is later. */

@@ -35,7 +35,9 @@ struct ExactlyOnce
 	bool		open;			/* a Kafka transaction is */
 	TimestampTz opened_at;
 	TimestampTz ended_at;		/* when the one before was due */
+	uint64		sent;			/* events in the open transaction */
 	TimestampTz moved_at;		/* when Kafka was last not to blame */
+	BrokerQuestion question;	/* does it answer? */
 	uint64		sent_bytes;		/* in the open one */
 	uint64		events;			/* of it, acknowledged so far */
 	uint64		bytes;			/* of those */
@@ -57,6 +59,8 @@ pg_noreturn extern void exactly_once_start_over(Relay *relay);
 extern void exactly_once_leave(Relay *relay);
 extern TransactionResult exactly_once_wait(Relay *relay);
 extern void exactly_once_seal(Relay *relay);
+extern void exactly_once_expect_refusal(Relay *relay);
+extern bool exactly_once_drop(Relay *relay);
 
 /* resume.c */
 extern const char *resume_transactional_id(void);

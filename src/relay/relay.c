@@ -54,6 +54,7 @@
 #include "relay/exactly_once.h"
 #include "relay/handover.h"
 #include "relay/identity.h"
+#include "relay/parked.h"
 #include "relay/plugin.h"
 #include "relay/progress.h"
 #include "relay/replay.h"
@@ -332,6 +333,7 @@ stream(Relay *relay)
 		/* What is committed after a change lies beyond the limit. */
 		check_settings(relay);
 		more = decode_some(relay, limit);
+		relay->caught_up |= !more;
 		unflushed_check();
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
@@ -357,7 +359,9 @@ stream(Relay *relay)
 		else
 		{
 			show_now(relay);
-			relay_wait(relay, exactly_once_idle_time(relay, idle_time(limit)));
+			relay_wait(relay, parked_wait_ms(steady_now(),
+											 exactly_once_idle_time(relay,
+																	idle_time(limit))));
 		}
 	}
 	ending_restart();
@@ -375,6 +379,7 @@ poll_table(Relay *relay)
 	{
 		bool		more = catchup_poll(relay) > 0;
 
+		relay->caught_up = true;
 		/* Also when there was nothing to send: events wake us. */
 		sender_poll(relay);
 		sender_check_connection(relay);
@@ -385,7 +390,7 @@ poll_table(Relay *relay)
 		if (more)
 			handle_latch(relay);
 		else
-			relay_wait(relay, outbox_poll_interval);
+			relay_wait(relay, parked_wait_ms(steady_now(), outbox_poll_interval));
 	}
 	ending_restart();
 }

@@ -27,11 +27,19 @@
 
 typedef struct ExactlyOnce ExactlyOnce;
 
+/* What a broker was asked, to see whether it answers. */
+typedef struct BrokerQuestion
+{
+	uint64		number;			/* 0 for none */
+	TimestampTz asked_at;		/* by steady_now() */
+} BrokerQuestion;
+
 typedef struct Relay
 {
 	RelayStatus status;			/* published by relay_show() */
 	RelayState	working_state;	/* what to show when nothing is in the way */
 	RelayState	logged_state;	/* obstacle that the log tells of */
+	bool		caught_up;		/* what is stored and comes again has come */
 	uint64		requests;		/* shared counter when we looked for the
 								 * extension */
 
@@ -55,6 +63,7 @@ typedef struct Relay
 									 * refused event; 0 if none */
 	uint64		set_aside;		/* events that were not sent, so far */
 	bool		connected;		/* a broker answered, and no error since */
+	BrokerQuestion question;	/* does one? */
 	TimestampTz opened_at;		/* the producer */
 	int			reopen_delay;	/* ms, before a broken producer is replaced */
 	bool		held;			/* an event was not accepted: only its
@@ -65,6 +74,12 @@ typedef struct Relay
 	bool		acknowledged;	/* something was, since last looked */
 	TimestampTz waiting_since;	/* last acknowledgement, or when the first of
 								 * what is in flight was sent */
+	BrokerQuestion stuck_question;	/* does one, though nothing moves? */
+	uint64		stuck_next;		/* number of the first event that is not
+								 * acknowledged, */
+	TimestampTz stuck_since;	/* and since when */
+	bool		stuck;			/* what is in flight waits for what is parked */
+	struct Parked *releasing;	/* whose events are sent now; NULL if none */
 	bool		can_resend;		/* whoever sends now starts again by himself */
 	bool		broken;			/* and has to: see sender_finish() */
 	bool		delivery_failed;
@@ -95,6 +110,7 @@ extern void sender_drain(Relay *relay);
 extern uint64 sender_begin(Relay *relay);
 extern bool sender_finish(Relay *relay);
 extern void sender_wait_connected(Relay *relay);
+extern bool sender_is_reachable(Relay *relay, BrokerQuestion *question);
 extern void sender_check_connection(Relay *relay);
 extern const char *sender_connection_error(const Relay *relay);
 extern void sender_back_off(Relay *relay, int *delay_ms);

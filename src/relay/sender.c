@@ -29,11 +29,12 @@
 #include "base/steady.h"
 #include "relay/careful.h"
 #include "relay/deadletter.h"
+#include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
 
 #define MAX_BACKOFF_MS 5000
-#define METADATA_TIMEOUT_MS 100
+#define ASK_INTERVAL_MS 100		/* whether a broker answers */
 #define CONNECT_MS 1000			/* that a new connection may take */
 #define STALL_MS 3000			/* without an acknowledgement */
 
@@ -61,6 +62,8 @@ sender_open(Relay *relay)
 	relay->connected = false;
 	relay->errors_seen = relay->errors_past = 0;
 	relay->status.in_flight = 0;
+	relay->question.number = relay->stuck_question.number = 0;
+	relay->stuck = false;
 	if (relay->producer == NULL)
 		strlcpy(relay->status.error, error, RELAY_ERROR_LEN);
 	return relay->producer != NULL;
@@ -234,13 +237,16 @@ start_over(Relay *relay)
 			 errdetail("A message was not accepted: %s.",
 					   relay->delivery_failed ? relay->failure_text :
 					   producer_error(relay->producer))));
-	relay->careful = relay->refused_through > position.next ?
-		relay->refused_through - position.next : position.outstanding;
+	if (relay->stuck)
+		relay->careful = 0;		/* what is to blame is parked */
+	else
+		relay->careful = relay->refused_through > position.next ?
+			relay->refused_through - position.next : position.outstanding;
 	relay->refused_through = 0;
 	if (!relay->can_resend)
 	{
 		/* Out of the table, the next relay begins with the first event. */
-		if (XLogRecPtrIsInvalid(position.commit))
+		if (XLogRecPtrIsInvalid(position.commit) && relay->careful > 0)
 			relay->careful += position.events;
 		ending_restart();
 	}
@@ -329,6 +335,29 @@ sender_connection_error(const Relay *relay)
 }
 
 /*
+ * Does a broker answer?  Asks first, and answers no as long as that is open;
+ * then question->number is not 0.
+ */
+bool
+sender_is_reachable(Relay *relay, BrokerQuestion *question)
+{
+	TimestampTz now = steady_now();
+	bool		reached;
+
+	if (question->number == 0)
+	{
+		if (!TimestampDifferenceExceeds(question->asked_at, now, ASK_INTERVAL_MS))
+			return false;
+		question->number = producer_ask(relay->producer);
+		question->asked_at = now;
+	}
+	if (!producer_answered(relay->producer, question->number, &reached))
+		return false;
+	question->number = 0;
+	return reached;
+}
+
+/*
  * Finds out whether Kafka can be reached, when there is a reason to ask, and
  * shows it.
  */
@@ -347,8 +376,7 @@ sender_check_connection(Relay *relay)
 		relay->connected = false;
 	}
 	if (!relay->connected && !stalled)
-		relay->connected = producer_connect(relay->producer,
-											METADATA_TIMEOUT_MS);
+		relay->connected = sender_is_reachable(relay, &relay->question);
 	if (relay->connected && !stalled)
 	{
 		relay->errors_past = stats->nerrors;
@@ -359,7 +387,8 @@ sender_check_connection(Relay *relay)
 			  TimestampDifferenceExceeds(relay->opened_at, steady_now(),
 										 CONNECT_MS)))
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, sender_connection_error(relay));
-	if (relay->exact)
+	destination_check_stuck(relay);
+	if (relay->exact && !relay->stuck)
 		exactly_once_check_stall(relay);
 }
 
@@ -406,12 +435,13 @@ sender_leave_message(Relay *relay, const Message *message)
 }
 
 /*
- * Waits until nothing is in flight, whatever becomes of it.
+ * Waits until nothing is in flight, whatever becomes of it, or what is waits
+ * for something that is parked now.
  */
 void
 sender_await_deliveries(Relay *relay)
 {
-	while (sender_serve(relay), relay->status.in_flight > 0)
+	while (sender_serve(relay), relay->status.in_flight > 0 && !relay->stuck)
 	{
 		sender_check_connection(relay);
 		relay_show(relay);
@@ -440,6 +470,7 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 {
 	uint64		number;
 	Message		message = {0};
+	Destination destination;
 	SendResult	result;
 
 	if (relay->broken)
@@ -452,15 +483,32 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	number = ledger_add_event(relay->ledger, commit);
 	if (deadletter_set_aside(relay, event, number))
 		return;
-	if (relay->careful > 0 || careful_wanted(relay, event) ||
-		(message.topic = careful_topic(relay, event)) == NULL ||
-		careful_start(relay, event, message.topic))
+	if (relay->careful > 0 || careful_wanted(relay, event))
+	{
+		send_alone(relay, event, commit, number);
+		return;
+	}
+	switch (destination_wait(relay, event, true, &destination))
+	{
+		case DESTINATION_READY:
+			break;
+		case DESTINATION_PARKED:
+			deadletter_park(relay, event, number, &destination);
+			return;
+		case DESTINATION_REFUSED:
+			send_alone(relay, event, commit, number);
+			return;
+		case DESTINATION_BROKEN:
+			return;
+	}
+	if (careful_start(relay, event, destination.topic))
 	{
 		send_alone(relay, event, commit, number);
 		return;
 	}
 
 	encode_message(&relay->encoder, event, commit->time, &message);
+	message.topic = destination.topic;
 	message.opaque = number;
 	result = sender_leave_message(relay, &message);
 	if (result == SEND_TOO_LARGE || result == SEND_REFUSED)

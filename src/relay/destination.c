@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * destination.c
+ *	  Where an event goes, and whether it can go there now.
+ *
+ * Before the first event of a topic, and when something has gone wrong, a
+ * broker is asked for the topic.  While the answer is on its way, what is in
+ * flight goes on.  A broker that cannot be reached is waited for, for ever.  A
+ * topic that does not exist, or a partition without a leader, is waited for
+ * only for a moment, in which brokers create topics and elect leaders; then it
+ * is parked.  So is a topic that we have no right to.
+ *
+ * A leader may also be lost while messages are in flight.  They stay in the
+ * library's queue, which they may fill.  When nothing moves for a while, the
+ * brokers are asked which partitions have a leader, those without are parked,
+ * and what is in flight is sent again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/destination.h"
+
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "relay/parked.h"
+#include "relay/route.h"
+
+#define MOMENT_MS 1000			/* in which topics and leaders are made */
+#define SHORT_MOMENT_MS 300		/* when others are parked already */
+#define SHOW_MS 400				/* that a wait may last unseen */
+#define LOOK_MS 200				/* between two questions */
+#define STUCK_MS 3000			/* nothing moves */
+#define HOPELESS_MS 30000		/* though there is a leader */
+
+/* Something is in the way of an event that is its own or its topic's. */
+static void
+note_failure(Relay *relay, DeliveryResult failure, const char *name,
+			 const char *message)
+{
+	relay->failure = failure;
+	relay->failure_name = name;
+	strlcpy(relay->failure_text, message, sizeof(relay->failure_text));
+}
+
+/*
+ * Is the event's topic parked as a whole?  Writes its name to topic, which has
+ * room for TOPIC_MAX_LEN + 1 bytes.
+ */
+bool
+destination_is_parked(const Event *event, char *topic)
+{
+	return parked_any() && route_topic(event, topic) &&
+		parked_find(topic, WHOLE_TOPIC) != NULL;
+}
+
+/* The topic does not exist: says so. */
+static void
+note_unknown(Relay *relay, const char *name)
+{
+	char		message[PRODUCER_ERROR_LEN];
+
+	snprintf(message, sizeof(message),
+			 "topic \"%s\" does not exist and Kafka does not create it%s", name,
+			 strpbrk(name, "._") ?
+			 "; topics whose names differ only in \".\" and \"_\" exclude each other" : "");
+	note_failure(relay, DELIVERY_RETRY, "UNKNOWN_TOPIC_OR_PART", message);
+}
+
+/* Is the partition that the event goes to without a leader?  Notes that. */
+static bool
+is_leaderless(Relay *relay, const Destination *destination, int ms)
+{
+	char		message[PRODUCER_ERROR_LEN];
+
+	if (!producer_is_leaderless(destination->topic, destination->partition, ms))
+		return false;
+	if (destination->partition < 0)
+		snprintf(message, sizeof(message), "no partition of topic \"%s\" has a leader",
+				 destination->name);
+	else
+		snprintf(message, sizeof(message), "partition %d of topic \"%s\" has no leader",
+				 destination->partition, destination->name);
+	note_failure(relay, DELIVERY_RETRY, "LEADER_NOT_AVAILABLE", message);
+	return true;
+}
+
+/* Asks for the event's topic; unless it is ready, what is wrong is noted. */
+static TopicStatus
+ask(Relay *relay, const Event *event, Destination *destination)
+{
+	TopicStatus status = TOPIC_REFUSED;
+
+	destination->partition = WHOLE_TOPIC;
+	if (!route_topic(event, destination->name))
+	{
+		note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
+					 "the name of the topic is too long");
+		return TOPIC_REFUSED;
+	}
+	destination->topic = producer_topic(relay->producer, destination->name);
+	if (destination->topic)
+		status = producer_topic_status(relay->producer, destination->topic);
+	switch (status)
+	{
+		case TOPIC_READY:
+		case TOPIC_ASKED:
+			break;
+		case TOPIC_UNKNOWN:
+			note_unknown(relay, destination->name);
+			break;
+		case TOPIC_UNREACHABLE:
+			note_failure(relay, DELIVERY_RETRY, "", sender_connection_error(relay));
+			break;
+		case TOPIC_FORBIDDEN:
+		case TOPIC_REFUSED:
+			note_failure(relay, status == TOPIC_REFUSED ?
+						 DELIVERY_TOPIC_REFUSED : DELIVERY_TOPIC_FORBIDDEN,
+						 producer_error_name(relay->producer),
+						 producer_error(relay->producer));
+			break;
+	}
+	return status;
+}
+
+/*
+ * The topic is ready.  Is the event's partition?  Cheap as long as nothing is
+ * wrong with any.
+ */
+static bool
+partition_is_ready(Relay *relay, const Event *event, Destination *destination,
+				   bool *parked)
+{
+	Parked	   *entry;
+
+	*parked = false;
+	if (!parked_any() && !producer_is_leaderless(destination->topic, -1, 0))
+		return true;
+	destination->partition = producer_partition(relay->producer,
+												destination->topic,
+												event_key(event));
+	entry = destination->partition < 0 ? NULL :
+		parked_find(destination->name, destination->partition);
+	if (entry && entry != relay->releasing)
+	{
+		note_failure(relay, DELIVERY_RETRY, entry->error_name, entry->error);
+		*parked = true;
+		return false;
+	}
+	if (!is_leaderless(relay, destination, 0))
+		return true;
+	producer_recheck(relay->producer, destination->topic);
+	return false;
+}
+
+/* Waits a little, while what is in flight goes on.  False when that broke. */
+static bool
+wait_a_little(Relay *relay, bool pipelined, TopicStatus status)
+{
+	relay_wait(relay, status == TOPIC_ASKED ? 1000 : LOOK_MS);
+	relay_show(relay);
+	if (!pipelined)
+	{
+		sender_serve(relay);
+		return true;
+	}
+	sender_poll(relay);
+	return !relay->broken;
+}
+
+/*
+ * Waits until the event's topic and partition can take messages, or it is clear
+ * that they cannot for some time, or ever; then the reason is noted.
+ * Pipelined: with others in flight.
+ */
+DestinationState
+destination_wait(Relay *relay, const Event *event, bool pipelined,
+				 Destination *destination)
+{
+	TimestampTz since = 0;
+	TimestampTz missing_since = 0;
+
+	for (;;)
+	{
+		TopicStatus status = ask(relay, event, destination);
+		TimestampTz now;
+		bool		parked = false;
+
+		if (status == TOPIC_READY &&
+			partition_is_ready(relay, event, destination, &parked))
+			break;
+		if (status == TOPIC_REFUSED)
+			return DESTINATION_REFUSED;
+		if (status == TOPIC_FORBIDDEN || parked)
+			return DESTINATION_PARKED;
+
+		now = steady_now();
+		if (since == 0)
+			since = now;
+		if (status == TOPIC_UNREACHABLE)
+			missing_since = 0;
+		else if (status != TOPIC_ASKED && missing_since == 0)
+			missing_since = now;
+		if (status != TOPIC_ASKED && missing_since != 0 &&
+			TimestampDifferenceExceeds(missing_since, now,
+									   parked_any() ? SHORT_MOMENT_MS : MOMENT_MS))
+			return DESTINATION_PARKED;
+		if (status == TOPIC_UNREACHABLE &&
+			TimestampDifferenceExceeds(since, now, SHOW_MS))
+			relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
+		if (!wait_a_little(relay, pipelined, status))
+			return DESTINATION_BROKEN;
+	}
+	if (since != 0)
+	{
+		/* A broker was asked, since the topic was not ready before. */
+		relay->connected = true;
+		relay_work(relay);
+	}
+	return DESTINATION_READY;
+}
+
+/* Parks a partition that has no leader, if it is not parked already. */
+static void
+park_leaderless(void *arg, const char *topic, int partition)
+{
+	Relay	   *relay = arg;
+	char		message[PRODUCER_ERROR_LEN];
+
+	if (parked_find(topic, partition) || parked_find(topic, WHOLE_TOPIC))
+		return;
+	snprintf(message, sizeof(message), "partition %d of topic \"%s\" has no leader",
+			 partition, topic);
+	note_failure(relay, DELIVERY_RETRY, "LEADER_NOT_AVAILABLE", message);
+	(void) parked_add(topic, partition, relay->failure_name, message);
+	relay->stuck = true;
+}
+
+/* Parks a topic that takes nothing though it has leaders. */
+static void
+park_hopeless(void *arg, const char *topic, int partition)
+{
+	Relay	   *relay = arg;
+
+	if (parked_find(topic, WHOLE_TOPIC))
+		return;
+	note_failure(relay, DELIVERY_RETRY, "REQUEST_TIMED_OUT",
+				 "Kafka answers, but has acknowledged nothing for 30 s");
+	(void) parked_add(topic, WHOLE_TOPIC, relay->failure_name,
+					  relay->failure_text);
+	relay->stuck = true;
+}
+
+/* For how long, in ms, has what is in flight not moved? */
+static long
+stuck_ms(Relay *relay, TimestampTz now)
+{
+	uint64		next = ledger_position(relay->ledger).next;
+
+	if (relay->status.in_flight == 0 || next != relay->stuck_next)
+		relay->stuck_since = now;
+	relay->stuck_next = next;
+	if (relay->status.in_flight == 0)
+		return 0;
+	/* In a Kafka transaction the ledger stands still. */
+	return TimestampDifferenceMilliseconds(relay->exact ? relay->waiting_since :
+										   relay->stuck_since, now);
+}
+
+/*
+ * Does something in flight wait for a partition that cannot be written, as it
+ * seems?  Then parks that and breaks the pipeline.
+ */
+void
+destination_check_stuck(Relay *relay)
+{
+	TimestampTz now = steady_now();
+	long		ms = stuck_ms(relay, now);
+
+	if (relay->delivery_failed)
+		return;
+	if (ms < STUCK_MS + producer_linger_ms(relay->producer))
+	{
+		relay->stuck_question.number = 0;
+		return;
+	}
+	if (!sender_is_reachable(relay, &relay->stuck_question))
+		return;
+	producer_each_leaderless(relay->producer, MOMENT_MS, park_leaderless, relay);
+	if (!relay->stuck && ms > HOPELESS_MS)
+		producer_each_stuck(relay->producer, HOPELESS_MS, park_hopeless, relay);
+	if (relay->stuck)
+		relay->delivery_failed = true;
+}

@@ -1,0 +1,180 @@
+/*-------------------------------------------------------------------------
+ *
+ * resend_batch.c
+ *	  A batch of events that were set aside and are sent again.
+ *
+ * A batch is read by one transaction, and what has become of it is stored by
+ * another: none is open while events are sent, which may take as long as Kafka
+ * is away.  A crash between Kafka's acknowledgement and the second one makes a
+ * batch come twice.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/resend_batch.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/memutils.h"
+
+#include "base/worker.h"
+#include "relay/decode.h"
+#include "relay/ending.h"
+#include "relay/exactly_once.h"
+
+/*
+ * Runs a statement that ends with the expected code of SPI.
+ */
+void
+resend_run(const char *query, int nargs, Oid *types, Datum *args, int expected)
+{
+	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) != expected)
+		elog(ERROR, "query failed: %s", query);
+}
+
+/* The batch that is sent, and which events of it were refused again. */
+static EventBatch *batch = NULL;
+static bool refused[BATCH_ROOM];
+
+/*
+ * Takes the rows of the last query, which has the columns of EVENT_COLUMNS and
+ * whether it is a replay.  Needs SPI.
+ */
+void
+resend_take_rows(void)
+{
+	bool		isnull;
+
+	if (batch == NULL)
+		batch = event_batch_create(TopMemoryContext);
+	event_batch_reset(batch);
+	memset(refused, 0, sizeof(refused));
+	for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
+		event_batch_add(batch, row)->replay =
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
+									   SPI_tuptable->tupdesc,
+									   EVENT_NCOLUMNS + 1, &isnull));
+}
+
+/* Sends one event of the batch. */
+static void
+send_event(Relay *relay, uint64 i, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Commit		commit = {0};
+	uint64		set_aside = relay->set_aside;
+
+	commit.time = batch->events[i].created_at;	/* that of the commit is not
+												 * known */
+	sender_event(relay, &batch->events[i], &commit);
+	refused[i] = relay->set_aside != set_aside;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
+/*
+ * How many events there are in the batch.
+ */
+int
+resend_size(void)
+{
+	return batch->size;
+}
+
+/* Has something come up that keeps the rest from being sent now? */
+static bool
+is_blocked(const Relay *relay, ResendKind kind, const char *topic, Slice key)
+{
+	if (kind == RESEND_HELD)
+		return heldkeys_blocked(topic, key);
+	return kind == RESEND_PARKED && relay->releasing == NULL;
+}
+
+/*
+ * Sends the batch and waits until Kafka has taken or refused each.  With a held
+ * key, stops behind one that blocks it, and with a parked topic when that
+ * cannot be written after all.  Returns how many were dealt with.
+ */
+uint64
+resend_send(Relay *relay, ResendKind kind, const char *topic, Slice key)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox resend",
+												  ALLOCSET_DEFAULT_SIZES);
+	uint64		nrows;
+
+	deadletter_set_resend(kind);
+	do
+	{
+		nrows = sender_begin(relay);
+		while (nrows < batch->size && !relay->broken &&
+			   !is_blocked(relay, kind, topic, key))
+			send_event(relay, nrows++, context);
+	} while (!sender_finish(relay));
+	deadletter_set_resend(RESEND_NONE);
+	ledger_close_commit(relay->ledger, decode_position());
+	MemoryContextDelete(context);
+	return nrows;
+}
+
+/* The ids of those of the first events that Kafka has taken, as an array. */
+static Datum
+delivered_ids(uint64 nrows)
+{
+	Datum	   *ids = palloc(nrows * sizeof(Datum));
+	int			count = 0;
+
+	for (uint64 i = 0; i < nrows; i++)
+		if (!refused[i])
+			ids[count++] = Int64GetDatum(batch->events[i].id);
+	return PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * The relay before this one ended with an error, perhaps because it could not
+ * forget what it had sent.  Then nothing is sent before that can be done, or
+ * each relay would send it again.
+ */
+void
+resend_prove(const char *forget)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		args[1];
+
+	if (!ending_is_cautious())
+		return;
+	worker_begin_sql();
+	args[0] = delivered_ids(batch->size);
+	worker_prove_sql(forget, 1, types, args);
+	worker_commit_sql();
+}
+
+/*
+ * Stores what has become of the first events of the batch: those that Kafka
+ * has taken are forgotten by a statement, those that it refused have failed
+ * again.  Where deliveries are exact, Kafka has taken them once that is
+ * committed.
+ */
+void
+resend_settle(Relay *relay, uint64 nrows, const char *forget)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		args[1];
+
+	if (relay->exact)
+		exactly_once_commit(relay, exactly_once_position(relay));
+	worker_begin_sql();
+	deadletter_write(relay);
+	args[0] = delivered_ids(nrows);
+	resend_run(forget, 1, types, args, SPI_OK_DELETE);
+	worker_commit_sql();
+	if (relay->exact)
+		XLogFlush(XactLastCommitEnd);
+	ending_batch_done();
+}
+
