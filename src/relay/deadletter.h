@@ -30,8 +30,8 @@ typedef struct SetAside
 	ResendKind	resend;			/* what it was before */
 	bool		waits;			/* else it is a dead letter */
 	bool		parked;			/* waits for its topic, not behind one */
-	bool		again;			/* was met once more: waits behind what was set
-								 * aside since */
+	bool		again;			/* was met once more: waits behind what was
+								 * set aside since */
 	int			partition;		/* if parked: that, or WHOLE_TOPIC */
 	bool		holds;			/* later ones of the key wait behind it */
 	bool		replay;
@@ -66,7 +66,7 @@ extern bool deadletter_set_aside(Relay *relay, const Event *event,
 extern void deadletter_add(Relay *relay, const Event *event, uint64 number,
 						   const char *error_name, const char *error);
 extern void deadletter_park(Relay *relay, const Event *event, uint64 number,
-							const Destination *destination);
+							const Destination * destination);
 extern void deadletter_rewind(Relay *relay);
 extern void deadletter_store(Relay *relay);
 extern void deadletter_write(Relay *relay);

@@ -70,7 +70,7 @@ note_unknown(Relay *relay, const char *name)
 
 /* Is the partition that the event goes to without a leader?  Notes that. */
 static bool
-is_leaderless(Relay *relay, const Destination *destination, int ms)
+is_leaderless(Relay *relay, const Destination * destination, int ms)
 {
 	char		message[PRODUCER_ERROR_LEN];
 
@@ -88,7 +88,7 @@ is_leaderless(Relay *relay, const Destination *destination, int ms)
 
 /* Asks for the event's topic; unless it is ready, what is wrong is noted. */
 static TopicStatus
-ask(Relay *relay, const Event *event, Destination *destination)
+ask(Relay *relay, const Event *event, Destination * destination)
 {
 	TopicStatus status = TOPIC_REFUSED;
 
@@ -129,7 +129,7 @@ ask(Relay *relay, const Event *event, Destination *destination)
  * wrong with any.
  */
 static bool
-partition_is_ready(Relay *relay, const Event *event, Destination *destination,
+partition_is_ready(Relay *relay, const Event *event, Destination * destination,
 				   bool *parked)
 {
 	Parked	   *entry;
@@ -176,7 +176,7 @@ wait_a_little(Relay *relay, bool pipelined, TopicStatus status)
  */
 DestinationState
 destination_wait(Relay *relay, const Event *event, bool pipelined,
-				 Destination *destination)
+				 Destination * destination)
 {
 	TimestampTz since = 0;
 	TimestampTz missing_since = 0;

@@ -102,7 +102,7 @@ static void
 look_at_keys(void)
 {
 	resend_run("SELECT topic, key FROM outbox.dead_letter WHERE holds", 0, NULL, NULL,
-		SPI_OK_SELECT);
+			   SPI_OK_SELECT);
 	heldkeys_unblock_all();
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -177,4 +177,3 @@ resend_settle(Relay *relay, uint64 nrows, const char *forget)
 		XLogFlush(XactLastCommitEnd);
 	ending_batch_done();
 }
-

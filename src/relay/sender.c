@@ -339,7 +339,7 @@ sender_connection_error(const Relay *relay)
  * then question->number is not 0.
  */
 bool
-sender_is_reachable(Relay *relay, BrokerQuestion *question)
+sender_is_reachable(Relay *relay, BrokerQuestion * question)
 {
 	TimestampTz now = steady_now();
 	bool		reached;
