@@ -18,6 +18,10 @@ COPY outbox.event (event_id, aggregate_type, event_type, topic) FROM stdin;
 SELECT outbox.check_event('A', '1', 'A', '{}', NULL, NULL, 'outbox.progress.7345.5', NULL);
 SELECT count(*) FROM outbox.event;
 
+-- nor are those that Kafka has for itself
+SELECT outbox.publish('A', '1', 'T', '{}', topic => '__transaction_state');
+SELECT outbox.publish('A', '1', 'T', '{}', topic => '__consumer_offsets');
+
 -- no aggregate type leads there, and other names are free
 SELECT count(outbox.publish(aggregate_type, '1', 'T', '{}', topic => topic))
 FROM (VALUES ('progress.7345.5', NULL), ('outbox.progress.7345.5', NULL), ('A', 'outbox.progress'),

@@ -33,6 +33,12 @@
 #define TOPIC_HINT \
 	"The name of a topic has 1 to %d of the characters a-z, A-Z, 0-9, \".\", \"_\" and \"-\", and is neither \".\" nor \"..\"."
 
+/* Topics that Kafka has for itself. */
+static const char *const internal_topics[] = {
+	"__consumer_offsets", "__transaction_state", "__share_group_state",
+	"__cluster_metadata"
+};
+
 /* Headers that the relay sets itself. */
 static const char *const reserved_headers[] = {
 	"id", "type", "aggregate_type", "replay"
@@ -175,6 +181,20 @@ check_topic(Slice topic)
 				 errhint(TOPIC_HINT, TOPIC_MAX_LEN)));
 }
 
+/* Raises an error when topic is one of Kafka's own, which takes no events. */
+static void
+check_topic_is_not_internal(Slice topic)
+{
+	for (int i = 0; i < lengthof(internal_topics); i++)
+		if (topic.len == strlen(internal_topics[i]) &&
+			memcmp(topic.data, internal_topics[i], topic.len) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RESERVED_NAME),
+					 errmsg("topic %s is reserved", shown(topic)),
+					 errdetail("It is one of those in which Kafka keeps its own records."),
+					 errhint("Choose another name.")));
+}
+
 /*
  * Raises an error when topic, unless it is NULL, is one of those in which
  * relays keep how far they have come: who wrote there could make them lose
@@ -187,6 +207,7 @@ check_topic_is_free(Slice topic)
 	const char *prefix = PROGRESS_TOPIC_PREFIX;
 	int			i = 0;
 
+	check_topic_is_not_internal(topic);
 	while (i < topic.len && prefix[i] != '\0' &&
 		   (topic.data[i] == prefix[i] ||
 			(topic.data[i] == '_' && prefix[i] == '.')))
