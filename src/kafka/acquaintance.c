@@ -213,7 +213,6 @@ producer_each_leaderless(Producer *producer, int ms, PartitionHandler handler,
 bool
 producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
 {
-	TimestampTz now = steady_now();
 	TimestampTz since;
 
 	if (topic->nleaderless == 0)
@@ -221,5 +220,5 @@ producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
 	if (partition < 0)
 		return true;
 	since = topic->partitions[partition].leaderless_since;
-	return since != 0 && TimestampDifferenceExceeds(since, now, ms);
+	return since != 0 && TimestampDifferenceExceeds(since, steady_now(), ms);
 }

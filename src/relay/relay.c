@@ -333,7 +333,7 @@ stream(Relay *relay)
 		/* What is committed after a change lies beyond the limit. */
 		check_settings(relay);
 		more = decode_some(relay, limit);
-		relay->caught_up |= !more;
+		relay->caught_up |= !more || decode_position() >= relay->began_lsn;
 		unflushed_check();
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
@@ -407,6 +407,7 @@ relay_create(uint64 requests)
 	relay->status.catching_up = false;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
+	relay->began_lsn = decode_wal_end();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STARTING;

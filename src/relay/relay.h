@@ -39,7 +39,9 @@ typedef struct Relay
 	RelayStatus status;			/* published by relay_show() */
 	RelayState	working_state;	/* what to show when nothing is in the way */
 	RelayState	logged_state;	/* obstacle that the log tells of */
-	bool		caught_up;		/* what is stored and comes again has come */
+	XLogRecPtr	began_lsn;		/* end of WAL when this process began */
+	bool		caught_up;		/* decoding is past that: what is stored and
+								 * comes again has come */
 	uint64		requests;		/* shared counter when we looked for the
 								 * extension */
 
