@@ -1,5 +1,6 @@
-# Sessions with a replication origin publish like all others: an apply worker
-# whose changes fire a trigger that publishes, and programs that replicate.
+# Sessions with a replication origin publish like all others, with the time of
+# their commits here: an apply worker whose changes fire a trigger that
+# publishes, and programs that replicate.
 
 use strict;
 use warnings;
@@ -85,6 +86,42 @@ sub check
 	return;
 }
 
+# The timestamps of events are the times of their commits, also where a session
+# has not told when its source committed, or did so for an earlier commit, and
+# where an apply worker comes late.
+sub check_timestamps
+{
+	my ($what) = @_;
+	my $n = ++$rounds;
+	my $now = 'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000);';
+	my $pause = 'SELECT pg_sleep(1.2);';
+	my @keys = map { "$_-$n" } qw(first later prepared applied);
+
+	sql('ALTER SUBSCRIPTION accounts DISABLE');
+	sql("INSERT INTO account VALUES ('applied-$n')", 'source');
+	my @times = grep { /^\d{13}$/ } split /\n/, sql(
+		"SELECT pg_replication_origin_session_setup('elsewhere');"
+		  . $now . publish_sql("first-$n") . "$now $pause"
+		  . $now . publish_sql("later-$n") . "$now BEGIN;" . publish_sql("prepared-$n")
+		  . "PREPARE TRANSACTION 'p'; $pause $now COMMIT PREPARED 'p'; $now"
+		  . "$now ALTER SUBSCRIPTION accounts ENABLE");
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM account WHERE id = 'applied-$n'")
+	  or die "nothing is replicated\n";
+	push @times, sql($now);
+	push @expected, @keys;
+
+	my %sent = map { $_->{key} => $_->{ts} } wait_for_events($topic, scalar @expected);
+	foreach my $key (@keys)
+	{
+		my ($before, $after) = splice @times, 0, 2;
+		ok($before <= $sent{$key} && $sent{$key} <= $after,
+			"$what: $key has the time of its commit")
+		  or diag "$sent{$key} is not between $before and $after";
+	}
+	return;
+}
+
 sub set_capture
 {
 	my ($capture) = @_;
@@ -95,10 +132,20 @@ sub set_capture
 
 publish_all();
 check('streaming');
+check_timestamps('streaming');
+sql('ALTER SERVER kafka OPTIONS (ADD "linger.ms" \'5000\')');
+sql("SELECT pg_replication_origin_session_setup('elsewhere');" . publish_sql('waits'));
+push @expected, 'waits';
+ok($node->poll_query_until('postgres',
+		'SELECT lag_seconds > 0 FROM outbox.stat_relay'), 'an event waits');
+cmp_ok(sql('SELECT lag_seconds FROM outbox.stat_relay'), '<', 60,
+	'since its commit');
+sql('ALTER SERVER kafka OPTIONS (DROP "linger.ms")');
 
 sql("ALTER SERVER kafka OPTIONS (ADD delivery 'exactly_once')");
 publish_all();
 check('exactly once');
+check_timestamps('exactly once');
 
 set_capture('poll');
 wait_for_state($node, 'postgres', 'polling');

@@ -25,6 +25,8 @@
 
 #include "relay/plugin.h"
 
+#include "access/rmgr.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "commands/defrem.h"
@@ -49,6 +51,7 @@ typedef struct PluginState
 	MemoryContext event_context;	/* reset after each event */
 	const EventSink *sink;		/* NULL unless a relay decodes */
 	HTAB	   *relations;		/* RelationVerdict by oid */
+	TimestampTz commit_time;	/* of the transaction that is being decoded */
 } PluginState;
 
 /* Is a table a chunk of outbox.event?  Remembered until it changes. */
@@ -212,22 +215,41 @@ pass_on(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Event *event)
 	if (state->sink)
 	{
 		Commit		commit = {.end = txn->end_lsn,
-		.time = txn->xact_time.commit_time};
+		.time = state->commit_time};
 
 		state->sink->event(state->sink->arg, event, &commit);
 		return;
 	}
 	OutputPluginPrepareWrite(ctx, true);
 	if (ctx->options.output_type == OUTPUT_PLUGIN_BINARY_OUTPUT)
-		event_to_frame(ctx->out, event, txn->xact_time.commit_time);
+		event_to_frame(ctx->out, event, state->commit_time);
 	else
 		event_to_text(ctx->out, event);
 	OutputPluginWrite(ctx, true);
 }
 
+/*
+ * When the transaction committed here.  The time that decoding hands over is
+ * another one for a session with a replication origin: what that says of its
+ * source, which is nothing at first, and is old later on.
+ */
+static TimestampTz
+commit_time(XLogReaderState *record)
+{
+	/*
+	 * We decode neither what is prepared nor what is in progress, so the
+	 * record that is being looked at is that of the commit.
+	 */
+	Assert(XLogRecGetRmid(record) == RM_XACT_ID);
+	return ((xl_xact_commit *) XLogRecGetData(record))->xact_time;
+}
+
 static void
 plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 {
+	PluginState *state = ctx->output_plugin_private;
+
+	state->commit_time = commit_time(ctx->reader);
 }
 
 static void
