@@ -28,9 +28,7 @@
 typedef struct Traits
 {
 	int			partitions;
-	int			replicas;		/* of the first partition */
 	char		cleanup_policy[64]; /* "" when Kafka does not tell */
-	int			min_insync_replicas;	/* 0 likewise */
 } Traits;
 
 static ProgressState unfit(ProgressLook *look, const char *format,...) pg_attribute_printf(2, 3);
@@ -96,9 +94,6 @@ judge_topic(ProgressLook *look, const struct rd_kafka_metadata *metadata,
 		return unanswered(look, rd_kafka_err2str(topic->err ? topic->err :
 												 RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE));
 	traits->partitions = topic->partition_cnt;
-	for (int i = 0; i < topic->partition_cnt; i++)
-		if (topic->partitions[i].id == 0)
-			traits->replicas = topic->partitions[i].replica_cnt;
 	return PROGRESS_READY;
 }
 
@@ -202,8 +197,6 @@ take_settings(const rd_kafka_ConfigResource_t * resource, Traits *traits)
 		if (value && strcmp(name, "cleanup.policy") == 0)
 			strlcpy(traits->cleanup_policy, value,
 					sizeof(traits->cleanup_policy));
-		else if (value && strcmp(name, "min.insync.replicas") == 0)
-			traits->min_insync_replicas = atoi(value);
 	}
 }
 
@@ -273,9 +266,6 @@ judge_traits(ProgressLook *look, const Traits *traits)
 	else if (strcmp(traits->cleanup_policy, "compact") != 0)
 		return unfit(look, "the topic \"%s\" has cleanup.policy=%s, so that Kafka would forget what is published; set cleanup.policy=compact",
 					 look->name, traits->cleanup_policy);
-	if (traits->min_insync_replicas > traits->replicas)
-		return unfit(look, "the topic \"%s\" has min.insync.replicas=%d and replicas: %d, so that Kafka takes no record; lower min.insync.replicas or add replicas",
-					 look->name, traits->min_insync_replicas, traits->replicas);
 	return PROGRESS_READY;
 }
 
