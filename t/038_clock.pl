@@ -244,6 +244,15 @@ sql(publish_command(6));
 is(keys_on_kafka(10), '1 2 3 4 1 2 3 4 5 6',
 	'the next one does not wait for the time of day');
 ok(wait_for_watermark(), 'nor does the watermark');
+
+# Kafka takes no records from further in the future than an hour.
+set_clock(7200);
+sql('SELECT pg_terminate_backend(pid) FROM outbox.stat_relay');
+wait_for_error($node, 'postgres', 'waiting for configuration',
+	'the relay could not write to the topic "outbox[.]progress[^"]*": .*timestamp');
+pass('what Kafka refuses is shown, with the topic');
+set_clock(0);
+wait_for_state($node, 'postgres', 'streaming');
 change_delivery('DROP delivery', 0);
 
 # Out of the table.

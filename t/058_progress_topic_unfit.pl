@@ -68,6 +68,19 @@ wait_until_confirmed($node, 'postgres');
 check_events('and publishes then');
 
 # ---------------------------------------------------------------------------
+# One that takes only small records, of which a relay that is under way learns
+# when it sends one.
+
+kafka('alter-topic', $kafka, $progress, 'max.message.bytes=100');
+publish('small');
+wait_until_unfit('max.message.bytes=100, .*; set max.message.bytes=65536 or more');
+pass('it must take records of progress');
+kafka('alter-topic', $kafka, $progress, 'max.message.bytes=65536');
+wait_for_state($node, 'postgres', 'streaming');
+wait_until_confirmed($node, 'postgres');
+check_events('and then nothing is lost or comes twice');
+
+# ---------------------------------------------------------------------------
 # Deleted, and made by somebody else at once: the present relay finds out.
 
 topic_tool('--delete', '--topic', $progress);

@@ -15,9 +15,6 @@
 
 #include "kafka/handle.h"
 
-/* What a record of progress may need; see published_set.c. */
-#define RECORD_BYTES 65536
-
 /* What an answer to a fetch holds beside messages, as the library has it. */
 #define FETCH_OVERHEAD 512
 
@@ -95,8 +92,8 @@ adjust_check_producer(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 		rule = "`queue.buffering.max.kbytes` must be >= `message.max.bytes` / 1024";
 	else if (config->transactional_id == NULL)
 		return true;
-	else if (largest < RECORD_BYTES)
-		rule = "`message.max.bytes` must be >= " CppAsString2(RECORD_BYTES);
+	else if (largest < PROGRESS_RECORD_BYTES)
+		rule = "`message.max.bytes` must be >= " CppAsString2(PROGRESS_RECORD_BYTES);
 	else if (handle_number(conf, "linger.ms") >=
 			 handle_number(conf, "transaction.timeout.ms"))
 		rule = "`linger.ms` must be < `transaction.timeout.ms`";

@@ -21,6 +21,8 @@
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
 #define VALUE_LEN 512			/* of a property that we look at */
+#define PROGRESS_RECORD_BYTES 65536 /* that a record of progress may need; see
+									 * published_record.c */
 
 /* Finds the partition of a key: one of librdkafka's own. */
 typedef int32_t(*Partitioner) (const rd_kafka_topic_t *topic,

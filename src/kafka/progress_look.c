@@ -19,6 +19,8 @@
 
 #include "kafka/progress_look.h"
 
+#include <limits.h>
+
 #define ANSWER_MS 10000			/* that one may take */
 
 /* So that the server's disk does not fill before compaction sets in. */
@@ -29,6 +31,7 @@ typedef struct Traits
 {
 	int			partitions;
 	char		cleanup_policy[64]; /* "" when Kafka does not tell */
+	int			max_bytes;		/* of a record; INT_MAX likewise */
 } Traits;
 
 static ProgressState unfit(ProgressLook *look, const char *format,...) pg_attribute_printf(2, 3);
@@ -197,6 +200,8 @@ take_settings(const rd_kafka_ConfigResource_t * resource, Traits *traits)
 		if (value && strcmp(name, "cleanup.policy") == 0)
 			strlcpy(traits->cleanup_policy, value,
 					sizeof(traits->cleanup_policy));
+		else if (value && strcmp(name, "max.message.bytes") == 0)
+			traits->max_bytes = atoi(value);
 	}
 }
 
@@ -266,6 +271,9 @@ judge_traits(ProgressLook *look, const Traits *traits)
 	else if (strcmp(traits->cleanup_policy, "compact") != 0)
 		return unfit(look, "the topic \"%s\" has cleanup.policy=%s, so that Kafka would forget what is published; set cleanup.policy=compact",
 					 look->name, traits->cleanup_policy);
+	if (traits->max_bytes < PROGRESS_RECORD_BYTES)
+		return unfit(look, "the topic \"%s\" has max.message.bytes=%d, which is too small for records of progress; set max.message.bytes=%d or more",
+					 look->name, traits->max_bytes, PROGRESS_RECORD_BYTES);
 	return PROGRESS_READY;
 }
 
@@ -273,7 +281,7 @@ judge_traits(ProgressLook *look, const Traits *traits)
 static ProgressState
 look_at_topic(ProgressLook *look)
 {
-	Traits		traits = {0};
+	Traits		traits = {.max_bytes = INT_MAX};
 	ProgressState state = find_topic(look, &traits);
 	rd_kafka_resp_err_t err;
 
@@ -287,6 +295,7 @@ look_at_topic(ProgressLook *look)
 	}
 	if (state != PROGRESS_READY)
 		return state;
+	look->max_bytes = traits.max_bytes;
 	err = rd_kafka_query_watermark_offsets(look->handle, look->name, 0,
 										   &look->low, &look->high, ANSWER_MS);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? PROGRESS_READY :

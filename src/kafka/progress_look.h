@@ -36,6 +36,8 @@ typedef struct ProgressLook
 	ProgressState state;
 	int64		low;			/* offset of the first record */
 	int64		high;			/* and behind the last */
+	int			max_bytes;		/* of a record; INT_MAX when Kafka does not
+								 * tell */
 	char		error[PRODUCER_ERROR_LEN];
 } ProgressLook;
 

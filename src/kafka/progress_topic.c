@@ -278,6 +278,16 @@ progress_topic_end(const ProgressTopic *topic)
 }
 
 /*
+ * After PROGRESS_READY: how large a record may be; INT_MAX when Kafka does not
+ * tell.
+ */
+int
+progress_topic_max_bytes(const ProgressTopic *topic)
+{
+	return topic->look->max_bytes;
+}
+
+/*
  * What is wrong.
  */
 const char *

@@ -52,6 +52,7 @@ extern ProgressState progress_topic_state(ProgressTopic *topic);
 extern ReadStatus progress_topic_read(ProgressTopic *topic, int timeout_ms);
 extern ProgressRecord progress_topic_record(const ProgressTopic *topic);
 extern bool progress_topic_read_more(ProgressTopic *topic);
+extern int	progress_topic_max_bytes(const ProgressTopic *topic);
 extern int64 progress_topic_end(const ProgressTopic *topic);
 extern const char *progress_topic_error(const ProgressTopic *topic);
 extern void progress_topic_close(ProgressTopic *topic);

@@ -56,7 +56,7 @@
 #define MESSAGE_BYTES 100		/* what a message takes beside its payload */
 #define STALL_MS 3000			/* of a commit */
 #define MAX_PATIENCE_MS 60000
-#define MAX_RECORD_BYTES 900000 /* or half of what a message may be */
+#define MAX_RECORD_BYTES 900000 /* or half of what producer and topic take */
 #define LEAVE_MS 500			/* for an abort as the process ends */
 
 static const char waiting[] = "Kafka does not commit a transaction";
@@ -131,8 +131,11 @@ exactly_once_start_over(Relay *relay)
 	if (transaction_is_fenced(relay->producer))
 		resume_fence(relay);
 	failure = transaction_failure(relay->producer, &refused);
+	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY &&
+		relay->failure != DELIVERY_PURGED)
+		refused = true;
 	if (refused && !relay->exact->claimed)
-		resume_refused(relay, failure);
+		resume_refused(relay, failure ? failure : reason);
 	if (failure && relay->delivery_failed && relay->failure == DELIVERY_PURGED)
 		reason = failure;
 	ereport(LOG,
@@ -220,7 +223,8 @@ send_record(Relay *relay)
 	initStringInfo(&record);
 	published_set_encode(&record, &exact->set,
 						 Min(MAX_RECORD_BYTES,
-							 producer_max_bytes(relay->producer) / 2));
+							 Min(producer_max_bytes(relay->producer),
+								 exact->topic_max_bytes) / 2));
 	message.topic = producer_topic(relay->producer, exact->topic);
 	if (message.topic == NULL)
 		exactly_once_start_over(relay);

@@ -24,6 +24,7 @@ struct ExactlyOnce
 	int64		record_offset;	/* there, of the last one; those of others may
 								 * be higher */
 	bool		topic_is_new;	/* it has begun anew since */
+	int			topic_max_bytes;	/* of a record there */
 	PublishedSet set;			/* what is on Kafka when the open transaction
 								 * is committed */
 	XLogRecPtr	base_lsn;		/* set.snapshot shows nothing committed after */

@@ -315,6 +315,7 @@ last_record_read(Relay *relay, RecordDemand demand, PublishedSet *set)
 	{
 		report_doubt(progress_topic_error(topic));
 		relay->exact->record_offset = progress_topic_end(topic) - 1;
+		relay->exact->topic_max_bytes = progress_topic_max_bytes(topic);
 		relay->connected = true;
 		relay_work(relay);
 	}

@@ -35,6 +35,8 @@
 
 #include "relay/exactly_once.h"
 
+#include <limits.h>
+
 #include "access/timeline.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -296,7 +298,8 @@ claim(Relay *relay)
 }
 
 /*
- * Not even our first record is accepted: somebody has to see to that.
+ * Not even our first record is accepted, and that is no matter of time:
+ * somebody has to see to it.
  */
 void
 resume_refused(Relay *relay, const char *failure)
@@ -305,7 +308,7 @@ resume_refused(Relay *relay, const char *failure)
 	int			delay_ms = REFUSED_MS;
 
 	snprintf(message, sizeof(message),
-			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic",
+			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic, which must take any record of the relay",
 			 relay->exact->topic, failure);
 	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
 	sender_back_off(relay, &delay_ms);
@@ -394,6 +397,7 @@ make_state(Relay *relay)
 
 	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
 	relay->exact->moved_at = steady_now();
+	relay->exact->topic_max_bytes = INT_MAX;
 	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
 											  psprintf(PROGRESS_TOPIC_PREFIX UINT64_FORMAT ".%u",
 													   GetSystemIdentifier(),
