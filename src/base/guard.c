@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * guard.c
- *	  Commands that would hide events from the relay.
+ *	  Commands that would hide events from the relay, or let them go too early.
  *
  * The relay finds outbox.event by its name, and the chunks as its partitions;
  * it sees what is in the WAL as changes of a heap.  A transaction counts as
  * published whether or not the relay has seen its rows.  So its owner may add
  * to the table what he likes, but what would make rows invisible is refused,
- * as it is for system tables.
+ * as it is for system tables.  So is what would take away the triggers that keep
+ * rows until they are on Kafka (keep.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -19,12 +20,17 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "nodes/value.h"
 #include "utils/lsyscache.h"
 
 #include "base/worker.h"
 
 #define GUARDED_SCHEMA "outbox"
 #define GUARDED_TABLE "event"
+
+/* The triggers of the table and of its chunks. */
+#define ROW_TRIGGER "keep_rows"
+#define CHUNK_TRIGGER "keep_chunk"
 
 /* Is it outbox.event or a chunk of it? */
 static bool
@@ -52,14 +58,27 @@ refuse(const RangeVar * name, const char *action)
 			 errhint("To remove events that are on Kafka, use DELETE or TRUNCATE.")));
 }
 
+/* Raises the error if a command would take away a trigger that keeps rows. */
+static void
+check_trigger(const RangeVar * table, const char *trigger, const char *action)
+{
+	if ((strcmp(trigger, ROW_TRIGGER) == 0 ||
+		 strcmp(trigger, CHUNK_TRIGGER) == 0) && is_guarded(table))
+		refuse(table, psprintf("%s the trigger \"%s\" of", action, trigger));
+}
+
 static void
 check_alter_table(const AlterTableStmt * stmt)
 {
 	ListCell   *lc;
 
+	if (!is_guarded(stmt->relation))
+		return;
 	foreach(lc, stmt->cmds)
 	{
-		switch (lfirst_node(AlterTableCmd, lc)->subtype)
+		const		AlterTableCmd *command = lfirst_node(AlterTableCmd, lc);
+
+		switch (command->subtype)
 		{
 			case AT_AttachPartition:
 			case AT_DetachPartition:
@@ -71,6 +90,14 @@ check_alter_table(const AlterTableStmt * stmt)
 				break;
 			case AT_SetAccessMethod:
 				refuse(stmt->relation, "change the access method of");
+				break;
+			case AT_DisableTrig:
+			case AT_EnableReplicaTrig:
+				check_trigger(stmt->relation, command->name, "disable");
+				break;
+			case AT_DisableTrigAll:
+			case AT_DisableTrigUser:
+				refuse(stmt->relation, "disable the triggers of");
 				break;
 			default:
 				break;
@@ -93,6 +120,54 @@ check_create(const CreateStmt * stmt)
 	}
 }
 
+static void
+check_move(const AlterObjectSchemaStmt * stmt)
+{
+	if (stmt->relation && is_guarded(stmt->relation))
+		refuse(stmt->relation, "move");
+}
+
+/* What has a name of its own in the table may be renamed, save our triggers. */
+static void
+check_rename(const RenameStmt *stmt)
+{
+	if (stmt->relation == NULL)
+		return;
+	if (stmt->renameType == OBJECT_TRIGGER)
+		check_trigger(stmt->relation, stmt->subname, "rename");
+	else if (stmt->subname == NULL && is_guarded(stmt->relation))
+		refuse(stmt->relation, "rename");
+}
+
+/* DROP TRIGGER names it behind its table. */
+static void
+check_drop(const DropStmt * stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->removeType != OBJECT_TRIGGER)
+		return;
+	foreach(lc, stmt->objects)
+	{
+		List	   *names = lfirst_node(List, lc);
+		List	   *table = list_truncate(list_copy(names),
+										  list_length(names) - 1);
+
+		if (table != NIL)
+			check_trigger(makeRangeVarFromNameList(table), strVal(llast(names)),
+						  "drop");
+	}
+}
+
+/* Is there anything to guard from this command's user? */
+static bool
+is_on_guard(void)
+{
+	return !creating_extension && !IsBinaryUpgrade && !allowSystemTableMods &&
+		IsTransactionState() &&
+		OidIsValid(get_extension_oid(EXTENSION_NAME, true));
+}
+
 /*
  * Raises an error when a utility command must not be executed.  Needs a
  * transaction.
@@ -100,33 +175,34 @@ check_create(const CreateStmt * stmt)
 void
 guard_check(Node *stmt)
 {
-	if (!(IsA(stmt, AlterTableStmt) || IsA(stmt, RenameStmt) ||
-		  IsA(stmt, AlterObjectSchemaStmt) || IsA(stmt, CreateStmt)) ||
-		creating_extension || IsBinaryUpgrade || allowSystemTableMods ||
-		!IsTransactionState() ||
-		!OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
-		return;
-	if (IsA(stmt, AlterTableStmt))
+	switch (nodeTag(stmt))
 	{
-		if (is_guarded(((AlterTableStmt *) stmt)->relation))
-			check_alter_table((AlterTableStmt *) stmt);
+		case T_AlterTableStmt:
+			if (is_on_guard())
+				check_alter_table((AlterTableStmt *) stmt);
+			break;
+		case T_RenameStmt:
+			if (is_on_guard())
+				check_rename((RenameStmt *) stmt);
+			break;
+		case T_AlterObjectSchemaStmt:
+			if (is_on_guard())
+				check_move((AlterObjectSchemaStmt *) stmt);
+			break;
+		case T_CreateStmt:
+			if (is_on_guard())
+				check_create((CreateStmt *) stmt);
+			break;
+		case T_CreateTrigStmt:
+			if (is_on_guard())
+				check_trigger(((CreateTrigStmt *) stmt)->relation,
+							  ((CreateTrigStmt *) stmt)->trigname, "replace");
+			break;
+		case T_DropStmt:
+			if (is_on_guard())
+				check_drop((DropStmt *) stmt);
+			break;
+		default:
+			break;
 	}
-	else if (IsA(stmt, RenameStmt))
-	{
-		const RenameStmt *rename = (RenameStmt *) stmt;
-
-		/* What has a name of its own in the table may be renamed. */
-		if (rename->relation && rename->subname == NULL &&
-			is_guarded(rename->relation))
-			refuse(rename->relation, "rename");
-	}
-	else if (IsA(stmt, AlterObjectSchemaStmt))
-	{
-		const		AlterObjectSchemaStmt *move = (AlterObjectSchemaStmt *) stmt;
-
-		if (move->relation && is_guarded(move->relation))
-			refuse(move->relation, "move");
-	}
-	else
-		check_create((CreateStmt *) stmt);
 }
