@@ -15,6 +15,9 @@
 
 #include "kafka/handle.h"
 
+/* A connection that waits for an answer counts as idle in the library. */
+#define LEAST_IDLE_MS 1000
+
 /* What an answer to a fetch holds beside messages, as the library has it. */
 #define FETCH_OVERHEAD 512
 
@@ -78,18 +81,22 @@ adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config)
 /*
  * Do the properties of a producer go together as far as the library does not
  * know?  A queue that cannot hold the largest message could be waited for for
- * ever, exactly-once delivery needs its records, and within a transaction its
- * messages must be sent.  Says what is wrong as the library does.
+ * ever, and a connection that is closed too early brings no answers; exactly-once
+ * delivery needs its records, and within a transaction its messages must be sent.
+ * Says what is wrong as the library does.
  */
 bool
 adjust_check_producer(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 					  char *error)
 {
 	double		largest = handle_number(conf, "message.max.bytes");
+	double		idle = handle_number(conf, "connections.max.idle.ms");
 	const char *rule;
 
 	if (handle_number(conf, "queue.buffering.max.kbytes") * 1024 < largest)
 		rule = "`queue.buffering.max.kbytes` must be >= `message.max.bytes` / 1024";
+	else if (idle > 0 && idle < LEAST_IDLE_MS)
+		rule = "`connections.max.idle.ms` must be 0 or >= " CppAsString2(LEAST_IDLE_MS) ", or connections are closed while answers are under way";
 	else if (config->transactional_id == NULL)
 		return true;
 	else if (largest < PROGRESS_RECORD_BYTES)
