@@ -81,6 +81,15 @@ wait_until_confirmed($node, 'postgres');
 check_events('and then nothing is lost or comes twice');
 
 # ---------------------------------------------------------------------------
+# Hidden by a setting of ours: Kafka can be reached, and tells nothing about it.
+
+sql("ALTER SERVER kafka OPTIONS (ADD \"topic.blacklist\" '^outbox[.]progress')");
+wait_for_error($node, 'postgres', 'waiting for kafka', "Kafka does not tell about the topic \"$progress\"");
+pass('what is waited for is shown');
+sql('ALTER SERVER kafka OPTIONS (DROP "topic.blacklist")');
+wait_for_state($node, 'postgres', 'streaming');
+
+# ---------------------------------------------------------------------------
 # Deleted, and made by somebody else at once: the present relay finds out.
 
 topic_tool('--delete', '--topic', $progress);

@@ -40,7 +40,8 @@ static ProgressState unfit(ProgressLook *look, const char *format,...) pg_attrib
 static ProgressState
 unanswered(ProgressLook *look, const char *text)
 {
-	strlcpy(look->error, text, sizeof(look->error));
+	snprintf(look->error, sizeof(look->error),
+			 "Kafka does not tell about the topic \"%s\": %s", look->name, text);
 	return PROGRESS_UNREACHABLE;
 }
 
@@ -87,7 +88,7 @@ judge_topic(ProgressLook *look, const struct rd_kafka_metadata *metadata,
 	const		rd_kafka_metadata_topic_t *topic = &metadata->topics[0];
 
 	if (metadata->topic_cnt != 1)
-		return unanswered(look, "no broker tells of it");
+		return unanswered(look, "no answer");
 	if (topic->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
 		return PROGRESS_ABSENT;
 	if (is_refusal(topic->err))
@@ -175,7 +176,7 @@ create_topic(ProgressLook *look)
 	rd_kafka_CreateTopics(look->handle, &topic, 1, options, queue);
 	event = rd_kafka_queue_poll(queue, 2 * ANSWER_MS);
 	state = event ? judge_creation(look, event) :
-		unanswered(look, "no broker answers");
+		unanswered(look, "no answer");
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_NewTopic_destroy(topic);
@@ -248,7 +249,7 @@ find_settings(ProgressLook *look, Traits *traits)
 	rd_kafka_DescribeConfigs(look->handle, &resource, 1, options, queue);
 	event = rd_kafka_queue_poll(queue, 2 * ANSWER_MS);
 	state = event ? judge_settings(look, event, traits) :
-		unanswered(look, "no broker answers");
+		unanswered(look, "no answer");
 	if (event)
 		rd_kafka_event_destroy(event);
 	rd_kafka_ConfigResource_destroy(resource);

@@ -38,9 +38,10 @@
 #define FIRST_STEP_MS 5			/* of what is waited for, doubles */
 #define LAST_STEP_MS 100
 #define PATIENCE_MS 1000		/* before we say that we wait */
+#define METADATA_TIMEOUT_MS 100
 
 static const char hidden[] =
-"a Kafka transaction that is open hides what comes behind it in the progress topic";
+"a Kafka transaction that is open hides what comes behind it in";
 
 /* What one pass over the topic has found. */
 typedef struct Search
@@ -126,14 +127,43 @@ take_record(const Relay *relay, const ProgressRecord *record, Search *search)
 	search->set = set;
 }
 
-/* Waits a moment, and says why when that has lasted since long. */
+/* Does Kafka answer at all?  Asks again only after news of the connection. */
+static bool
+is_connected(Relay *relay)
+{
+	const ProducerStats *stats = producer_stats(relay->producer);
+
+	if (stats->nerrors != relay->errors_seen)
+	{
+		relay->errors_seen = stats->nerrors;
+		relay->connected = false;
+	}
+	if (relay->connected)
+		return true;
+	relay->connected = producer_connect(relay->producer, METADATA_TIMEOUT_MS);
+	if (relay->connected)
+		relay->errors_past = stats->nerrors;
+	return relay->connected;
+}
+
+/*
+ * Waits a moment.  When that has lasted since long, says for what: for Kafka,
+ * or for something about the topic that Kafka does not do.
+ */
 static void
-wait_a_moment(Relay *relay, TimestampTz since, const char *reason,
+wait_a_moment(Relay *relay, TimestampTz since, const char *missing,
 			  int *step_ms)
 {
+	char		reason[RELAY_ERROR_LEN];
+
 	if (TimestampDifferenceExceeds(since, steady_now(), PATIENCE_MS))
+	{
+		snprintf(reason, sizeof(reason), "%s the topic \"%s\"", missing,
+				 relay->exact->topic);
 		relay_obstacle(relay, RELAY_WAITING_KAFKA,
-					   reason ? reason : sender_connection_error(relay));
+					   is_connected(relay) ? reason :
+					   sender_connection_error(relay));
+	}
 	relay_wait(relay, *step_ms);
 	sender_poll(relay);
 	*step_ms = Min(*step_ms * 2, LAST_STEP_MS);
@@ -149,7 +179,7 @@ look(Relay *relay, ProgressTopic *topic, bool strict)
 
 	progress_topic_look(topic, strict);
 	while ((state = progress_topic_state(topic)) == PROGRESS_LOOKING)
-		wait_a_moment(relay, since, NULL, &step_ms);
+		wait_a_moment(relay, since, "Kafka does not tell about", &step_ms);
 	return state;
 }
 
@@ -218,7 +248,8 @@ read_to_end(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 			case READ_FAILED:
 				return status;
 		}
-		wait_a_moment(relay, since, is_hidden ? hidden : NULL, &step_ms);
+		wait_a_moment(relay, since, is_hidden ? hidden :
+					  "Kafka sends nothing of", &step_ms);
 	}
 }
 
