@@ -38,7 +38,6 @@
 #define FIRST_STEP_MS 5			/* of what is waited for, doubles */
 #define LAST_STEP_MS 100
 #define PATIENCE_MS 1000		/* before we say that we wait */
-#define METADATA_TIMEOUT_MS 100
 
 static const char hidden[] =
 "a Kafka transaction that is open hides what comes behind it in";
@@ -127,23 +126,14 @@ take_record(const Relay *relay, const ProgressRecord *record, Search *search)
 	search->set = set;
 }
 
-/* Does Kafka answer at all?  Asks again only after news of the connection. */
+/* Does Kafka answer at all? */
 static bool
 is_connected(Relay *relay)
 {
-	const ProducerStats *stats = producer_stats(relay->producer);
-
-	if (stats->nerrors != relay->errors_seen)
-	{
-		relay->errors_seen = stats->nerrors;
-		relay->connected = false;
-	}
-	if (relay->connected)
-		return true;
-	relay->connected = producer_connect(relay->producer, METADATA_TIMEOUT_MS);
-	if (relay->connected)
-		relay->errors_past = stats->nerrors;
-	return relay->connected;
+	if (!sender_is_connected(relay))
+		return false;
+	relay->errors_past = producer_stats(relay->producer)->nerrors;
+	return true;
 }
 
 /*

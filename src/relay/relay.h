@@ -113,6 +113,7 @@ extern uint64 sender_begin(Relay *relay);
 extern bool sender_finish(Relay *relay);
 extern void sender_wait_connected(Relay *relay);
 extern bool sender_is_reachable(Relay *relay, BrokerQuestion * question);
+extern bool sender_is_connected(Relay *relay);
 extern void sender_check_connection(Relay *relay);
 extern const char *sender_connection_error(const Relay *relay);
 extern void sender_back_off(Relay *relay, int *delay_ms);

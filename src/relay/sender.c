@@ -358,6 +358,25 @@ sender_is_reachable(Relay *relay, BrokerQuestion * question)
 }
 
 /*
+ * Is there a broker that answers, as far as is known?  Asks again after news of
+ * the connection, and answers no as long as that is open.
+ */
+bool
+sender_is_connected(Relay *relay)
+{
+	const ProducerStats *stats = producer_stats(relay->producer);
+
+	if (stats->nerrors != relay->errors_seen)
+	{
+		relay->errors_seen = stats->nerrors;
+		relay->connected = false;
+	}
+	if (!relay->connected)
+		relay->connected = sender_is_reachable(relay, &relay->question);
+	return relay->connected;
+}
+
+/*
  * Finds out whether Kafka can be reached, when there is a reason to ask, and
  * shows it.
  */
@@ -370,14 +389,7 @@ sender_check_connection(Relay *relay)
 							   steady_now(),
 							   STALL_MS + producer_linger_ms(relay->producer));
 
-	if (stats->nerrors != relay->errors_seen)
-	{
-		relay->errors_seen = stats->nerrors;
-		relay->connected = false;
-	}
-	if (!relay->connected && !stalled)
-		relay->connected = sender_is_reachable(relay, &relay->question);
-	if (relay->connected && !stalled)
+	if (sender_is_connected(relay) && !stalled)
 	{
 		relay->errors_past = stats->nerrors;
 		relay_work(relay);
