@@ -48,7 +48,7 @@ typedef struct ProducerPartition
 {
 	TimestampTz acknowledged_at;	/* the last message; 0 for never */
 	TimestampTz leaderless_since;	/* 0 when it has a leader */
-}			ProducerPartition;
+} ProducerPartition;
 
 struct ProducerTopic
 {

@@ -49,7 +49,7 @@ struct Question
 };
 
 static void
-free_question(Question * question)
+free_question(Question *question)
 {
 	if (question->metadata)
 		rd_kafka_metadata_destroy(question->metadata);

@@ -207,7 +207,7 @@ look_behind_purge(Relay *relay)
  */
 static Outcome
 send_patiently(Relay *relay, const Event *event, const Commit *commit,
-			   uint64 number, Destination * destination)
+			   uint64 number, Destination *destination)
 {
 	Message		message = {0};
 	int			delay = FIRST_BACKOFF_MS;

@@ -34,6 +34,7 @@
 #include "base/home.h"
 #include "base/worker.h"
 #include "relay/catchup_store.h"
+#include "relay/connection.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
@@ -189,7 +190,7 @@ catchup_run(Relay *relay)
 
 	relay->working_state = RELAY_CATCHING_UP;
 	/* A slot holds WAL: none before it can be of use. */
-	sender_wait_connected(relay);
+	connection_wait(relay);
 	relay_work(relay);
 	catchup_poll(relay);
 

@@ -329,7 +329,7 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
  */
 void
 deadletter_park(Relay *relay, const Event *event, uint64 number,
-				const Destination * destination)
+				const Destination *destination)
 {
 	Parked	   *parked = parked_add(destination->name, destination->partition,
 									relay->failure_name, relay->failure_text);

@@ -66,7 +66,7 @@ extern bool deadletter_set_aside(Relay *relay, const Event *event,
 extern void deadletter_add(Relay *relay, const Event *event, uint64 number,
 						   const char *error_name, const char *error);
 extern void deadletter_park(Relay *relay, const Event *event, uint64 number,
-							const Destination * destination);
+							const Destination *destination);
 extern void deadletter_rewind(Relay *relay);
 extern void deadletter_store(Relay *relay);
 extern void deadletter_write(Relay *relay);

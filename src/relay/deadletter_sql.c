@@ -170,7 +170,7 @@ typedef enum Statement
 {
 	STORES_FAILED, STORES_FAILED_AGAIN, STORES_HELD, HOLDS_AGAIN, PARKS_AGAIN,
 	NSTATEMENTS
-}			Statement;
+} Statement;
 
 static const char *const statements[NSTATEMENTS] = {
 	[STORES_FAILED] = STORE_FAILED,

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
+#include "relay/connection.h"
 #include "relay/parked.h"
 #include "relay/route.h"
 
@@ -70,7 +71,7 @@ note_unknown(Relay *relay, const char *name)
 
 /* Is the partition that the event goes to without a leader?  Notes that. */
 static bool
-is_leaderless(Relay *relay, const Destination * destination, int ms)
+is_leaderless(Relay *relay, const Destination *destination, int ms)
 {
 	char		message[PRODUCER_ERROR_LEN];
 
@@ -88,7 +89,7 @@ is_leaderless(Relay *relay, const Destination * destination, int ms)
 
 /* Asks for the event's topic; unless it is ready, what is wrong is noted. */
 static TopicStatus
-ask(Relay *relay, const Event *event, Destination * destination)
+ask(Relay *relay, const Event *event, Destination *destination)
 {
 	TopicStatus status = TOPIC_REFUSED;
 
@@ -111,7 +112,7 @@ ask(Relay *relay, const Event *event, Destination * destination)
 			note_unknown(relay, destination->name);
 			break;
 		case TOPIC_UNREACHABLE:
-			note_failure(relay, DELIVERY_RETRY, "", sender_connection_error(relay));
+			note_failure(relay, DELIVERY_RETRY, "", connection_error(relay));
 			break;
 		case TOPIC_FORBIDDEN:
 		case TOPIC_REFUSED:
@@ -129,7 +130,7 @@ ask(Relay *relay, const Event *event, Destination * destination)
  * wrong with any.
  */
 static bool
-partition_is_ready(Relay *relay, const Event *event, Destination * destination,
+partition_is_ready(Relay *relay, const Event *event, Destination *destination,
 				   bool *parked)
 {
 	Parked	   *entry;
@@ -176,7 +177,7 @@ wait_a_little(Relay *relay, bool pipelined, TopicStatus status)
  */
 DestinationState
 destination_wait(Relay *relay, const Event *event, bool pipelined,
-				 Destination * destination)
+				 Destination *destination)
 {
 	TimestampTz since = 0;
 	TimestampTz missing_since = 0;
@@ -285,7 +286,7 @@ destination_check_stuck(Relay *relay)
 		relay->stuck_question.number = 0;
 		return;
 	}
-	if (!sender_is_reachable(relay, &relay->stuck_question))
+	if (!connection_answers(relay, &relay->stuck_question))
 		return;
 	producer_each_leaderless(relay->producer, MOMENT_MS, park_leaderless, relay);
 	if (!relay->stuck && ms > HOPELESS_MS)

@@ -17,19 +17,19 @@ typedef enum DestinationState
 	DESTINATION_PARKED,			/* cannot be written now, for some time */
 	DESTINATION_REFUSED,		/* can never be written */
 	DESTINATION_BROKEN			/* what is in flight has to be sent again */
-}			DestinationState;
+} DestinationState;
 
 typedef struct Destination
 {
 	char		name[TOPIC_MAX_LEN + 1];
 	ProducerTopic *topic;		/* valid if ready */
 	int			partition;		/* if parked: that, or WHOLE_TOPIC */
-}			Destination;
+} Destination;
 
 extern bool destination_is_parked(const Event *event, char *topic);
 extern DestinationState destination_wait(Relay *relay, const Event *event,
 										 bool pipelined,
-										 Destination * destination);
+										 Destination *destination);
 extern void destination_check_stuck(Relay *relay);
 
 #endif							/* OUTBOX_DESTINATION_H */

@@ -44,6 +44,7 @@
 
 #include "base/guc.h"
 #include "base/steady.h"
+#include "relay/connection.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
@@ -78,7 +79,7 @@ exactly_once_check_stall(Relay *relay)
 	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience +
 									producer_linger_ms(relay->producer)))
 		return;
-	if (!sender_is_reachable(relay, &exact->question))
+	if (!connection_answers(relay, &exact->question))
 	{
 		/* No broker answers: it is no wonder. */
 		if (exact->question.number == 0 && exact->question.asked_at >= exact->moved_at)

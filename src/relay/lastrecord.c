@@ -33,6 +33,7 @@
 
 #include "base/steady.h"
 #include "kafka/progress_topic.h"
+#include "relay/connection.h"
 #include "relay/exactly_once.h"
 
 #define FIRST_STEP_MS 5			/* of what is waited for, doubles */
@@ -130,7 +131,7 @@ take_record(const Relay *relay, const ProgressRecord *record, Search *search)
 static bool
 is_connected(Relay *relay)
 {
-	if (!sender_is_connected(relay))
+	if (!connection_is_up(relay))
 		return false;
 	relay->errors_past = producer_stats(relay->producer)->nerrors;
 	return true;
@@ -152,7 +153,7 @@ wait_a_moment(Relay *relay, TimestampTz since, const char *missing,
 				 relay->exact->topic);
 		relay_obstacle(relay, RELAY_WAITING_KAFKA,
 					   is_connected(relay) ? reason :
-					   sender_connection_error(relay));
+					   connection_error(relay));
 	}
 	relay_wait(relay, *step_ms);
 	sender_poll(relay);

@@ -58,7 +58,7 @@ parked_any(void)
 
 /* Fills in the key, of which all bytes count. */
 static void
-make_key(Parked * key, const char *topic, int32 partition)
+make_key(Parked *key, const char *topic, int32 partition)
 {
 	memset(key, 0, offsetof(Parked, stored));
 	strlcpy(key->topic, topic, sizeof(key->topic));
@@ -134,7 +134,7 @@ parked_add(const char *topic, int32 partition, const char *error_name,
  * It could not be written, for that reason: it is tried again later.
  */
 void
-parked_fail(Parked * parked, const char *error_name, const char *error)
+parked_fail(Parked *parked, const char *error_name, const char *error)
 {
 	parked->probe_at = TimestampTzPlusMilliseconds(steady_now(),
 												   parked->probe_delay);
@@ -154,7 +154,7 @@ parked_fail(Parked * parked, const char *error_name, const char *error)
  * It seems that it can be written.
  */
 void
-parked_open(Parked * parked)
+parked_open(Parked *parked)
 {
 	parked->sending = true;
 	parked->probe_at = steady_now();
@@ -164,7 +164,7 @@ parked_open(Parked * parked)
  * A batch has been sent.  Others have their turn before the next.
  */
 void
-parked_went_well(Parked * parked)
+parked_went_well(Parked *parked)
 {
 	parked->probe_at = steady_now();
 	parked->probe_delay = FIRST_PROBE_MS;
@@ -176,7 +176,7 @@ parked_went_well(Parked * parked)
  * Nothing waits for it any more.  The row is the caller's to delete.
  */
 void
-parked_remove(Parked * parked)
+parked_remove(Parked *parked)
 {
 	ereport(LOG,
 			(parked->partition == WHOLE_TOPIC ?
@@ -263,7 +263,7 @@ parked_is_stored(void)
 
 /* Writes the row of one. */
 static void
-store_one(Parked * parked)
+store_one(Parked *parked)
 {
 	Oid			types[5] = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID};
 	Datum		args[5];

@@ -33,18 +33,18 @@ typedef struct Parked
 	int			batch_events;	/* to be sent at a time */
 	char		error_name[64];
 	char		error[PRODUCER_ERROR_LEN];
-}			Parked;
+} Parked;
 
 extern bool parked_any(void);
-extern Parked * parked_find(const char *topic, int32 partition);
-extern Parked * parked_add(const char *topic, int32 partition,
-						   const char *error_name, const char *error);
-extern void parked_fail(Parked * parked, const char *error_name,
+extern Parked *parked_find(const char *topic, int32 partition);
+extern Parked *parked_add(const char *topic, int32 partition,
+						  const char *error_name, const char *error);
+extern void parked_fail(Parked *parked, const char *error_name,
 						const char *error);
-extern void parked_open(Parked * parked);
-extern void parked_went_well(Parked * parked);
-extern void parked_remove(Parked * parked);
-extern Parked * parked_next_due(TimestampTz now);
+extern void parked_open(Parked *parked);
+extern void parked_went_well(Parked *parked);
+extern void parked_remove(Parked *parked);
+extern Parked *parked_next_due(TimestampTz now);
 extern long parked_wait_ms(TimestampTz now, long at_most);
 extern void parked_load(void);
 extern bool parked_is_stored(void);

@@ -48,6 +48,7 @@
 #include "base/worker.h"
 #include "inbox/worker.h"
 #include "relay/catchup.h"
+#include "relay/connection.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
@@ -344,7 +345,7 @@ stream(Relay *relay)
 		progress_confirm(relay);
 		if (relay->exact == NULL)
 			progress_move_watermark(relay);
-		sender_check_connection(relay);
+		connection_check(relay);
 		if (ledger_is_empty(relay->ledger) &&
 			relay->status.confirmed == decode_position())
 			decode_trim();
@@ -382,7 +383,7 @@ poll_table(Relay *relay)
 		relay->caught_up = true;
 		/* Also when there was nothing to send: events wake us. */
 		sender_poll(relay);
-		sender_check_connection(relay);
+		connection_check(relay);
 		show_now(relay);
 		more |= resend_step(relay);
 		more |= replay_step(relay);

@@ -32,7 +32,7 @@ typedef struct BrokerQuestion
 {
 	uint64		number;			/* 0 for none */
 	TimestampTz asked_at;		/* by steady_now() */
-}			BrokerQuestion;
+} BrokerQuestion;
 
 typedef struct Relay
 {
@@ -111,11 +111,6 @@ extern void sender_event(Relay *relay, const Event *event,
 extern void sender_drain(Relay *relay);
 extern uint64 sender_begin(Relay *relay);
 extern bool sender_finish(Relay *relay);
-extern void sender_wait_connected(Relay *relay);
-extern bool sender_is_reachable(Relay *relay, BrokerQuestion * question);
-extern bool sender_is_connected(Relay *relay);
-extern void sender_check_connection(Relay *relay);
-extern const char *sender_connection_error(const Relay *relay);
 extern void sender_back_off(Relay *relay, int *delay_ms);
 extern void sender_reopen(Relay *relay);
 extern void sender_replace(Relay *relay);

@@ -48,7 +48,7 @@
  * false when it cannot, or when that is not known yet.
  */
 static bool
-probe(Relay *relay, Parked * parked)
+probe(Relay *relay, Parked *parked)
 {
 	TimestampTz now = steady_now();
 	ProducerTopic *topic = producer_topic(relay->producer, parked->topic);
@@ -91,7 +91,7 @@ release_is_due(Relay *relay)
  * more.
  */
 static bool
-read_events(Parked * parked)
+read_events(Parked *parked)
 {
 	Oid			types[3] = {TEXTOID, INT4OID, INT8OID};
 	Datum		args[3];

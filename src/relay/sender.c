@@ -28,15 +28,13 @@
 
 #include "base/steady.h"
 #include "relay/careful.h"
+#include "relay/connection.h"
 #include "relay/deadletter.h"
 #include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
 
 #define MAX_BACKOFF_MS 5000
-#define ASK_INTERVAL_MS 100		/* whether a broker answers */
-#define CONNECT_MS 1000			/* that a new connection may take */
-#define STALL_MS 3000			/* without an acknowledgement */
 
 /* Forgets what to wait for: it depends on the producer. */
 static void
@@ -286,7 +284,7 @@ sender_drain(Relay *relay)
 {
 	while (sender_poll(relay), relay->status.in_flight > 0)
 	{
-		sender_check_connection(relay);
+		connection_check(relay);
 		relay_show(relay);
 		relay_wait(relay, 1000);
 	}
@@ -322,102 +320,6 @@ sender_finish(Relay *relay)
 }
 
 /*
- * What is wrong with the connection, as far as the producer told us.
- */
-const char *
-sender_connection_error(const Relay *relay)
-{
-	const ProducerStats *stats = producer_stats(relay->producer);
-
-	if (stats->nerrors > relay->errors_past)
-		return stats->error;
-	return relay->connected ? "Kafka acknowledges nothing" : "no broker answers";
-}
-
-/*
- * Does a broker answer?  Asks first, and answers no as long as that is open;
- * then question->number is not 0.
- */
-bool
-sender_is_reachable(Relay *relay, BrokerQuestion * question)
-{
-	TimestampTz now = steady_now();
-	bool		reached;
-
-	if (question->number == 0)
-	{
-		if (!TimestampDifferenceExceeds(question->asked_at, now, ASK_INTERVAL_MS))
-			return false;
-		question->number = producer_ask(relay->producer);
-		question->asked_at = now;
-	}
-	if (!producer_answered(relay->producer, question->number, &reached))
-		return false;
-	question->number = 0;
-	return reached;
-}
-
-/*
- * Is there a broker that answers, as far as is known?  Asks again after news of
- * the connection, and answers no as long as that is open.
- */
-bool
-sender_is_connected(Relay *relay)
-{
-	const ProducerStats *stats = producer_stats(relay->producer);
-
-	if (stats->nerrors != relay->errors_seen)
-	{
-		relay->errors_seen = stats->nerrors;
-		relay->connected = false;
-	}
-	if (!relay->connected)
-		relay->connected = sender_is_reachable(relay, &relay->question);
-	return relay->connected;
-}
-
-/*
- * Finds out whether Kafka can be reached, when there is a reason to ask, and
- * shows it.
- */
-void
-sender_check_connection(Relay *relay)
-{
-	const ProducerStats *stats = producer_stats(relay->producer);
-	bool		stalled = relay->status.in_flight > 0 &&
-	TimestampDifferenceExceeds(relay->waiting_since,
-							   steady_now(),
-							   STALL_MS + producer_linger_ms(relay->producer));
-
-	if (sender_is_connected(relay) && !stalled)
-	{
-		relay->errors_past = stats->nerrors;
-		relay_work(relay);
-	}
-	else if (stats->nerrors > relay->errors_past || stalled ||
-			 (relay->status.state == relay->working_state &&
-			  TimestampDifferenceExceeds(relay->opened_at, steady_now(),
-										 CONNECT_MS)))
-		relay_obstacle(relay, RELAY_WAITING_KAFKA, sender_connection_error(relay));
-	destination_check_stuck(relay);
-	if (relay->exact && !relay->stuck)
-		exactly_once_check_stall(relay);
-}
-
-/*
- * Waits until Kafka can be reached.
- */
-void
-sender_wait_connected(Relay *relay)
-{
-	while (sender_check_connection(relay), !relay->connected)
-	{
-		relay_wait(relay, 1000);
-		sender_serve(relay);
-	}
-}
-
-/*
  * Leaves a message with the producer, waiting for room, which acknowledgements
  * of others make.  Returns anything but SEND_QUEUE_FULL.
  */
@@ -435,7 +337,7 @@ sender_leave_message(Relay *relay, const Message *message)
 		sender_serve(relay);
 		if (relay->delivery_failed || producer_is_fatal(relay->producer))
 			return SEND_FATAL;
-		sender_check_connection(relay);
+		connection_check(relay);
 		relay_show(relay);
 
 		/* What was just acknowledged, perhaps the last of it, made room. */
@@ -455,7 +357,7 @@ sender_await_deliveries(Relay *relay)
 {
 	while (sender_serve(relay), relay->status.in_flight > 0 && !relay->stuck)
 	{
-		sender_check_connection(relay);
+		connection_check(relay);
 		relay_show(relay);
 		relay_wait(relay, 1000);
 	}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * connection.h
+ *	  Whether Kafka can be reached.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CONNECTION_H
+#define OUTBOX_CONNECTION_H
+
+#include "relay/relay.h"
+
+extern const char *connection_error(const Relay *relay);
+extern bool connection_answers(Relay *relay, BrokerQuestion *question);
+extern bool connection_is_up(Relay *relay);
+extern void connection_check(Relay *relay);
+extern void connection_wait(Relay *relay);
+
+#endif							/* OUTBOX_CONNECTION_H */
