@@ -525,7 +525,7 @@ COMMENT ON FUNCTION outbox.resume(boolean) IS
 
 CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT pg_catalog.now(), aggregate_type text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     mark pg_snapshot;

@@ -57,15 +57,25 @@ SELECT outbox.retry('dead0000-0000-4000-8000-000000000001'::uuid);
 SELECT outbox.discard('dead0000-0000-4000-8000-000000000001');
 SELECT outbox.discard('dead0000-0000-4000-8000-000000000001'::uuid);
 SELECT outbox.retry_all('outbox.event.Order');
+SELECT outbox.discard_all('outbox.event.Order');
+SELECT outbox.discard_rows('{1}');
+SELECT outbox.replay('-infinity');
 TABLE outbox.dead_letter;
 TABLE outbox.held_event;
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION outbox.retry(text), outbox.retry(uuid), outbox.retry_all, outbox.discard(text),
-    outbox.discard(uuid) TO regress_operator;
+    outbox.discard(uuid), outbox.discard_all, outbox.replay TO regress_operator;
 SET ROLE regress_operator;
+SELECT outbox.replay('-infinity');
 SELECT outbox.retry('dead0000-0000-4000-8000-000000000001'), outbox.retry_all(),
        outbox.discard('dead0000-0000-4000-8000-000000000001');
+-- What waits can be given up, and stays visible.
+SELECT outbox.discard_all('outbox.event.Other'), outbox.discard_all('outbox.event.Order'),
+       outbox.discard_all('outbox.event.Order');
 RESET ROLE;
+SELECT event_id, status, published_at, error FROM outbox.events ORDER BY id;
+SELECT event_id, topic, key, error, discarded_by = session_user AS by_session, discarded_at <= now() AS discarded
+FROM outbox.discarded_event;
 
 -- The setting.
 SHOW outbox.on_poison;
