@@ -97,18 +97,16 @@ sub prepare_waiting
 	return;
 }
 
-# One whose relay catches up and waits for a topic.
-my $strict =
-  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
+# One whose relay is in the middle of a catch-up when Kafka stops to answer.
+my $halted = own_kafka('halted');
 
 sub prepare_catching_up
 {
 	my ($db, $topic) = @_;
 	$node->safe_psql($db, 'CREATE EXTENSION outbox');
 	publish_key($node, $db, $topic, 'before');
-	create_server($node, $db, kafka_bootstrap($strict));
-	wait_for_state($node, $db, 'waiting for kafka');
-	wait_for_catchup($node, $db);
+	begin_catchup($node, $db, $topic, kafka_bootstrap($halted));
+	halt_catchup($node, $db, $halted);
 	return;
 }
 
@@ -143,33 +141,54 @@ foreach my $situation (sort keys %situations)
 	$node->safe_psql('postgres', 'CREATE DATABASE db');
 	$prepare->('db', $topic);
 
+	# It goes on with a catch-up, until it is halted again.
+	my $again = sub {
+		halt_catchup($node, 'renamed', $halted) if $situation eq 'catching up';
+	};
+
 	succeeds('ALTER DATABASE db RENAME TO renamed',
 		"$situation: ALTER DATABASE RENAME");
 	comes_back('renamed', $state, "$situation: the relay is back after RENAME");
+	$again->();
 
 	succeeds(
 		'ALTER DATABASE renamed SET TABLESPACE elsewhere',
 		"$situation: ALTER DATABASE SET TABLESPACE");
 	comes_back('renamed', $state,
 		"$situation: the relay is back after SET TABLESPACE");
+	$again->();
 
 	succeeds('CREATE DATABASE copy TEMPLATE renamed',
 		"$situation: CREATE DATABASE TEMPLATE");
 	comes_back('renamed', $state,
 		"$situation: the relay is back after TEMPLATE");
+	$again->();
 	comes_back('copy', '(?!stopped).*',
 		"$situation: the copy has a relay of its own");
 	succeeds('DROP DATABASE copy', "$situation: DROP DATABASE of the copy");
 
 	publish_key($node, 'renamed', $topic, 'after');
-	set_bootstrap($node, 'renamed', kafka_bootstrap()) if $state ne $later;
-	wait_for_events($topic, 2);
+	if ($situation eq 'catching up')
+	{
+		end_catchup($node, 'renamed', kafka_bootstrap());
+	}
+	elsif ($state ne $later)
+	{
+		set_bootstrap($node, 'renamed', kafka_bootstrap());
+	}
+	wait_for_events($topic, $situation eq 'catching up' ? 1 : 2);
 	wait_for_state($node, 'renamed', $later);
 	$node->poll_query_until('renamed',
 		"SELECT bool_and(status = 'published') FROM outbox.events")
 	  or die 'events are not published';
-	is(keys_in(consume($topic)),
-		'before after',
+	# What came first is on the Kafka that was halted.
+	my @messages = consume($topic);
+	if ($situation eq 'catching up')
+	{
+		signal_kafka('CONT', $halted);
+		unshift @messages, (consume($topic, kafka_bootstrap($halted)))[0];
+	}
+	is(keys_in(@messages), 'before after',
 		"$situation: events from before and after arrive once");
 
 	my $oid = oid_of('renamed');

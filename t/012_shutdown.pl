@@ -63,19 +63,14 @@ stops_soon(
 	'no broker listens yet',
 	sub { wait_for_state($node, 'postgres', 'waiting for kafka') });
 
-# A broker that does not have the topic.
-my $strict =
-  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
-set_bootstrap($node, 'postgres', kafka_bootstrap($strict));
-stops_soon(
-	'catching up',
-	sub {
-		wait_for_state($node, 'postgres', 'waiting for kafka');
-		wait_for_catchup($node, 'postgres');
-	});
+# A broker that answers no more in the middle of a catch-up.
+my $halted = own_kafka('halted');
+begin_catchup($node, 'postgres', $topic, kafka_bootstrap($halted));
+stops_soon('catching up', sub { halt_catchup($node, 'postgres', $halted) });
 
-set_bootstrap($node, 'postgres', kafka_bootstrap());
-wait_for_events($topic, 3);
+signal_kafka('CONT', $halted);
+wait_for_events($topic, 3, kafka_bootstrap($halted));
+end_catchup($node, 'postgres', kafka_bootstrap());
 wait_for_state($node, 'postgres', 'streaming');
 stops_soon(
 	'streaming',

@@ -111,13 +111,10 @@ cmp_ok(
 );
 is_gone('waiting for Kafka');
 
-my $strict =
-  own_kafka('strict', '--property', 'auto.create.topics.enable=false');
+my $halted = own_kafka('halted');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
-publish_key($node, 'postgres', $topic, 'never');
-create_server($node, 'postgres', kafka_bootstrap($strict));
-wait_for_state($node, 'postgres', 'waiting for kafka');
-wait_for_catchup($node, 'postgres');
+begin_catchup($node, 'postgres', $topic, kafka_bootstrap($halted));
+halt_catchup($node, 'postgres', $halted);
 cmp_ok(
 	seconds_of(
 		sub {

@@ -24,7 +24,8 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   kafka own_kafka topic_name make_topic consume wait_for_events wait_for_state
   wait_for_error relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
-  set_bootstrap closed_port wait_for_catchup wait_for_catchup_progress produce
+  set_bootstrap begin_catchup halt_catchup
+  end_catchup closed_port wait_for_catchup wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
   committed_lines create_counter library_version progress_topic);
 
@@ -131,6 +132,44 @@ sub create_server
 	$bootstrap ||= kafka_bootstrap();
 	$node->safe_psql($db,
 		"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap')"
+	);
+	return;
+}
+
+# Events to another topic, and then a server for them that sends one at a time:
+# a catch-up of seconds.
+sub begin_catchup
+{
+	my ($node, $db, $topic, $bootstrap) = @_;
+	$node->safe_psql($db,
+		"SELECT count(outbox.publish('bulk', i::text, 'made', '{}', topic => '$topic.bulk')) FROM generate_series(1, 20000) i"
+	);
+	$node->safe_psql($db, 'DROP SERVER IF EXISTS kafka');
+	create_server($node, $db, $bootstrap);
+	$node->safe_psql($db,
+		q{ALTER SERVER kafka OPTIONS (ADD "batch.num.messages" '1', ADD "queue.buffering.max.messages" '50')}
+	);
+	return;
+}
+
+# Lets a catch-up go on for a moment, and halts it: its Kafka answers no more.
+sub halt_catchup
+{
+	my ($node, $db, $dir) = @_;
+	my $done = relay_status($node, $db, 'catchup_done') || 0;
+	signal_kafka('CONT', $dir);
+	wait_for_catchup_progress($node, $db, $done, 1000);
+	signal_kafka('STOP', $dir);
+	wait_for_state($node, $db, 'waiting for kafka');
+	return;
+}
+
+# All at full speed, to that Kafka.
+sub end_catchup
+{
+	my ($node, $db, $bootstrap) = @_;
+	$node->safe_psql($db,
+		qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '$bootstrap', DROP "batch.num.messages", DROP "queue.buffering.max.messages")}
 	);
 	return;
 }
