@@ -119,8 +119,10 @@ sub wait_for_progress
 		"SELECT sum(events) > $events + 20 FROM counter")
 	  or die 'the writers have stopped: ' . slurp_file($said);
 	my $lsn = $chaos->sql('SELECT pg_current_wal_lsn()');
+	# Nor does any wait for a partition without a leader, or for what was in
+	# front of it.
 	$chaos->node->poll_query_until('postgres',
-		"SELECT confirmed_lsn > '$lsn' AND state = 'streaming' FROM outbox.stat_relay"
+		"SELECT confirmed_lsn > '$lsn' AND state = 'streaming' AND waiting_events = 0 AND NOT EXISTS (SELECT FROM outbox.stat_topic) FROM outbox.stat_relay"
 	  )
 	  or die 'the relay does not recover: '
 	  . $chaos->sql('TABLE outbox.stat_relay') . "\n";
@@ -213,6 +215,8 @@ foreach my $number (1 .. $faults)
 }
 finish_writers();
 wait_until_confirmed($chaos->node, 'postgres');
+$chaos->wait_for('SELECT count(*) = 0 FROM outbox.held_event',
+	'events wait for ever');
 
 # What was committed, by key, against what is there.
 my %committed = map { split /\|/ } split /\n/,

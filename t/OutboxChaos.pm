@@ -22,6 +22,7 @@ my %fault = (
 	'postmaster killed' => \&kill_postmaster,
 	'server restarted' => sub { $_[0]{node}->restart },
 	'one broker killed' => \&kill_a_broker,
+	'partition without leader' => sub { kill_a_broker(@_, 12) },
 	'all brokers away' => \&kill_all_brokers,
 	'brokers frozen' => \&freeze_brokers,
 	'relay terminated while brokers are frozen' => sub {
@@ -33,6 +34,7 @@ my %fault = (
 	'network cut' => sub { hurt_network(@_, 'cut') },
 	'network swallows' => sub { hurt_network(@_, 'swallow') },
 	'network slow' => sub { hurt_network(@_, slow => 0.1) },
+	'network far' => sub { hurt_network(@_, slow => 0.15) },
 	'settings changed' => \&change_settings,
 	'settings of the session' => \&change_session_settings,
 	'slot dropped' => \&drop_slot,
@@ -323,11 +325,14 @@ sub wait_for_publishing
 # ---------------------------------------------------------------------------
 # Faults of Kafka and the network.
 
+# Partitions have one replica.  After some seconds the other brokers know that
+# there is no leader.
 sub kill_a_broker
 {
-	my ($self) = @_;
+	my ($self, $seconds) = @_;
 	my $broker = 1 + int(rand 3);
 	kafka('kill', $self->{kafka}, $broker);
+	$self->last_for($seconds) if $seconds;
 	kafka('restart', $self->{kafka}, $broker);
 	return;
 }

@@ -25,7 +25,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   wait_for_error relay_status wait_for_log header aggregate_type consume_lines
   wait_until_confirmed start_psql signal_kafka relay_pid seconds_of
   set_bootstrap begin_catchup halt_catchup
-  end_catchup closed_port wait_for_catchup wait_for_catchup_progress produce
+  end_catchup closed_port wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
   committed_lines create_counter library_version progress_topic);
 
@@ -522,16 +522,6 @@ sub produce_with_headers
 	IPC::Run::run(\@command, '<', $input, '&>', \$output)
 	  && $output !~ /ERROR/
 	  or die "the producer failed: $output\n";
-	return;
-}
-
-# Waits until the relay of a database is in the middle of a catch-up.
-sub wait_for_catchup
-{
-	my ($node, $db) = @_;
-	$node->poll_query_until($db,
-		'SELECT catchup_left > 0 FROM outbox.stat_relay')
-	  or die "the relay does not catch up\n";
 	return;
 }
 
