@@ -404,6 +404,7 @@ COMMENT ON COLUMN outbox.parked.since IS 'when the relay found out';
 CREATE TABLE outbox.discarded_event (
     id           bigint      NOT NULL PRIMARY KEY,
     chunk        smallint    NOT NULL,
+    xid          xid8        NOT NULL,
     home         integer     NOT NULL,
     event_id     text        NOT NULL,
     topic        text        NOT NULL,
@@ -416,6 +417,7 @@ COMMENT ON TABLE outbox.discarded_event IS
     'events that outbox.discard() gave up; rows go some time after the event has left outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.id IS 'row in outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.xid IS 'transaction that published';
 COMMENT ON COLUMN outbox.discarded_event.home IS 'database that published';
 COMMENT ON COLUMN outbox.discarded_event.event_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.topic IS 'Kafka topic that it was for';
@@ -620,18 +622,18 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = x.id AND e.chunk = x.chunk AND e.home = x.home);
     WITH letters AS (
         DELETE FROM outbox.dead_letter d WHERE d.id = ANY (ids)
-        RETURNING d.id, d.chunk, d.home, d.event_id, d.topic, d.key, d.error, d.replay
+        RETURNING d.id, d.chunk, d.xid, d.home, d.event_id, d.topic, d.key, d.error, d.replay
     ), held AS (
         DELETE FROM outbox.held_event h WHERE h.id = ANY (ids)
-        RETURNING h.id, h.chunk, h.home, h.event_id, h.topic, h.key,
+        RETURNING h.id, h.chunk, h.xid, h.home, h.event_id, h.topic, h.key,
                   coalesce((SELECT p.error FROM outbox.parked p WHERE p.topic = h.topic AND p.partition = h.partition),
                            'waited behind a dead letter') AS error, h.replay
     ), both_kinds AS (
         SELECT * FROM letters UNION ALL SELECT * FROM held
     ), noted AS (
         -- one that was published before, and was only to be replayed, still counts as published
-        INSERT INTO outbox.discarded_event (id, chunk, home, event_id, topic, key, error)
-        SELECT id, chunk, home, event_id, topic, key, error FROM both_kinds WHERE NOT replay
+        INSERT INTO outbox.discarded_event (id, chunk, xid, home, event_id, topic, key, error)
+        SELECT id, chunk, xid, home, event_id, topic, key, error FROM both_kinds WHERE NOT replay
         ON CONFLICT (id) DO NOTHING
     )
     SELECT count(*) INTO events FROM both_kinds;

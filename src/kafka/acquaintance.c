@@ -58,24 +58,29 @@ acquaintance_partitioner(const rd_kafka_conf_t *conf)
 	return NULL;
 }
 
-/* Makes room for so many partitions. */
+/* Makes room for so many partitions.  A topic made again may have fewer. */
 static void
 resize(Producer *producer, ProducerTopic *topic, int npartitions)
 {
 	ProducerPartition *partitions;
+	int			before = topic->npartitions;
 
-	if (npartitions <= topic->npartitions)
+	topic->npartitions = npartitions;
+	if (npartitions < before)
+		memset(topic->partitions + npartitions, 0,
+			   (before - npartitions) * sizeof(ProducerPartition));
+	if (npartitions <= topic->capacity)
 		return;
 	partitions = MemoryContextAllocZero(producer->context,
 										npartitions * sizeof(ProducerPartition));
 	if (topic->partitions)
 	{
 		memcpy(partitions, topic->partitions,
-			   topic->npartitions * sizeof(ProducerPartition));
+			   topic->capacity * sizeof(ProducerPartition));
 		pfree(topic->partitions);
 	}
 	topic->partitions = partitions;
-	topic->npartitions = npartitions;
+	topic->capacity = npartitions;
 }
 
 /*
@@ -207,8 +212,17 @@ producer_each_leaderless(Producer *producer, int ms, PartitionHandler handler,
 }
 
 /*
+ * Is there any partition of the topic without a leader, as far as is known?
+ */
+bool
+producer_lacks_leader(const ProducerTopic *topic)
+{
+	return topic->nleaderless > 0;
+}
+
+/*
  * Has the partition had no leader for at least that many ms, as far as is
- * known?  With -1, is there any partition of the topic without one?
+ * known?  With -1, is there no partition of the topic that has one?
  */
 bool
 producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
@@ -218,7 +232,9 @@ producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
 	if (topic->nleaderless == 0)
 		return false;
 	if (partition < 0)
-		return true;
+		return topic->nleaderless >= topic->npartitions;
+	if (partition >= topic->npartitions)
+		return false;
 	since = topic->partitions[partition].leaderless_since;
 	return since != 0 && TimestampDifferenceExceeds(since, steady_now(), ms);
 }

@@ -66,6 +66,7 @@ struct ProducerTopic
 	/* See acquaintance.c */
 	int			npartitions;	/* when it was last ready */
 	int			nleaderless;	/* of them; when it was last asked for */
+	int			capacity;		/* of the array */
 	ProducerPartition *partitions;
 	uint64		outstanding;	/* messages that are under way */
 	TimestampTz moved_at;		/* last acknowledgement, or when the first of

@@ -120,6 +120,7 @@ extern TopicStatus producer_topic_status(Producer *producer,
 										 ProducerTopic *topic);
 extern int	producer_partition(const Producer *producer,
 							   const ProducerTopic *topic, Slice key);
+extern bool producer_lacks_leader(const ProducerTopic *topic);
 extern bool producer_is_leaderless(const ProducerTopic *topic, int partition,
 								   int ms);
 extern bool producer_is_known(const Producer *producer,

@@ -101,7 +101,7 @@ producer_topic(Producer *producer, const char *name)
 		topic->handle = NULL;
 		topic->ready_since = 0;
 		topic->answered_at = 0;
-		topic->npartitions = topic->nleaderless = 0;
+		topic->npartitions = topic->nleaderless = topic->capacity = 0;
 		topic->partitions = NULL;
 		topic->outstanding = 0;
 	}
@@ -288,9 +288,9 @@ producer_probe(Producer *producer, ProducerTopic *topic, int partition,
 		ask(producer, topic->name);
 		return TOPIC_ASKED;
 	}
-	if (topic->status == TOPIC_READY &&
-		(partition >= topic->npartitions ||
-		 (partition >= 0 && producer_is_leaderless(topic, partition, 0))))
+	/* One that is no more is no obstacle: its keys go elsewhere. */
+	if (topic->status == TOPIC_READY && partition >= 0 &&
+		producer_is_leaderless(topic, partition, 0))
 		return TOPIC_UNKNOWN;
 	producer_set_error(producer, topic->err);
 	return topic->status;

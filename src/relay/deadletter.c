@@ -67,6 +67,9 @@ static MemoryContext pending_context = NULL;
 
 static HTAB *stored = NULL;		/* by id; NULL when there are none */
 
+/* Has anything been set aside that was not stored before? */
+static bool any_is_new = false;
+
 static ResendKind resending = RESEND_NONE;
 static bool writing = false;
 
@@ -246,6 +249,7 @@ park(Relay *relay, const Event *event, uint64 number, int partition)
 
 	item->waits = item->parked = true;
 	item->partition = partition;
+	any_is_new = true;
 	check_memory(relay);
 }
 
@@ -256,17 +260,14 @@ meet_again(Relay *relay, const Event *event, uint64 number, StoredEvent *known)
 	SetAside   *item;
 
 	hold_again(event, known);
-	if (!known->waits)
+	if (!known->waits || !any_is_new)
 	{
 		ledger_acknowledge(relay->ledger, number);
 		relay->set_aside++;
 		return;
 	}
 
-	/*
-	 * Those in front of it may have come again as well, and been set aside
-	 * behind it.
-	 */
+	/* One in front of it may have been set aside, behind it. */
 	item = remember(relay, event, number);
 	item->waits = item->again = true;
 	check_memory(relay);
@@ -306,11 +307,12 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 		if (key.data != NULL && heldkeys_contain(topic, key))
 		{
 			remember(relay, event, number)->waits = true;
+			any_is_new = true;
 			check_memory(relay);
 			return true;
 		}
 	}
-	if (resending == RESEND_PARKED && key.data != NULL &&
+	if (resending == RESEND_PARKED && key.data != NULL && !event->replay &&
 		route_topic(event, topic) && heldkeys_contain(topic, key))
 	{
 		/* From now on it waits with the others of its key. */
@@ -438,6 +440,15 @@ deadletter_store(Relay *relay)
 	worker_commit_sql_durably();
 	writing = false;
 	ending_proved();
+}
+
+/*
+ * Is anything set aside and not stored yet?
+ */
+bool
+deadletter_any_pending(void)
+{
+	return npending > 0;
 }
 
 /*

@@ -69,6 +69,7 @@ extern void deadletter_park(Relay *relay, const Event *event, uint64 number,
 							const Destination *destination);
 extern void deadletter_rewind(Relay *relay);
 extern void deadletter_store(Relay *relay);
+extern bool deadletter_any_pending(void);
 extern void deadletter_write(Relay *relay);
 extern bool deadletter_leave(Relay *relay);
 
@@ -92,6 +93,7 @@ extern bool heldkeys_next_free(const char **topic, Slice *key);
 
 /* resend.c */
 extern void resend_look(void);
+extern long resend_wait_ms(const Relay *relay, long at_most);
 extern bool resend_step(Relay *relay);
 
 #endif							/* OUTBOX_DEADLETTER_H */

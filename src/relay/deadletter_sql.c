@@ -22,7 +22,8 @@
 enum
 {
 	ARG_ID, ARG_CHUNK, ARG_HOME, ARG_XID, ARG_EVENT_ID, ARG_TOPIC, ARG_KEY,
-	ARG_ERROR_CODE, ARG_ERROR, ARG_HOLDS, ARG_REPLAY, ARG_PARTITION, NARGS
+	ARG_ERROR_CODE, ARG_ERROR, ARG_HOLDS, ARG_REPLAY, ARG_PARTITION, ARG_WAITED,
+	NARGS
 };
 
 static Oid	arg_types[NARGS] = {
@@ -37,13 +38,17 @@ static Oid	arg_types[NARGS] = {
 	[ARG_ERROR] = TEXTOID,
 	[ARG_HOLDS] = BOOLOID,
 	[ARG_REPLAY] = BOOLOID,
-	[ARG_PARTITION] = INT4OID
+	[ARG_PARTITION] = INT4OID,
+	[ARG_WAITED] = BOOLOID
 };
 
+/* One that waited, and was discarded meanwhile, shall not come back. */
 #define STORE_FAILED \
 	"INSERT INTO outbox.dead_letter AS d" \
 	" (id, chunk, home, xid, event_id, topic, key, error_code, error, holds, replay)" \
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)" \
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11" \
+	" WHERE NOT $13 OR EXISTS (SELECT FROM outbox.held_event h" \
+	"                          WHERE h.id OPERATOR(pg_catalog.=) $1)" \
 	" ON CONFLICT (id) DO UPDATE SET state = 'failed'," \
 	" attempts = d.attempts OPERATOR(pg_catalog.+) 1," \
 	" error_code = excluded.error_code, error = excluded.error," \
@@ -85,7 +90,8 @@ static Oid	arg_types[NARGS] = {
 	"                           WHERE w.home OPERATOR(pg_catalog.=) h.home" \
 	"                           ORDER BY w.id DESC LIMIT 1) AS snapshot" \
 	" FROM (SELECT home FROM outbox.dead_letter" \
-	"       UNION SELECT home FROM outbox.held_event) h)"
+	"       UNION SELECT home FROM outbox.held_event" \
+	"       UNION SELECT home FROM outbox.discarded_event) h)"
 
 /* Does it not show d, an event, so that it may come again? */
 #define JOIN_WATERMARK " JOIN w ON w.home OPERATOR(pg_catalog.=) d.home"
@@ -96,7 +102,9 @@ static Oid	arg_types[NARGS] = {
 	" SELECT d.id, d.holds, false, false FROM outbox.dead_letter d" JOIN_WATERMARK \
 	" WHERE NOT d.replay AND" NOT_SHOWN \
 	" UNION ALL SELECT d.id, false, true, d.partition IS NOT NULL" \
-	" FROM outbox.held_event d" JOIN_WATERMARK " WHERE NOT d.replay AND" NOT_SHOWN
+	" FROM outbox.held_event d" JOIN_WATERMARK " WHERE NOT d.replay AND" NOT_SHOWN \
+	" UNION ALL SELECT d.id, false, false, false FROM outbox.discarded_event d" \
+	JOIN_WATERMARK " WHERE" NOT_SHOWN
 
 /* $1: leave out events that will come again. */
 #define HELD_KEYS WATERMARKS \
@@ -202,7 +210,9 @@ deadletter_write_one(const SetAside *item)
 	Statement	which = choose_statement(item);
 	char		id[UUID_TEXT_LEN + 1];
 	Datum		args[NARGS] = {0};
-	char		nulls[NARGS + 1] = "            ";
+	char		nulls[NARGS + 1] = "             ";
+	bool		waited = item->resend == RESEND_HELD ||
+	item->resend == RESEND_PARKED;
 
 	/* A dead letter that is to be sent again stays one, and marked. */
 	if (item->waits && item->resend == RESEND_FAILED)
@@ -233,10 +243,10 @@ deadletter_write_one(const SetAside *item)
 		args[ARG_PARTITION] = Int32GetDatum(item->partition);
 	else
 		nulls[ARG_PARTITION] = 'n';
+	args[ARG_WAITED] = BoolGetDatum(waited);
 	if (SPI_execute_plan(plans[which], args, nulls, false, 0) < 0)
 		elog(ERROR, "could not store a dead letter");
-	if (!item->waits &&
-		(item->resend == RESEND_HELD || item->resend == RESEND_PARKED) &&
+	if (!item->waits && waited &&
 		SPI_execute_with_args(FORGET_HELD, 1, arg_types, args, NULL, false, 0) < 0)
 		elog(ERROR, "could not store a dead letter");
 }

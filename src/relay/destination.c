@@ -25,6 +25,7 @@
 
 #include "base/steady.h"
 #include "relay/connection.h"
+#include "relay/exactly_once.h"
 #include "relay/parked.h"
 #include "relay/route.h"
 
@@ -33,7 +34,7 @@
 #define SHOW_MS 400				/* that a wait may last unseen */
 #define LOOK_MS 200				/* between two questions */
 #define STUCK_MS 3000			/* nothing moves */
-#define HOPELESS_MS 30000		/* though there is a leader */
+#define SILENT_MS 30000			/* though there is a leader */
 
 /* Something is in the way of an event that is its own or its topic's. */
 static void
@@ -136,13 +137,17 @@ partition_is_ready(Relay *relay, const Event *event, Destination *destination,
 	Parked	   *entry;
 
 	*parked = false;
-	if (!parked_any() && !producer_is_leaderless(destination->topic, -1, 0))
+	if (!parked_any() && !producer_lacks_leader(destination->topic))
 		return true;
-	destination->partition = producer_partition(relay->producer,
-												destination->topic,
-												event_key(event));
-	entry = destination->partition < 0 ? NULL :
-		parked_find(destination->name, destination->partition);
+	entry = parked_find(destination->name, WHOLE_TOPIC);
+	if (entry == NULL || entry == relay->releasing)
+	{
+		destination->partition = producer_partition(relay->producer,
+													destination->topic,
+													event_key(event));
+		if (destination->partition >= 0)
+			entry = parked_find(destination->name, destination->partition);
+	}
 	if (entry && entry != relay->releasing)
 	{
 		note_failure(relay, DELIVERY_RETRY, entry->error_name, entry->error);
@@ -222,35 +227,57 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 	return DESTINATION_READY;
 }
 
-/* Parks a partition that has no leader, if it is not parked already. */
+/*
+ * What is in flight for a partition, or a topic, does not move: parks it, and
+ * has the pipeline broken.  Not if it was parked before the producer was
+ * opened: then nothing in flight is for it.
+ */
+static void
+park_in_flight(Relay *relay, const char *topic, int partition,
+			   const char *error_name)
+{
+	Parked	   *parked = parked_find(topic, WHOLE_TOPIC);
+
+	/* One that relays need themselves cannot be done without. */
+	if (relay->exact && strcmp(topic, relay->exact->topic) == 0)
+		return;
+	if (parked == NULL)
+		parked = parked_find(topic, partition);
+	if (parked && parked != relay->releasing &&
+		parked->parked_at < relay->opened_at)
+		return;
+	if (parked == NULL)
+		parked = parked_add(topic, partition, error_name, relay->failure_text);
+	if (parked == relay->releasing)
+	{
+		parked_fail(parked, error_name, relay->failure_text);
+		relay->releasing = NULL;
+	}
+	relay->failure = DELIVERY_RETRY;
+	relay->failure_name = error_name;
+	relay->stuck = true;
+}
+
+/* A partition that has no leader. */
 static void
 park_leaderless(void *arg, const char *topic, int partition)
 {
 	Relay	   *relay = arg;
-	char		message[PRODUCER_ERROR_LEN];
 
-	if (parked_find(topic, partition) || parked_find(topic, WHOLE_TOPIC))
-		return;
-	snprintf(message, sizeof(message), "partition %d of topic \"%s\" has no leader",
-			 partition, topic);
-	note_failure(relay, DELIVERY_RETRY, "LEADER_NOT_AVAILABLE", message);
-	(void) parked_add(topic, partition, relay->failure_name, message);
-	relay->stuck = true;
+	snprintf(relay->failure_text, sizeof(relay->failure_text),
+			 "partition %d of topic \"%s\" has no leader", partition, topic);
+	park_in_flight(relay, topic, partition, "LEADER_NOT_AVAILABLE");
 }
 
-/* Parks a topic that takes nothing though it has leaders. */
+/* A topic that takes nothing, though it has leaders. */
 static void
-park_hopeless(void *arg, const char *topic, int partition)
+park_silent(void *arg, const char *topic, int partition)
 {
 	Relay	   *relay = arg;
 
-	if (parked_find(topic, WHOLE_TOPIC))
-		return;
-	note_failure(relay, DELIVERY_RETRY, "REQUEST_TIMED_OUT",
-				 "Kafka answers, but has acknowledged nothing for 30 s");
-	(void) parked_add(topic, WHOLE_TOPIC, relay->failure_name,
-					  relay->failure_text);
-	relay->stuck = true;
+	strlcpy(relay->failure_text, "Kafka answers, but acknowledges nothing",
+			sizeof(relay->failure_text));
+	park_in_flight(relay, topic, WHOLE_TOPIC, PARKED_SILENT);
 }
 
 /* For how long, in ms, has what is in flight not moved? */
@@ -278,19 +305,32 @@ destination_check_stuck(Relay *relay)
 {
 	TimestampTz now = steady_now();
 	long		ms = stuck_ms(relay, now);
+	bool		was_asked;
+	int			silent_ms;
 
 	if (relay->delivery_failed)
 		return;
 	if (ms < STUCK_MS + producer_linger_ms(relay->producer))
 	{
 		relay->stuck_question.number = 0;
+		relay->stuck_reached_at = 0;
 		return;
 	}
+	was_asked = relay->stuck_question.number != 0;
 	if (!connection_answers(relay, &relay->stuck_question))
+	{
+		/* No broker answers: it is no wonder. */
+		if (was_asked && relay->stuck_question.number == 0)
+			relay->stuck_reached_at = 0;
 		return;
+	}
+	if (relay->stuck_reached_at == 0)
+		relay->stuck_reached_at = now;
 	producer_each_leaderless(relay->producer, MOMENT_MS, park_leaderless, relay);
-	if (!relay->stuck && ms > HOPELESS_MS)
-		producer_each_stuck(relay->producer, HOPELESS_MS, park_hopeless, relay);
+	silent_ms = relay->releasing ? STUCK_MS : SILENT_MS;
+	if (!relay->stuck &&
+		TimestampDifferenceExceeds(relay->stuck_reached_at, now, silent_ms))
+		producer_each_stuck(relay->producer, silent_ms, park_silent, relay);
 	if (relay->stuck)
 		relay->delivery_failed = true;
 }

@@ -20,6 +20,8 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "relay/parked.h"
+
 typedef struct KeyName
 {
 	const char *topic;
@@ -236,7 +238,8 @@ heldkeys_block(const char *topic, Slice key)
 }
 
 /*
- * Finds a held key that nothing blocks any more; false when there is none.
+ * Finds a held key that nothing blocks any more, of a topic that can be
+ * written; false when there is none.
  * Topic and key live until it is removed.
  */
 bool
@@ -249,7 +252,7 @@ heldkeys_next_free(const char **topic, Slice *key)
 		return false;
 	hash_seq_init(&scan, keys);
 	while ((held = hash_seq_search(&scan)) != NULL)
-		if (!held->blocked)
+		if (!held->blocked && !parked_has_topic(held->name.topic))
 		{
 			*topic = held->name.topic;
 			*key = held->name.key;

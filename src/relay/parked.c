@@ -33,6 +33,9 @@
 #define FIRST_PROBE_MS 500
 #define LAST_PROBE_MS 5000
 
+/* To try one that takes nothing holds up the others for some seconds. */
+#define SILENT_PROBE_MS 30000
+
 #define LOAD "SELECT topic, partition, error_code, error FROM outbox.parked"
 
 #define STORE \
@@ -80,6 +83,27 @@ parked_find(const char *topic, int32 partition)
 	return hash_search(list, &key, HASH_FIND, NULL);
 }
 
+/*
+ * Is the topic, or one of its partitions, parked?
+ */
+bool
+parked_has_topic(const char *topic)
+{
+	HASH_SEQ_STATUS scan;
+	Parked	   *parked;
+
+	if (!parked_any())
+		return false;
+	hash_seq_init(&scan, list);
+	while ((parked = hash_seq_search(&scan)) != NULL)
+		if (strcmp(parked->topic, topic) == 0)
+		{
+			hash_seq_term(&scan);
+			return true;
+		}
+	return false;
+}
+
 /* Finds or makes an entry. */
 static Parked *
 enter(const char *topic, int32 partition, bool *found)
@@ -99,7 +123,7 @@ enter(const char *topic, int32 partition, bool *found)
 		return parked;
 	parked->stored = parked->sending = parked->shown_sending = false;
 	parked->asked_at = 0;
-	parked->probe_at = steady_now();
+	parked->parked_at = parked->probe_at = steady_now();
 	parked->probe_delay = FIRST_PROBE_MS;
 	parked->batch_events = 1;
 	parked->error[0] = parked->error_name[0] = '\0';
@@ -136,7 +160,10 @@ parked_add(const char *topic, int32 partition, const char *error_name,
 void
 parked_fail(Parked *parked, const char *error_name, const char *error)
 {
-	parked->probe_at = TimestampTzPlusMilliseconds(steady_now(),
+	if (strcmp(error_name, PARKED_SILENT) == 0)
+		parked->probe_delay = SILENT_PROBE_MS;
+	parked->parked_at = steady_now();
+	parked->probe_at = TimestampTzPlusMilliseconds(parked->parked_at,
 												   parked->probe_delay);
 	parked->probe_delay = Min(2 * parked->probe_delay, LAST_PROBE_MS);
 	parked->batch_events = 1;
@@ -180,11 +207,21 @@ parked_remove(Parked *parked)
 {
 	ereport(LOG,
 			(parked->partition == WHOLE_TOPIC ?
-			 errmsg("outbox relay has sent what waited for topic \"%s\"",
-					parked->topic) :
-			 errmsg("outbox relay has sent what waited for partition %d of topic \"%s\"",
+			 errmsg("nothing waits for topic \"%s\" any more", parked->topic) :
+			 errmsg("nothing waits for partition %d of topic \"%s\" any more",
 					parked->partition, parked->topic)));
 	hash_search(list, parked, HASH_REMOVE, NULL);
+}
+
+/*
+ * Does it wait for its whole topic, to which its events may be moved?  Those of
+ * the topic come first: they may be moved to the partition, never back.
+ */
+static bool
+is_second(const Parked *parked)
+{
+	return parked->partition != WHOLE_TOPIC &&
+		parked_find(parked->topic, WHOLE_TOPIC) != NULL;
 }
 
 /*
@@ -202,7 +239,7 @@ parked_next_due(TimestampTz now)
 		return NULL;
 	hash_seq_init(&scan, list);
 	while ((parked = hash_seq_search(&scan)) != NULL)
-		if (parked->probe_at <= now &&
+		if (parked->probe_at <= now && !is_second(parked) &&
 			(next == NULL || parked->probe_at < next->probe_at))
 			next = parked;
 	return next;
@@ -221,8 +258,10 @@ parked_wait_ms(TimestampTz now, long at_most)
 		return at_most;
 	hash_seq_init(&scan, list);
 	while ((parked = hash_seq_search(&scan)) != NULL)
-		at_most = Min(at_most, TimestampDifferenceMilliseconds(now,
-															   parked->probe_at));
+		if (!is_second(parked))
+			at_most = Min(at_most,
+						  TimestampDifferenceMilliseconds(now,
+														  parked->probe_at));
 	return at_most;
 }
 

@@ -16,6 +16,9 @@
 #include "publish/event.h"
 #include "relay/route.h"
 
+/* The name of the error when a topic takes nothing, though brokers answer. */
+#define PARKED_SILENT "REQUEST_TIMED_OUT"
+
 /* Stands for all partitions of a topic. */
 #define WHOLE_TOPIC (-1)
 
@@ -29,6 +32,7 @@ typedef struct Parked
 	bool		shown_sending;	/* the row says so */
 	TimestampTz asked_at;		/* a broker, for this probe; 0 if not yet */
 	TimestampTz probe_at;		/* when it is to be tried next */
+	TimestampTz parked_at;		/* last */
 	int			probe_delay;	/* ms, after the next failure */
 	int			batch_events;	/* to be sent at a time */
 	char		error_name[64];
@@ -36,6 +40,7 @@ typedef struct Parked
 } Parked;
 
 extern bool parked_any(void);
+extern bool parked_has_topic(const char *topic);
 extern Parked *parked_find(const char *topic, int32 partition);
 extern Parked *parked_add(const char *topic, int32 partition,
 						  const char *error_name, const char *error);

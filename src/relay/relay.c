@@ -55,7 +55,6 @@
 #include "relay/exactly_once.h"
 #include "relay/handover.h"
 #include "relay/identity.h"
-#include "relay/parked.h"
 #include "relay/plugin.h"
 #include "relay/progress.h"
 #include "relay/replay.h"
@@ -360,7 +359,7 @@ stream(Relay *relay)
 		else
 		{
 			show_now(relay);
-			relay_wait(relay, parked_wait_ms(steady_now(),
+			relay_wait(relay, resend_wait_ms(relay,
 											 exactly_once_idle_time(relay,
 																	idle_time(limit))));
 		}
@@ -391,7 +390,7 @@ poll_table(Relay *relay)
 		if (more)
 			handle_latch(relay);
 		else
-			relay_wait(relay, parked_wait_ms(steady_now(), outbox_poll_interval));
+			relay_wait(relay, resend_wait_ms(relay, outbox_poll_interval));
 	}
 	ending_restart();
 }

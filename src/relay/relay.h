@@ -77,6 +77,7 @@ typedef struct Relay
 	TimestampTz waiting_since;	/* last acknowledgement, or when the first of
 								 * what is in flight was sent */
 	BrokerQuestion stuck_question;	/* does one, though nothing moves? */
+	TimestampTz stuck_reached_at;	/* since when; 0 if none does */
 	uint64		stuck_next;		/* number of the first event that is not
 								 * acknowledged, */
 	TimestampTz stuck_since;	/* and since when */

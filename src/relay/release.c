@@ -22,6 +22,7 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
+#include "relay/exactly_once.h"
 #include "relay/parked.h"
 #include "relay/resend_batch.h"
 
@@ -42,6 +43,26 @@
 #define FORGET_ORPHANS "DELETE FROM outbox.held_event d" OF_TOPIC
 
 #define FORGET_TOPIC "DELETE FROM outbox.parked d" OF_TOPIC
+
+/* Does an event wait for it?  If not, its row is deleted. */
+static bool
+is_waited_for(const Parked *parked)
+{
+	Oid			types[2] = {TEXTOID, INT4OID};
+	Datum		args[2];
+	bool		found;
+
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(parked->topic);
+	args[1] = Int32GetDatum(parked->partition);
+	resend_run("SELECT FROM outbox.held_event d" OF_TOPIC " LIMIT 1", 2, types,
+			   args, SPI_OK_SELECT);
+	found = SPI_processed > 0;
+	if (!found)
+		resend_run(FORGET_TOPIC, 2, types, args, SPI_OK_DELETE);
+	worker_commit_sql();
+	return found;
+}
 
 /*
  * Asks whether a topic can be written.  Returns true when it seems so, and
@@ -70,7 +91,14 @@ probe(Relay *relay, Parked *parked)
 		parked_open(parked);
 		return true;
 	}
-	parked_fail(parked, parked->error_name, parked->error);
+	if (status == TOPIC_FORBIDDEN || status == TOPIC_REFUSED)
+		parked_fail(parked, producer_error_name(relay->producer),
+					producer_error(relay->producer));
+	else
+		parked_fail(parked, parked->error_name, parked->error);
+	/* All that waited may have been discarded. */
+	if (!deadletter_any_pending() && !is_waited_for(parked))
+		parked_remove(parked);
 	return false;
 }
 
@@ -135,9 +163,13 @@ release_step(Relay *relay)
 		return false;
 	}
 	resend_prove(FORGET_PARKED);
-	/* Whether we may write shows when we do. */
+	/* Whether we may write shows when we do, alone. */
 	if (parked->batch_events == 1)
+	{
 		relay->careful = Max(relay->careful, 1);
+		if (relay->exact)
+			exactly_once_commit(relay, exactly_once_position(relay));
+	}
 	relay->releasing = parked;
 	nrows = resend_send(relay, RESEND_PARKED, NULL, none);
 	if (relay->releasing)

@@ -62,6 +62,9 @@
 	" AND NOT EXISTS (SELECT FROM outbox.held_event h" \
 	"                 WHERE h.id OPERATOR(pg_catalog.=) e.id" \
 	"                 AND h.home OPERATOR(pg_catalog.=) e.home)" \
+	" AND NOT EXISTS (SELECT FROM outbox.discarded_event x" \
+	"                 WHERE x.id OPERATOR(pg_catalog.=) e.id" \
+	"                 AND x.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
 /* May there be a job?  Set when somebody asks, and when a relay starts. */

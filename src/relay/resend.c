@@ -22,8 +22,10 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 #include "relay/ending.h"
+#include "relay/parked.h"
 #include "relay/release.h"
 #include "relay/resend_batch.h"
 
@@ -164,6 +166,16 @@ send_waiting(Relay *relay)
 		resend_settle(relay, resend_send(relay, RESEND_HELD, topic, key), FORGET_WAITING);
 	}
 	return true;
+}
+
+/*
+ * How long to wait, in ms, before the next step, and at most.
+ */
+long
+resend_wait_ms(const Relay *relay, long at_most)
+{
+	return relay->connected && relay->caught_up ?
+		parked_wait_ms(steady_now(), at_most) : at_most;
 }
 
 /*

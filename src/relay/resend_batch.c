@@ -172,6 +172,10 @@ resend_settle(Relay *relay, uint64 nrows, const char *forget)
 	deadletter_write(relay);
 	args[0] = delivered_ids(nrows);
 	resend_run(forget, 1, types, args, SPI_OK_DELETE);
+	/* It was too late to discard them. */
+	resend_run("DELETE FROM outbox.discarded_event"
+			   " WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+			   1, types, args, SPI_OK_DELETE);
 	worker_commit_sql();
 	if (relay->exact)
 		XLogFlush(XactLastCommitEnd);
