@@ -106,13 +106,22 @@ static Oid	arg_types[NARGS] = {
 	" UNION ALL SELECT d.id, false, false, false FROM outbox.discarded_event d" \
 	JOIN_WATERMARK " WHERE" NOT_SHOWN
 
-/* $1: leave out events that will come again. */
+/* Was it set aside since deliveries are exact? */
+#define IS_EXACT(time) \
+	" AND " time " OPERATOR(pg_catalog.>) (SELECT x.since FROM outbox.exactly_once x" \
+	"     WHERE x.home OPERATOR(pg_catalog.=) outbox.home())"
+
+/*
+ * $1: deliveries are exact.  Leaves out events that will come again, which is
+ * not sure of those that were set aside before that.
+ */
 #define HELD_KEYS WATERMARKS \
 	" SELECT d.topic, d.key, true FROM outbox.dead_letter d" JOIN_WATERMARK \
-	" WHERE d.holds AND NOT ($1 AND" NOT_SHOWN ")" \
+	" WHERE d.holds AND ($1 AND" NOT_SHOWN IS_EXACT("d.failed_at") ") IS NOT TRUE" \
 	" UNION ALL" \
 	" SELECT DISTINCT d.topic, d.key, false FROM outbox.held_event d" JOIN_WATERMARK \
-	" WHERE d.partition IS NULL AND NOT ($1 AND" NOT_SHOWN ")"
+	" WHERE d.partition IS NULL" \
+	" AND ($1 AND" NOT_SHOWN IS_EXACT("d.held_at") ") IS NOT TRUE"
 
 /*
  * Returns the stored events that may come again, by id; NULL when there are
