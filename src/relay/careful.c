@@ -124,16 +124,6 @@ suspect_topic(const Relay *relay, const Event *event)
 			sizeof(suspect->error_text));
 }
 
-/* Something is in the way of the event that is its own or its topic's. */
-static void
-note_failure(Relay *relay, DeliveryResult failure, const char *name,
-			 const char *message)
-{
-	relay->failure = failure;
-	relay->failure_name = name;
-	strlcpy(relay->failure_text, message, sizeof(relay->failure_text));
-}
-
 /*
  * Shall an event be sent alone, because nothing may pass it if it is refused,
  * and something could?  A Kafka transaction would be aborted with all of it.
@@ -161,9 +151,9 @@ try_alone(Relay *relay, const Message *message)
 		return !relay->delivery_failed;
 	}
 	relay->delivery_failed = true;
-	note_failure(relay, result == SEND_TOO_LARGE ? DELIVERY_TOO_LARGE : DELIVERY_RETRY,
-				 producer_error_name(relay->producer),
-				 producer_error(relay->producer));
+	destination_note_failure(relay, result == SEND_TOO_LARGE ? DELIVERY_TOO_LARGE : DELIVERY_RETRY,
+							 producer_error_name(relay->producer),
+							 producer_error(relay->producer));
 	return false;
 }
 
@@ -197,8 +187,8 @@ look_behind_purge(Relay *relay)
 		return;
 	failure = transaction_failure(relay->producer, &forbidden);
 	if (failure && forbidden)
-		note_failure(relay, DELIVERY_TOPIC_FORBIDDEN,
-					 "TOPIC_AUTHORIZATION_FAILED", failure);
+		destination_note_failure(relay, DELIVERY_TOPIC_FORBIDDEN,
+								 "TOPIC_AUTHORIZATION_FAILED", failure);
 }
 
 /*
@@ -304,8 +294,8 @@ was_refused_lately(Relay *relay, const Event *event)
 		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
 								   ASK_AGAIN_MS))
 		return false;
-	note_failure(relay, DELIVERY_TOPIC_REFUSED, suspect->error_name,
-				 suspect->error_text);
+	destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, suspect->error_name,
+							 suspect->error_text);
 	return true;
 }
 

@@ -36,25 +36,17 @@
 #define STUCK_MS 3000			/* nothing moves */
 #define SILENT_MS 30000			/* though there is a leader */
 
-/* Something is in the way of an event that is its own or its topic's. */
-static void
-note_failure(Relay *relay, DeliveryResult failure, const char *name,
-			 const char *message)
+/*
+ * Something is in the way of an event that is its own or its topic's.  The name
+ * of the error must last.
+ */
+void
+destination_note_failure(Relay *relay, DeliveryResult failure, const char *name,
+						 const char *message)
 {
 	relay->failure = failure;
 	relay->failure_name = name;
 	strlcpy(relay->failure_text, message, sizeof(relay->failure_text));
-}
-
-/*
- * Is the event's topic parked as a whole?  Writes its name to topic, which has
- * room for TOPIC_MAX_LEN + 1 bytes.
- */
-bool
-destination_is_parked(const Event *event, char *topic)
-{
-	return parked_any() && route_topic(event, topic) &&
-		parked_find(topic, WHOLE_TOPIC) != NULL;
 }
 
 /* The topic does not exist: says so. */
@@ -67,7 +59,7 @@ note_unknown(Relay *relay, const char *name)
 			 "topic \"%s\" does not exist and Kafka does not create it%s", name,
 			 strpbrk(name, "._") ?
 			 "; topics whose names differ only in \".\" and \"_\" exclude each other" : "");
-	note_failure(relay, DELIVERY_RETRY, "UNKNOWN_TOPIC_OR_PART", message);
+	destination_note_failure(relay, DELIVERY_RETRY, "UNKNOWN_TOPIC_OR_PART", message);
 }
 
 /* Is the partition that the event goes to without a leader?  Notes that. */
@@ -84,7 +76,7 @@ is_leaderless(Relay *relay, const Destination *destination, int ms)
 	else
 		snprintf(message, sizeof(message), "partition %d of topic \"%s\" has no leader",
 				 destination->partition, destination->name);
-	note_failure(relay, DELIVERY_RETRY, "LEADER_NOT_AVAILABLE", message);
+	destination_note_failure(relay, DELIVERY_RETRY, "LEADER_NOT_AVAILABLE", message);
 	return true;
 }
 
@@ -97,8 +89,8 @@ ask(Relay *relay, const Event *event, Destination *destination)
 	destination->partition = WHOLE_TOPIC;
 	if (!route_topic(event, destination->name))
 	{
-		note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
-					 "the name of the topic is too long");
+		destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
+								 "the name of the topic is too long");
 		return TOPIC_REFUSED;
 	}
 	destination->topic = producer_topic(relay->producer, destination->name);
@@ -113,14 +105,14 @@ ask(Relay *relay, const Event *event, Destination *destination)
 			note_unknown(relay, destination->name);
 			break;
 		case TOPIC_UNREACHABLE:
-			note_failure(relay, DELIVERY_RETRY, "", connection_error(relay));
+			destination_note_failure(relay, DELIVERY_RETRY, "", connection_error(relay));
 			break;
 		case TOPIC_FORBIDDEN:
 		case TOPIC_REFUSED:
-			note_failure(relay, status == TOPIC_REFUSED ?
-						 DELIVERY_TOPIC_REFUSED : DELIVERY_TOPIC_FORBIDDEN,
-						 producer_error_name(relay->producer),
-						 producer_error(relay->producer));
+			destination_note_failure(relay, status == TOPIC_REFUSED ?
+									 DELIVERY_TOPIC_REFUSED : DELIVERY_TOPIC_FORBIDDEN,
+									 producer_error_name(relay->producer),
+									 producer_error(relay->producer));
 			break;
 	}
 	return status;
@@ -150,7 +142,7 @@ partition_is_ready(Relay *relay, const Event *event, Destination *destination,
 	}
 	if (entry && entry != relay->releasing)
 	{
-		note_failure(relay, DELIVERY_RETRY, entry->error_name, entry->error);
+		destination_note_failure(relay, DELIVERY_RETRY, entry->error_name, entry->error);
 		*parked = true;
 		return false;
 	}

@@ -26,7 +26,8 @@ typedef struct Destination
 	int			partition;		/* if parked: that, or WHOLE_TOPIC */
 } Destination;
 
-extern bool destination_is_parked(const Event *event, char *topic);
+extern void destination_note_failure(Relay *relay, DeliveryResult failure,
+									 const char *name, const char *message);
 extern DestinationState destination_wait(Relay *relay, const Event *event,
 										 bool pipelined,
 										 Destination *destination);
