@@ -130,6 +130,8 @@ mend_table('dead_letter');
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
 sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter');
 
+# It was published, and is refused when it is sent again.
+kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=100000');
 check_errors(
 	'a dead letter of a replay', 'dead_letter',
 	[ $front, $topic ],
