@@ -492,7 +492,7 @@ CREATE FUNCTION outbox.wait_published(timeout interval DEFAULT '10 s') RETURNS b
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'outbox_wait_published';
 COMMENT ON FUNCTION outbox.wait_published(interval) IS
-    'waits until everything that this session committed is on Kafka, or refused by it for good; false when it takes longer';
+    'waits until the relay is done with everything that this session committed: it is on Kafka, or a dead letter, or waits behind one or for its topic; false when it takes longer';
 
 CREATE FUNCTION outbox.resume(pending boolean) RETURNS void
 LANGUAGE plpgsql STRICT VOLATILE SET search_path = pg_catalog, pg_temp

@@ -13,8 +13,8 @@
  * refused once makes us suspicious: other events of a topic that refused one
  * for its size are sent alone if they are as large, and all of them if the
  * topic refuses whatever we send.  Such a topic is asked once a second, by one
- * event; those in between become dead letters unasked, so that a missing right
- * and a million events do not hold up everything else.
+ * event; those in between become dead letters unasked, so that a million events
+ * for it do not hold up everything else.
  *
  * Where events wait behind a refused one, the first that goes to a partition
  * is sent alone too: until that is acknowledged, the next could pass it.
