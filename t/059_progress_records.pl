@@ -165,5 +165,15 @@ SKIP:
 	check_events('nothing comes twice');
 }
 
+# ---------------------------------------------------------------------------
+# Another relay publishes for this database, and Kafka has not fenced this one.
+
+wait_until_confirmed($node, 'postgres');
+foreign(undef, last_record() =~ s/"instance": "..../"instance": "ffff/r);
+publish('split');
+wait_for_state($node, 'postgres', 'fenced');
+my @events = consume_lines($topic, '%s', $bootstrap);
+is(scalar(grep { /split/ } @events), 0, 'a relay that finds the record of another one publishes nothing more');
+
 $node->stop;
 done_testing();

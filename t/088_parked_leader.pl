@@ -8,13 +8,24 @@ use lib 't';
 use OutboxPoison;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
-use IPC::Run ();
 use Test::More;
 
 # Whose own topics have replicas everywhere.
 my $kafka = own_kafka('leader', '--nodes', 3, '--property', 'default.replication.factor=3',
 	'--property', 'transaction.state.log.replication.factor=3');
 my $bootstrap = kafka_bootstrap($kafka);
+
+# Waits until a topic has so many events, in whatever Kafka transaction.
+sub wait_for_uncommitted
+{
+	my ($topic, $count) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (consume_lines($topic, '%s', $bootstrap, '-X', 'isolation.level=read_uncommitted') < $count)
+	{
+		die "$topic does not have $count events\n" if time > $deadline;
+	}
+	return;
+}
 
 foreach my $delivery ('at_least_once', 'exactly_once')
 {
@@ -45,17 +56,29 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	$publish->(1, 10);
 	wait_until_confirmed($node, 'postgres');
 
-	kafka('kill', $kafka, 3);
-	# What is in an open Kafka transaction can only end where there is a leader.
+	# In the midst of a Kafka transaction, which ends only where there is a leader.
 	if ($delivery eq 'exactly_once')
 	{
-		my $known = "no leader\n";
-		IPC::Run::run([ 'kcat', '-L', '-t', $topic{bad}, '-b', $bootstrap ], '>', \$known) until $known =~ /leader -1/;
+		$node->safe_psql('postgres', 'ALTER SYSTEM SET outbox.transaction_interval = 10000');
+		$node->reload;
 	}
+	sql("SELECT small('$topic{bad}', 'k', 11, 11); SELECT small('$topic{good}', 'k', 11, 11)");
+	if ($delivery eq 'exactly_once')
+	{
+		wait_for_uncommitted($topic{bad}, 11);
+		wait_for_uncommitted($topic{good}, 11);
+	}
+	else
+	{
+		wait_until_confirmed($node, 'postgres');
+	}
+	kafka('kill', $kafka, 3);
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET outbox.transaction_interval');
+	$node->reload;
 	# More than the library's queue takes.
-	sql("SELECT small('$topic{bad}', 'k', 11, 15000)");
+	sql("SELECT small('$topic{bad}', 'k', 12, 15000)");
 	sql("SELECT small('$topic{new}', 'k', 1, 20)");
-	$publish->(11, 20);
+	$publish->(12, 20);
 	wait_until_confirmed($node, 'postgres');
 	is_deeply([ first_occurrences(wait_for_sequence(20, $topic{good})) ],
 		[ 1 .. 20 ], 'another topic goes on');
@@ -70,6 +93,19 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 		qr/partition 0 of topic ".*" has no leader/, 'stat_topic says why');
 	is(relay_status($node, 'postgres', 'state'), 'streaming', 'the relay streams');
 
+	if ($delivery eq 'exactly_once')
+	{
+		$node->restart;
+		$publish->(21, 21);
+		wait_until_confirmed($node, 'postgres');
+		my @changes = slurp_file($node->logfile) =~ /goes on with another transactional.id/g;
+		is(scalar @changes, 1, 'though a Kafka transaction cannot end, also after a restart');
+	}
+	else
+	{
+		$publish->(21, 21);
+	}
+
 	kafka('restart', $kafka, 3);
 	wait_until('SELECT count(*) = 0 FROM outbox.stat_topic');
 	my @bad = sequence($topic{bad});
@@ -78,7 +114,7 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	my @twice = grep { $times{$_}++ } @bad;
 	is(scalar @twice, 0, 'once') or diag("twice: $twice[0] to $twice[-1]");
 	my @mixed = consume_lines($topic{mixed}, '%k %s', $bootstrap);
-	is(scalar(first_occurrences(@mixed)), 100, 'in all partitions');
+	is(scalar(first_occurrences(@mixed)), 150, 'in all partitions');
 	$node->stop;
 }
 

@@ -151,6 +151,9 @@ judge(Producer *producer, rd_kafka_error_t *error)
 			sizeof(producer->error));
 	if (transaction_is_fenced(producer))
 		result = TRANSACTION_FENCED;
+	else if (rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS &&
+			 rd_kafka_error_is_retriable(error))
+		result = TRANSACTION_OCCUPIED;
 	else if (rd_kafka_error_is_retriable(error))
 		result = TRANSACTION_RETRY;
 	rd_kafka_error_destroy(error);

@@ -27,6 +27,8 @@ typedef enum TransactionResult
 	TRANSACTION_RUNNING,
 	TRANSACTION_DONE,
 	TRANSACTION_RETRY,			/* may succeed when it is started again */
+	TRANSACTION_OCCUPIED,		/* likewise, once the last transaction of our
+								 * name has ended */
 	TRANSACTION_FAILED,			/* the outcome is unknown, or an abort */
 	TRANSACTION_FENCED			/* another producer has taken our name */
 } TransactionResult;

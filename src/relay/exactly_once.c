@@ -59,6 +59,7 @@
 #define MAX_PATIENCE_MS 60000
 #define MAX_RECORD_BYTES 900000 /* or half of what producer and topic take */
 #define LEAVE_MS 500			/* for an abort as the process ends */
+#define RECORD_OFFSETS 2		/* a record, and Kafka's that ends it */
 
 static const char waiting[] = "Kafka does not commit a transaction";
 
@@ -94,13 +95,12 @@ exactly_once_check_stall(Relay *relay)
 }
 
 /*
- * Waits for what transaction_start() began.  Returns its result, which also
- * tells when the producer is beyond use.
+ * Waits for what transaction_start() began, to do what is being tried since
+ * then.  Returns its result, which also tells when the producer is beyond use.
  */
 TransactionResult
-exactly_once_wait(Relay *relay)
+exactly_once_wait(Relay *relay, TimestampTz since)
 {
-	TimestampTz since = steady_now();
 	TransactionResult result;
 
 	relay->exact->moved_at = since;
@@ -196,6 +196,8 @@ exactly_once_delivered(Relay *relay, const Delivery *delivery)
 	else if (delivery->offset >= 0)
 	{
 		exact->topic_is_new |= delivery->offset <= exact->record_offset;
+		exact->has_gap |= exact->claimed &&
+			delivery->offset > exact->record_offset + RECORD_OFFSETS;
 		exact->record_offset = delivery->offset;
 	}
 }
@@ -265,8 +267,11 @@ exactly_once_seal(Relay *relay)
 	sender_drain(relay);
 	if (relay->exact->topic_is_new)
 		leave_new_topic(relay);
+	if (relay->exact->has_gap)
+		resume_check_successor(relay);
+	relay->exact->has_gap = false;
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
-	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 }
 
@@ -325,7 +330,7 @@ exactly_once_drop(Relay *relay)
 	if (relay->exact->sent != 1 || producer_is_fatal(relay->producer))
 		return false;
 	transaction_start(relay->producer, TRANSACTION_ABORT, -1);
-	if (exactly_once_wait(relay) != TRANSACTION_DONE)
+	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 	relay->exact->open = false;
 	return true;

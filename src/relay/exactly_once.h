@@ -24,6 +24,7 @@ struct ExactlyOnce
 	int64		record_offset;	/* there, of the last one; those of others may
 								 * be higher */
 	bool		topic_is_new;	/* it has begun anew since */
+	bool		has_gap;		/* something came between two records of ours */
 	int			topic_max_bytes;	/* of a record there */
 	PublishedSet set;			/* what is on Kafka when the open transaction
 								 * is committed */
@@ -58,14 +59,14 @@ extern XLogRecPtr exactly_once_position(const Relay *relay);
 extern void exactly_once_reached(Relay *relay, const Watermark *reached);
 pg_noreturn extern void exactly_once_start_over(Relay *relay);
 extern void exactly_once_leave(Relay *relay);
-extern TransactionResult exactly_once_wait(Relay *relay);
+extern TransactionResult exactly_once_wait(Relay *relay, TimestampTz since);
 extern void exactly_once_seal(Relay *relay);
 extern void exactly_once_expect_refusal(Relay *relay);
 extern bool exactly_once_drop(Relay *relay);
 
 /* resume.c */
-extern const char *resume_transactional_id(void);
 extern void resume_start(Relay *relay);
+extern void resume_check_successor(Relay *relay);
 pg_noreturn extern void resume_fence(Relay *relay);
 pg_noreturn extern void resume_refused(Relay *relay, const char *failure);
 

@@ -17,6 +17,7 @@
  *						(from 0 for the first), "more" is how many directly
  *						follow
  *	 instance			the relay that wrote it, a uuid
+ *	 generation			of its transactional id (transactional_id.c); 0 if absent
  *	 replay				[job, last event, events], while a replay is under way
  *	 catchup			the members of CatchupProgress, while one is under way:
  *						what is published beside the set
@@ -49,13 +50,13 @@
 typedef enum Member
 {
 	MEMBER_VERSION, MEMBER_SYSTEM_IDENTIFIER, MEMBER_DATABASE, MEMBER_TIMELINE,
-	MEMBER_LSN, MEMBER_SNAPSHOT, MEMBER_EXTRAS, MEMBER_INSTANCE, MEMBER_REPLAY,
-	MEMBER_CATCHUP, MEMBER_COUNT
+	MEMBER_LSN, MEMBER_SNAPSHOT, MEMBER_EXTRAS, MEMBER_INSTANCE,
+	MEMBER_GENERATION, MEMBER_REPLAY, MEMBER_CATCHUP, MEMBER_COUNT
 } Member;
 
 static const char *const member_names[MEMBER_COUNT] = {
 	"version", "system_identifier", "database", "timeline", "lsn", "snapshot",
-	"extras", "instance", "replay", "catchup"
+	"extras", "instance", "generation", "replay", "catchup"
 };
 
 typedef enum RoundMember
@@ -140,6 +141,8 @@ published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 	if (buf->len - start > max_bytes)
 		buf->len = extras_start;
 	appendStringInfo(buf, "\", \"instance\": \"%s\"", set->instance);
+	if (set->generation != 0)
+		appendStringInfo(buf, ", \"generation\": %d", set->generation);
 	if (set->replay_job != 0)
 		appendStringInfo(buf, ", \"replay\": [" INT64_FORMAT ", " INT64_FORMAT
 						 ", " INT64_FORMAT "]", set->replay_job,
@@ -369,6 +372,8 @@ published_set_parse(PublishedSet *set, const char *record, int len,
 	set->snapshot = read_snapshot(&reading, MEMBER_SNAPSHOT);
 	read_extras(&reading, set);
 	strlcpy(set->instance, read_text(&reading, MEMBER_INSTANCE), sizeof(set->instance));
+	if (values[MEMBER_GENERATION].data)
+		set->generation = (int) read_number(&reading, MEMBER_GENERATION, INT_MAX - 1);
 	read_replay(&reading, set);
 	read_catchup(&reading, set);
 	*malformed = reading.malformed;

@@ -31,6 +31,7 @@ typedef struct PublishedSet
 	int			nextras;
 	int			size;			/* entries that extras has room for */
 	char		instance[PUBLISHED_SET_INSTANCE_LEN + 1];	/* which relay */
+	int			generation;		/* of its transactional id */
 	int64		replay_job;		/* a replay that was under way, 0 for none, */
 	int64		replay_id;		/* the last event of it, */
 	int64		replay_sent;	/* and how many it came to */

@@ -19,7 +19,9 @@
  * A relay whose name was taken by another one is fenced: it stops until the
  * Kafka settings are changed or the server is restarted.  And a relay that
  * finds a record of a later timeline does not even try: it belongs to a
- * primary that was replaced.
+ * primary that was replaced.  Where Kafka did not end the transaction of the
+ * former relay and so did not fence it, it finds the new one's records between
+ * its own.
  *
  * Between taking the name and the record that says so a relay is not to be
  * seen.  Who loses the name meanwhile waits for the record, and who loses it
@@ -55,49 +57,15 @@
 #include "relay/lastrecord.h"
 #include "relay/route.h"
 #include "relay/settings.h"
+#include "relay/transactional_id.h"
 
 #define RETRY_MS 500
 #define REFUSED_MS 5000			/* before the first record is tried again */
 #define CLAIM_MS 5000			/* that a successor may take to show itself */
-#define INIT_TIMEOUT_MS 30000
 #define NOTHING "1:1:"			/* a snapshot that shows nothing */
 
 static const char fenced_message[] =
 "another relay publishes for this database, and this one has stopped: is this server a former primary, or a copy of one? To take over from the other, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
-
-/*
- * The name under which this database's Kafka transactions run; lives as long
- * as the process.
- */
-const char *
-resume_transactional_id(void)
-{
-	static char *name = NULL;
-
-	if (name == NULL)
-		name = MemoryContextStrdup(TopMemoryContext,
-								   psprintf("outbox." UINT64_FORMAT ".%u",
-											GetSystemIdentifier(), MyDatabaseId));
-	return name;
-}
-
-/*
- * Waits before another try, and shows why, with what is wrong with the
- * connection if no broker has answered yet.
- */
-static void
-wait_for_kafka(Relay *relay, const char *reason)
-{
-	const ProducerStats *stats = producer_stats(relay->producer);
-	char		words[RELAY_ERROR_LEN];
-
-	strlcpy(words, reason, sizeof(words));
-	if (!relay->connected && stats->nerrors > relay->errors_past)
-		snprintf(words, sizeof(words), "%s (%s)", reason, stats->error);
-	relay_obstacle(relay, RELAY_WAITING_KAFKA, words);
-	relay_wait(relay, RETRY_MS);
-	sender_poll(relay);
-}
 
 /* Stays fenced until the process ends. */
 static void
@@ -157,45 +125,20 @@ resume_fence(Relay *relay)
 }
 
 /*
- * Kafka does not let us begin as we are set up.  Waits for other settings, but
- * tries again, since a broker's may be changed as well.
+ * Something has come between two of our records.  Stops if it is a record of
+ * another relay.  What is in the open transaction is not committed then.
  */
-static void
-wait_for_permission(Relay *relay, int *delay)
+void
+resume_check_successor(Relay *relay)
 {
-	char		reason[RELAY_ERROR_LEN];
+	PublishedSet set;
+	LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
 
-	snprintf(reason, sizeof(reason), "could not begin with Kafka transactions: %s"
-			 " (transaction.timeout.ms of the server \"kafka\" must not be above the brokers' transaction.max.timeout.ms, and the relay needs the right to write under transactional.id \"%s\")",
-			 producer_error(relay->producer), resume_transactional_id());
-	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, reason);
-	sender_back_off(relay, delay);
-	sender_replace(relay);
-}
-
-/* Gets to be the only one of our name. */
-static void
-init_transactions(Relay *relay)
-{
-	int			delay = FIRST_BACKOFF_MS;
-
-	for (;;)
+	if (last == LAST_RECORD_NEWER ||
+		(last == LAST_RECORD_READ && is_successor(relay, &set)))
 	{
-		transaction_start(relay->producer, TRANSACTION_INIT, INIT_TIMEOUT_MS);
-		switch (exactly_once_wait(relay))
-		{
-			case TRANSACTION_DONE:
-				return;
-			case TRANSACTION_FENCED:
-				exactly_once_start_over(relay);
-				break;
-			case TRANSACTION_RETRY:
-				wait_for_kafka(relay, producer_error(relay->producer));
-				break;
-			default:
-				wait_for_permission(relay, &delay);
-				break;
-		}
+		exactly_once_leave(relay);
+		stay_fenced(relay);
 	}
 }
 
@@ -371,10 +314,13 @@ resume(Relay *relay, bool strict, bool take_over)
 	PublishedSet set;
 
 	if (last_record_read(relay, strict ? DEMAND_TOPIC : DEMAND_NOTHING,
-						 &set) == LAST_RECORD_READ &&
-		!take_over && is_successor(relay, &set))
-		stay_fenced(relay);
-	init_transactions(relay);
+						 &set) == LAST_RECORD_READ)
+	{
+		if (!take_over && is_successor(relay, &set))
+			stay_fenced(relay);
+		transactional_id_use(relay, set.generation);
+	}
+	transactional_id_take(relay);
 	if (last_record_read(relay, strict ? DEMAND_ALL : DEMAND_NOTHING,
 						 &set) != LAST_RECORD_READ)
 		return;
@@ -418,7 +364,7 @@ leave_exactly_once(Relay *relay)
 {
 	PublishedSet set;
 
-	relay->config->transactional_id = resume_transactional_id();
+	relay->config->transactional_id = transactional_id_name(0);
 	sender_close(relay);
 	sender_open_patiently(relay);
 	make_state(relay);

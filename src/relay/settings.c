@@ -31,6 +31,7 @@
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
 #include "relay/replay.h"
+#include "relay/transactional_id.h"
 
 /* Waits until something may have changed: settings, or a reload. */
 static void
@@ -122,7 +123,7 @@ load(Relay *relay)
 	MemoryContextSwitchTo(old);
 	CommitTransactionCommand();
 	if (config && config->exactly_once)
-		config->transactional_id = resume_transactional_id();
+		config->transactional_id = transactional_id_name(0);
 	return config;
 }
 
