@@ -108,5 +108,43 @@ sql("SELECT small('$topic', 'other', 1, 10)");
 is_deeply([ wait_for_sequence(10, $topic, 'other', @committed) ], [ 1 .. 10 ], 'when deliveries become exact, other keys go on');
 is_deeply([ sequence($topic, 'k', @committed) ], [], 'and a held one is held');
 
+# The server crashes when Kafka has committed what was sent again, and the
+# database has not forgotten it.
+my $kafka_dir = $ENV{OUTBOX_TEST_KAFKA_DIR};
+sub crash_before_forgetting
+{
+	my ($table, $start) = @_;
+	my $locker = start_psql($node, 'postgres', "BEGIN; SELECT FROM outbox.$table FOR KEY SHARE; SELECT pg_sleep(300)");
+	wait_until("SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'RowShareLock' AND relation = 'outbox.$table'::regclass)");
+	sql($start);
+	wait_until('SELECT EXISTS (SELECT FROM pg_locks l JOIN outbox.stat_relay r ON r.pid = l.pid WHERE NOT granted)');
+	$node->stop('immediate');
+	$locker->finish;
+	$node->start;
+	wait_until("SELECT NOT EXISTS (SELECT FROM outbox.$table WHERE topic = '$topic')");
+	wait_for_state($node, 'postgres', 'streaming');
+	return;
+}
+
+$topic = limited_topic('exactforget');
+sql("SELECT poison('$topic'), small('$topic', 'k', 1, 10)");
+wait_until("SELECT count(*) = 10 FROM outbox.held_event WHERE topic = '$topic'");
+sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter WHERE topic <> '$topic'");
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event WHERE topic <> '$topic')");
+kafka('alter-topic', $kafka_dir, $topic, 'max.message.bytes=1000000');
+crash_before_forgetting('dead_letter', "SELECT outbox.retry_all('$topic')");
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event WHERE topic = '$topic')");
+sql("SELECT small('$topic', 'k', 11, 20)");
+is_deeply([ wait_for_sequence(21, $topic, 'k', @committed) ],
+	[ 'big', 1 .. 20 ], 'after a crash, a dead letter that was sent again is not sent once more');
+
+$topic = limited_topic('exactheld');
+sql("SELECT poison('$topic'), small('$topic', 'k', 1, 10)");
+wait_until("SELECT count(*) = 10 FROM outbox.held_event WHERE topic = '$topic'");
+crash_before_forgetting('held_event', "SELECT outbox.discard(event_id) FROM outbox.dead_letter");
+sql("SELECT small('$topic', 'k', 11, 20)");
+is_deeply([ wait_for_sequence(20, $topic, 'k', @committed) ],
+	[ 1 .. 20 ], 'nor an event that waited');
+
 $node->stop;
 done_testing();

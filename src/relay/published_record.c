@@ -6,7 +6,7 @@
  * It is a JSON object, so that people can read it:
  *
  *	 version			1, or 2 when there is a member that an older relay must
- *						not overlook: "catchup"
+ *						not overlook: "retried", "released" or "catchup"
  *	 system_identifier	of the cluster, as text
  *	 database			oid
  *	 timeline, lsn		everything committed up to there is in the set, and
@@ -19,6 +19,9 @@
  *	 instance			the relay that wrote it, a uuid
  *	 generation			of its transactional id (transactional_id.c); 0 if absent
  *	 replay				[job, last event, events], while a replay is under way
+ *	 retried			positions of dead letters that the Kafka transaction has
+ *						sent again, in runs like the extras
+ *	 released			the same of held events
  *	 catchup			the members of CatchupProgress, while one is under way:
  *						what is published beside the set
  *
@@ -45,18 +48,21 @@
 #include "relay/json_members.h"
 
 #define RECORD_VERSION 1
-#define CATCHUP_VERSION 2		/* of a record that tells of a catch-up */
+#define VITAL_VERSION 2			/* of a record with more than an older relay
+								 * may overlook */
 
 typedef enum Member
 {
 	MEMBER_VERSION, MEMBER_SYSTEM_IDENTIFIER, MEMBER_DATABASE, MEMBER_TIMELINE,
 	MEMBER_LSN, MEMBER_SNAPSHOT, MEMBER_EXTRAS, MEMBER_INSTANCE,
-	MEMBER_GENERATION, MEMBER_REPLAY, MEMBER_CATCHUP, MEMBER_COUNT
+	MEMBER_GENERATION, MEMBER_REPLAY, MEMBER_RETRIED, MEMBER_RELEASED,
+	MEMBER_CATCHUP, MEMBER_COUNT
 } Member;
 
 static const char *const member_names[MEMBER_COUNT] = {
 	"version", "system_identifier", "database", "timeline", "lsn", "snapshot",
-	"extras", "instance", "generation", "replay", "catchup"
+	"extras", "instance", "generation", "replay", "retried", "released",
+	"catchup"
 };
 
 typedef enum RoundMember
@@ -79,28 +85,45 @@ typedef struct Reading
 
 PG_FUNCTION_INFO_V1(outbox_progress_snapshot);
 
-/* Writes the extras as runs. */
+/* Writes ascending numbers, each once, as runs. */
 static void
-encode_extras(StringInfo buf, const PublishedSet *set)
+encode_runs(StringInfo buf, const uint64 *numbers, int n)
 {
-	uint64	   *extras;
-	int			n = published_set_extras(set, &extras);
 	uint64		last = 0;
 
 	for (int i = 0; i < n;)
 	{
 		int			more = 0;
 
-		while (i + more + 1 < n && extras[i + more + 1] == extras[i] + more + 1)
+		while (i + more + 1 < n && numbers[i + more + 1] == numbers[i] + more + 1)
 			more++;
 		appendStringInfo(buf, i > 0 ? "," UINT64_FORMAT : UINT64_FORMAT,
-						 extras[i] - last);
+						 numbers[i] - last);
 		if (more > 0)
 			appendStringInfo(buf, "+%d", more);
-		last = extras[i] + more;
+		last = numbers[i] + more;
 		i += more + 1;
 	}
+}
+
+static void
+encode_extras(StringInfo buf, const PublishedSet *set)
+{
+	uint64	   *extras;
+	int			n = published_set_extras(set, &extras);
+
+	encode_runs(buf, extras, n);
 	pfree(extras);
+}
+
+static void
+encode_resent(StringInfo buf, const char *name, const ResentEvents *resent)
+{
+	if (resent->size == 0)
+		return;
+	appendStringInfo(buf, ", \"%s\": \"", name);
+	encode_runs(buf, resent->positions, resent->size);
+	appendStringInfoChar(buf, '"');
 }
 
 /* Writes how far a catch-up has come. */
@@ -133,7 +156,8 @@ published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 	appendStringInfo(buf, "{\"version\": %d, \"system_identifier\": \"" UINT64_FORMAT
 					 "\", \"database\": %u, \"timeline\": %u, \"lsn\": \"%X/%X\""
 					 ", \"snapshot\": \"%s\", \"extras\": \"",
-					 set->catchup ? CATCHUP_VERSION : RECORD_VERSION,
+					 set->catchup || set->retried.size > 0 || set->released.size > 0 ?
+					 VITAL_VERSION : RECORD_VERSION,
 					 set->system_identifier, set->database,
 					 set->timeline, LSN_FORMAT_ARGS(set->lsn), set->snapshot);
 	extras_start = buf->len;
@@ -147,6 +171,8 @@ published_set_encode(StringInfo buf, const PublishedSet *set, int max_bytes)
 		appendStringInfo(buf, ", \"replay\": [" INT64_FORMAT ", " INT64_FORMAT
 						 ", " INT64_FORMAT "]", set->replay_job,
 						 set->replay_id, set->replay_sent);
+	encode_resent(buf, member_names[MEMBER_RETRIED], &set->retried);
+	encode_resent(buf, member_names[MEMBER_RELEASED], &set->released);
 	encode_catchup(buf, set->catchup);
 	appendStringInfoChar(buf, '}');
 }
@@ -261,6 +287,26 @@ read_snapshot(Reading *reading, int member)
 	return snapshot;
 }
 
+/* The next run, at *p, of a list that begins at runs; it follows on *last. */
+static int
+read_run(Reading *reading, int member, const char *runs, const char **p,
+		 uint64 *last)
+{
+	uint64		more = 0;
+
+	if (*p != runs && *(*p)++ != ',')
+		refuse(reading, member);
+	*last += read_digits(reading, member, p, 10, PG_INT64_MAX);
+	if (**p == '+')
+	{
+		(*p)++;
+		more = read_digits(reading, member, p, 10, INT_MAX - 1);
+	}
+	if (*last > PG_INT64_MAX - more)
+		refuse(reading, member);
+	return (int) more + 1;
+}
+
 /* Reads the runs back; they come after the snapshot. */
 static void
 read_extras(Reading *reading, PublishedSet *set)
@@ -272,26 +318,42 @@ read_extras(Reading *reading, PublishedSet *set)
 
 	while (*p && reading->malformed == NULL)
 	{
-		uint64		more = 0;
-
-		if (p != runs && *p++ != ',')
-			refuse(reading, MEMBER_EXTRAS);
-		xid += read_digits(reading, MEMBER_EXTRAS, &p, 10, PG_INT64_MAX);
-		if (*p == '+')
-		{
-			p++;
-			more = read_digits(reading, MEMBER_EXTRAS, &p, 10, PG_INT64_MAX);
-		}
+		int			count = read_run(reading, MEMBER_EXTRAS, runs, &p, &xid);
 
 		/* No two transactions of a database are farther apart. */
-		if (more > INT_MAX || set->nextras + more >= INT_MAX ||
-			xid + more > end + INT_MAX)
+		if (set->nextras >= INT_MAX - count || xid + count - 1 > end + INT_MAX)
 			refuse(reading, MEMBER_EXTRAS);
 		if (reading->malformed)
 			return;
 		published_set_add(set, xid, CurrentMemoryContext);
-		while (more-- > 0)
+		while (--count > 0)
 			published_set_add(set, ++xid, CurrentMemoryContext);
+	}
+}
+
+/* Reads the positions of events that were sent again, if there are any. */
+static void
+read_resent(Reading *reading, int member, ResentEvents *resent)
+{
+	const char *runs;
+	const char *p;
+	uint64		position = 0;
+
+	if (reading->values[member].data == NULL)
+		return;
+	resent->positions = palloc(MAX_RESENT * sizeof(uint64));
+	p = runs = read_text(reading, member);
+	while (*p && reading->malformed == NULL)
+	{
+		int			count = read_run(reading, member, runs, &p, &position);
+
+		if (count > MAX_RESENT - resent->size)
+			refuse(reading, member);
+		if (reading->malformed)
+			return;
+		resent->positions[resent->size++] = position;
+		while (--count > 0)
+			resent->positions[resent->size++] = ++position;
 	}
 }
 
@@ -363,7 +425,7 @@ published_set_parse(PublishedSet *set, const char *record, int len,
 	set->version = (int) read_number(&reading, MEMBER_VERSION, INT_MAX);
 	set->system_identifier = read_number(&reading, MEMBER_SYSTEM_IDENTIFIER, PG_UINT64_MAX);
 	set->database = (Oid) read_number(&reading, MEMBER_DATABASE, OID_MAX);
-	if (reading.malformed == NULL && set->version > CATCHUP_VERSION)
+	if (reading.malformed == NULL && set->version > VITAL_VERSION)
 		return SET_NEWER;
 	if (reading.malformed == NULL && set->version < RECORD_VERSION)
 		refuse(&reading, MEMBER_VERSION);
@@ -375,6 +437,8 @@ published_set_parse(PublishedSet *set, const char *record, int len,
 	if (values[MEMBER_GENERATION].data)
 		set->generation = (int) read_number(&reading, MEMBER_GENERATION, INT_MAX - 1);
 	read_replay(&reading, set);
+	read_resent(&reading, MEMBER_RETRIED, &set->retried);
+	read_resent(&reading, MEMBER_RELEASED, &set->released);
 	read_catchup(&reading, set);
 	*malformed = reading.malformed;
 	return reading.malformed ? SET_MALFORMED : SET_READ;

@@ -16,7 +16,16 @@
 
 #include "relay/catchup_progress.h"
 
+#define MAX_RESENT 1000			/* events that one Kafka transaction sends
+								 * again */
 #define PUBLISHED_SET_INSTANCE_LEN 36	/* a uuid as text */
+
+/* Events that were set aside and are on Kafka now, by their positions there. */
+typedef struct ResentEvents
+{
+	uint64	   *positions;		/* in ascending order */
+	int			size;
+} ResentEvents;
 
 typedef struct PublishedSet
 {
@@ -35,6 +44,8 @@ typedef struct PublishedSet
 	int64		replay_job;		/* a replay that was under way, 0 for none, */
 	int64		replay_id;		/* the last event of it, */
 	int64		replay_sent;	/* and how many it came to */
+	ResentEvents retried;		/* of outbox.dead_letter */
+	ResentEvents released;		/* of outbox.held_event */
 	const CatchupProgress *catchup; /* one that is under way: what it has
 									 * published beside; NULL for none */
 } PublishedSet;

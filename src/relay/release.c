@@ -32,7 +32,7 @@
 	" WHERE d.topic OPERATOR(pg_catalog.=) $1" \
 	" AND d.partition OPERATOR(pg_catalog.=) $2"
 
-#define PARKED_EVENTS EVENT_COLUMNS ", d.replay FROM outbox.held_event d" \
+#define PARKED_EVENTS EVENT_COLUMNS ", d.replay, d.position FROM outbox.held_event d" \
 	SAME_EVENT OF_TOPIC " ORDER BY d.position LIMIT $3"
 
 #define FORGET_PARKED \
@@ -175,6 +175,6 @@ release_step(Relay *relay)
 	if (relay->releasing)
 		parked_went_well(parked);
 	relay->releasing = NULL;
-	resend_settle(relay, nrows, FORGET_PARKED);
+	resend_settle(relay, RESEND_PARKED, nrows, FORGET_PARKED);
 	return true;
 }

@@ -37,13 +37,13 @@
 	"     pg_catalog.hashtextextended(" key ", 0::pg_catalog.int8)" \
 	" AND d.key OPERATOR(pg_catalog.=) " key
 
-#define RETRIED_EVENTS EVENT_COLUMNS ", d.replay FROM outbox.dead_letter d" \
+#define RETRIED_EVENTS EVENT_COLUMNS ", d.replay, d.position FROM outbox.dead_letter d" \
 	SAME_EVENT " WHERE d.state OPERATOR(pg_catalog.=) 'retrying'" \
 	" AND NOT EXISTS (SELECT FROM outbox.parked p" \
 	"                 WHERE p.topic OPERATOR(pg_catalog.=) d.topic)" \
 	" ORDER BY d.position LIMIT $1"
 
-#define WAITING_EVENTS EVENT_COLUMNS ", false FROM outbox.held_event d" \
+#define WAITING_EVENTS EVENT_COLUMNS ", false, d.position FROM outbox.held_event d" \
 	SAME_EVENT " WHERE d.partition IS NULL AND" OF_KEY("$2", "$3") " ORDER BY d.position LIMIT $1"
 
 #define FORGET_RETRIED \
@@ -94,7 +94,8 @@ send_retried(Relay *relay)
 	if (resend_size() == 0)
 		return false;
 	resend_prove(FORGET_RETRIED);
-	resend_settle(relay, resend_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
+	resend_settle(relay, RESEND_FAILED,
+				  resend_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
 	keys_may_be_free = true;
 	return true;
 }
@@ -163,7 +164,8 @@ send_waiting(Relay *relay)
 	if (resend_size() > 0)
 	{
 		resend_prove(FORGET_WAITING);
-		resend_settle(relay, resend_send(relay, RESEND_HELD, topic, key), FORGET_WAITING);
+		resend_settle(relay, RESEND_HELD,
+					  resend_send(relay, RESEND_HELD, topic, key), FORGET_WAITING);
 	}
 	return true;
 }

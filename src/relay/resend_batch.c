@@ -6,7 +6,8 @@
  * A batch is read by one transaction, and what has become of it is stored by
  * another: none is open while events are sent, which may take as long as Kafka
  * is away.  A crash between Kafka's acknowledgement and the second one makes a
- * batch come twice.
+ * batch come twice; but where deliveries are exact, the record in the progress
+ * topic tells of it, and the next relay stores it (resume.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -36,13 +37,19 @@ resend_run(const char *query, int nargs, Oid *types, Datum *args, int expected)
 		elog(ERROR, "query failed: %s", query);
 }
 
-/* The batch that is sent, and which events of it were refused again. */
+/*
+ * The batch that is sent, which events of it were refused again, and their
+ * positions in the table where they wait.
+ */
 static EventBatch *batch = NULL;
 static bool refused[BATCH_ROOM];
+static uint64 positions[BATCH_ROOM];
+
+StaticAssertDecl(BATCH_ROOM <= MAX_RESENT, "a batch is told by one record");
 
 /*
- * Takes the rows of the last query, which has the columns of EVENT_COLUMNS and
- * whether it is a replay.  Needs SPI.
+ * Takes the rows of the last query, which has the columns of EVENT_COLUMNS,
+ * whether it is a replay, and the position.  Needs SPI.
  */
 void
 resend_take_rows(void)
@@ -54,10 +61,15 @@ resend_take_rows(void)
 	event_batch_reset(batch);
 	memset(refused, 0, sizeof(refused));
 	for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[row];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		positions[row] = DatumGetInt64(SPI_getbinval(tuple, desc,
+													 EVENT_NCOLUMNS + 2, &isnull));
 		event_batch_add(batch, row)->replay =
-			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
-									   SPI_tuptable->tupdesc,
-									   EVENT_NCOLUMNS + 1, &isnull));
+			DatumGetBool(SPI_getbinval(tuple, desc, EVENT_NCOLUMNS + 1, &isnull));
+	}
 }
 
 /* Sends one event of the batch. */
@@ -135,6 +147,22 @@ delivered_ids(uint64 nrows)
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
+/* Commits to Kafka what was sent, with a record of the positions. */
+static void
+commit(Relay *relay, ResendKind kind, uint64 nrows)
+{
+	PublishedSet *set = &relay->exact->set;
+	ResentEvents *resent = kind == RESEND_FAILED ? &set->retried : &set->released;
+	uint64		delivered[BATCH_ROOM];
+
+	resent->positions = delivered;
+	for (uint64 i = 0; i < nrows; i++)
+		if (!refused[i])
+			delivered[resent->size++] = positions[i];
+	exactly_once_commit(relay, exactly_once_position(relay));
+	memset(resent, 0, sizeof(*resent));
+}
+
 /*
  * The relay before this one ended with an error, perhaps because it could not
  * forget what it had sent.  Then nothing is sent before that can be done, or
@@ -161,13 +189,13 @@ resend_prove(const char *forget)
  * committed.
  */
 void
-resend_settle(Relay *relay, uint64 nrows, const char *forget)
+resend_settle(Relay *relay, ResendKind kind, uint64 nrows, const char *forget)
 {
 	Oid			types[1] = {INT8ARRAYOID};
 	Datum		args[1];
 
 	if (relay->exact)
-		exactly_once_commit(relay, exactly_once_position(relay));
+		commit(relay, kind, nrows);
 	worker_begin_sql();
 	deadletter_write(relay);
 	args[0] = delivered_ids(nrows);

@@ -11,8 +11,8 @@
 #include "relay/deadletter.h"
 #include "relay/event_batch.h"
 
-/* The columns are those of EventColumn, in their order.  One more
- * follows: whether it is a replay. */
+/* The columns are those of EventColumn, in their order.  Two more
+ * follow: whether it is a replay, and the position where it was set aside. */
 #define EVENT_COLUMNS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
@@ -30,6 +30,7 @@ extern int	resend_size(void);
 extern uint64 resend_send(Relay *relay, ResendKind kind, const char *topic,
 						  Slice key);
 extern void resend_prove(const char *forget);
-extern void resend_settle(Relay *relay, uint64 nrows, const char *forget);
+extern void resend_settle(Relay *relay, ResendKind kind, uint64 nrows,
+						  const char *forget);
 
 #endif							/* OUTBOX_RESEND_BATCH_H */

@@ -45,6 +45,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -191,6 +192,39 @@ adopt_replay(const PublishedSet *set)
 	XLogFlush(XactLastCommitEnd);
 }
 
+/* Deletes rows of a table, durably, by their positions. */
+static void
+forget_resent(const ResentEvents *resent, const char *forget)
+{
+	Oid			types[1] = {INT8ARRAYOID};
+	Datum		args[1];
+	Datum	   *positions;
+
+	if (resent->size == 0)
+		return;
+	worker_begin_sql();
+	positions = palloc(resent->size * sizeof(Datum));
+	for (int i = 0; i < resent->size; i++)
+		positions[i] = UInt64GetDatum(resent->positions[i]);
+	args[0] = PointerGetDatum(construct_array(positions, resent->size, INT8OID,
+											  sizeof(int64), FLOAT8PASSBYVAL,
+											  TYPALIGN_DOUBLE));
+	if (SPI_execute_with_args(forget, 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "query failed: %s", forget);
+	worker_commit_sql();
+	XLogFlush(XactLastCommitEnd);
+}
+
+/* What was set aside and is on Kafka now waits no more. */
+static void
+adopt_resent(const PublishedSet *set)
+{
+	forget_resent(&set->retried, "DELETE FROM outbox.dead_letter"
+				  " WHERE position OPERATOR(pg_catalog.=) ANY ($1)");
+	forget_resent(&set->released, "DELETE FROM outbox.held_event"
+				  " WHERE position OPERATOR(pg_catalog.=) ANY ($1)");
+}
+
 /* Makes what the record says the watermark, if it is ahead. */
 static void
 adopt_set(const PublishedSet *set)
@@ -208,12 +242,13 @@ adopt_set(const PublishedSet *set)
 
 /*
  * Makes what the record says the watermark, if it is ahead, and stores how far
- * a catch-up and a replay had come.
+ * a catch-up and a replay had come, and what was sent again.
  */
 static void
 adopt_record(Relay *relay, const PublishedSet *set)
 {
 	adopt_replay(set);
+	adopt_resent(set);
 	adopt_set(set);
 	/* That is true with and without this watermark. */
 	if (set->catchup && catchup_adopt(set->catchup))
