@@ -11,8 +11,7 @@ use PostgreSQL::Test::Utils;
 use List::Util qw(min);
 use Test::More;
 
-my $topic = make_topic(topic_name('events'));
-my $small = make_topic(topic_name('small'), 1, 'max.message.bytes' => 2000);
+my $topic = make_topic(topic_name('events'), 1, 'max.message.bytes' => 4000);
 my $node = new_server('old_xid',
 	"autovacuum = off\nmax_wal_size = '4GB'\nfsync = off\n");
 create_extension($node, 'postgres');
@@ -84,7 +83,7 @@ sub freeze
 my $xid = sql(<<SQL);
 BEGIN;
 SELECT FROM (SELECT outbox.publish('Order', 'old ' || i, 'A', '{}', topic => '$topic') FROM generate_series(1, 5) i) e;
-SELECT FROM outbox.publish('Order', 'large', 'A', to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)), topic => '$small');
+SELECT FROM outbox.publish('Order', 'large', 'A', to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)), topic => '$topic');
 SELECT pg_current_xact_id();
 COMMIT;
 SQL
