@@ -91,7 +91,7 @@ endif
 # started for the run.  PROVE_TESTS chooses among the tests, PROVE_FLAGS adds
 # flags.  They mostly wait, so three of them run at a time.  PostgreSQL 15 takes
 # the directories of data and logs from TESTDIR, newer ones from the other two.
-PROVE_JOBS ?= 3
+PROVE_JOBS ?= 4
 PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
 PROVE = prove -j $(PROVE_JOBS) -I $(top_srcdir)/src/test/perl -I t --timer $(PROVE_FLAGS) $(PROVE_TESTS)
 
