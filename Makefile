@@ -89,7 +89,7 @@ endif
 
 # TAP tests share one real Kafka: that of OUTBOX_TEST_KAFKA_DIR, or one that is
 # started for the run.  PROVE_TESTS chooses among the tests, PROVE_FLAGS adds
-# flags.  They mostly wait, so three of them run at a time.  PostgreSQL 15 takes
+# flags.  They mostly wait, so four of them run at a time.  PostgreSQL 15 takes
 # the directories of data and logs from TESTDIR, newer ones from the other two.
 PROVE_JOBS ?= 4
 PROVE_TESTS ?= $(sort $(wildcard t/*.pl))
