@@ -252,7 +252,10 @@ producer_topic_status(Producer *producer, ProducerTopic *topic)
 {
 	if (topic->ready_since == producer->doubts)
 		return is_stale(producer, topic) ? TOPIC_ASKED : TOPIC_READY;
-	if (topic->answered_at != 0 && topic->answer_doubts == producer->doubts &&
+	/* That no broker answers is true with all that has gone wrong since. */
+	if (topic->answered_at != 0 &&
+		(topic->answer_doubts == producer->doubts ||
+		 topic->status == TOPIC_UNREACHABLE) &&
 		!TimestampDifferenceExceeds(topic->answered_at, steady_now(),
 									ASK_AGAIN_MS))
 	{

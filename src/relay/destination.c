@@ -32,6 +32,7 @@
 #define MOMENT_MS 1000			/* in which topics and leaders are made */
 #define SHORT_MOMENT_MS 300		/* when others are parked already */
 #define SHOW_MS 400				/* that a wait may last unseen */
+#define ANSWER_MS 2000			/* that an answer may take, after errors */
 #define LOOK_MS 200				/* between two questions */
 #define STUCK_MS 3000			/* nothing moves */
 #define SILENT_MS 30000			/* though there is a leader */
@@ -168,6 +169,23 @@ wait_a_little(Relay *relay, bool pipelined, TopicStatus status)
 }
 
 /*
+ * Shows that no broker answers, when that is known, or when there were errors
+ * and the answer takes its time.
+ */
+static void
+show_obstacle(Relay *relay, TopicStatus status, TimestampTz since,
+			  TimestampTz now)
+{
+	if (status == TOPIC_UNREACHABLE &&
+		TimestampDifferenceExceeds(since, now, SHOW_MS))
+		relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
+	else if (status == TOPIC_ASKED &&
+			 producer_stats(relay->producer)->nerrors > relay->errors_past &&
+			 TimestampDifferenceExceeds(since, now, ANSWER_MS))
+		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
+}
+
+/*
  * Waits until the event's topic and partition can take messages, or it is clear
  * that they cannot for some time, or ever; then the reason is noted.
  * Pipelined: with others in flight.
@@ -204,9 +222,7 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 			TimestampDifferenceExceeds(missing_since, now,
 									   parked_any() ? SHORT_MOMENT_MS : MOMENT_MS))
 			return DESTINATION_PARKED;
-		if (status == TOPIC_UNREACHABLE &&
-			TimestampDifferenceExceeds(since, now, SHOW_MS))
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, relay->failure_text);
+		show_obstacle(relay, status, since, now);
 		if (!wait_a_little(relay, pipelined, status))
 			return DESTINATION_BROKEN;
 	}
