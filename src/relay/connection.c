@@ -96,7 +96,8 @@ connection_check(Relay *relay)
 		relay_work(relay);
 	}
 	else if (stats->nerrors > relay->errors_past || stalled ||
-			 (relay->status.state == relay->working_state &&
+			 ((relay->status.state == relay->working_state ||
+			   relay->status.state == RELAY_STARTING) &&
 			  TimestampDifferenceExceeds(relay->opened_at, steady_now(),
 										 CONNECT_MS)))
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
