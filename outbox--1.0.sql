@@ -747,23 +747,77 @@ CREATE FUNCTION outbox.relay_status(
     OUT started_at             timestamptz,
     OUT librdkafka_version     text,
     OUT catchup_done           bigint,
-    OUT catchup_left           bigint
+    OUT catchup_left           bigint,
+    OUT state_since            timestamptz
 ) RETURNS record
 LANGUAGE C VOLATILE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'outbox_relay_status';
 COMMENT ON FUNCTION outbox.relay_status() IS
     'the state of this database''s relay, out of shared memory; see outbox.stat_relay';
 
+-- Ids follow commits but for transactions that overlap, so the place where
+-- events begin that no watermark shows is found by halves; those of overlapping
+-- transactions are not far in front of it.
+CREATE FUNCTION outbox.pending_since() RETURNS timestamptz
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+AS $$
+DECLARE
+    place integer;
+    mark pg_snapshot;
+    first bigint;
+    low bigint;
+    high bigint;
+    event record;
+    oldest timestamptz;
+BEGIN
+    FOR place IN SELECT outbox.home() UNION SELECT i.home FROM outbox.identity i WHERE i.adopted LOOP
+        SELECT e.id INTO high FROM outbox.event e WHERE e.home = place ORDER BY e.id DESC LIMIT 1;
+        CONTINUE WHEN high IS NULL;
+        high := high + 1;
+        mark := coalesce((SELECT w.snapshot FROM outbox.watermark w WHERE w.home = place ORDER BY w.id DESC LIMIT 1),
+                         '1:1:');
+        -- a catch-up has published what is in front
+        first := coalesce((SELECT coalesce(c.from_id, c.last_id) + 1 FROM outbox.catchup c WHERE c.home = place), 0);
+        SELECT e.id INTO low FROM outbox.event e WHERE e.home = place AND e.id >= first ORDER BY e.id LIMIT 1;
+        WHILE low < high LOOP
+            SELECT e.id, e.xid INTO event FROM outbox.event e
+            WHERE e.home = place AND e.id >= low + (high - low) / 2 ORDER BY e.id LIMIT 1;
+            IF pg_visible_in_snapshot(event.xid, mark) THEN
+                low := event.id + 1;
+            ELSE
+                high := low + (high - low) / 2;
+            END IF;
+        END LOOP;
+        SELECT e.created_at INTO event FROM outbox.event e
+        WHERE e.home = place AND e.id >= greatest(first, high - 10000) AND NOT pg_visible_in_snapshot(e.xid, mark)
+        ORDER BY e.id LIMIT 1;
+        oldest := least(oldest, event.created_at);
+    END LOOP;
+    RETURN oldest;
+END
+$$;
+COMMENT ON FUNCTION outbox.pending_since() IS
+    'when the oldest event was published that no watermark shows, as the table tells; NULL when there is none';
+
 CREATE VIEW outbox.stat_relay AS
-SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes, s.lag_seconds,
+SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes,
+       -- what it sends it knows best; else the table tells whether there is something to send
+       CASE WHEN s.lag_seconds > 0 OR s.state IN ('streaming', 'polling') THEN s.lag_seconds
+            ELSE coalesce(greatest(extract(epoch FROM pg_catalog.clock_timestamp() - outbox.pending_since()), 0)::float8, 0)
+       END AS lag_seconds,
        s.events, s.bytes, s.in_flight, s.retries, s.round_trip_ms,
        (SELECT pg_catalog.count(*) FROM outbox.dead_letter) AS dead_letters,
        s.last_error, s.last_error_at, s.started_at, s.librdkafka_version,
        s.catchup_done, s.catchup_left,
-       (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events
+       (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events,
+       s.state_since
 FROM outbox.relay_status() s;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
+COMMENT ON COLUMN outbox.stat_relay.state_since IS 'since when it is in that state';
+COMMENT ON COLUMN outbox.stat_relay.lag_seconds IS
+    'age of the oldest event that waits to be acknowledged, 0 when there is none: since its commit, or, where the relay does not know that, since the start of its transaction';
 COMMENT ON COLUMN outbox.stat_relay.catchup_done IS
     'events of the present catch-up that Kafka has acknowledged, those before a restart included as far as they were stored; NULL when there is none';
 COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
@@ -1390,7 +1444,7 @@ BEGIN
 END
 $$;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
-GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.relay_status(), outbox.pending_since() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay, outbox.stat_topic TO pg_monitor;
 GRANT USAGE ON SCHEMA inbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.home(), inbox.consumer_status() TO pg_monitor;

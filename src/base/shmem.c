@@ -116,12 +116,14 @@ static DatabaseEntry *
 find_or_make_entry(Oid database)
 {
 	DatabaseEntry *entry = registry_find(database);
+	TimestampTz now;
 
 	if (entry != NULL)
 		return entry;
 	entry = registry_find(InvalidOid);
 	if (entry == NULL)
 		return NULL;
+	now = GetCurrentTimestamp();
 
 	entry->pid = 0;
 	entry->relay_latch = NULL;
@@ -134,6 +136,7 @@ find_or_make_entry(Oid database)
 	SpinLockAcquire(&entry->mutex);
 	memset(&entry->status, 0, sizeof(entry->status));
 	entry->status.round_trip_us = -1;
+	entry->status.state_since = now;
 	entry->published = InvalidXLogRecPtr;
 	entry->polled = 0;
 	SpinLockRelease(&entry->mutex);
@@ -384,6 +387,17 @@ shmem_release_database(Oid database)
 		registry_wake_launcher();
 	}
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * Changes the state in a status, and when it began.
+ */
+void
+shmem_set_state(RelayStatus *status, RelayState state)
+{
+	if (status->state != state || status->state_since == 0)
+		status->state_since = GetCurrentTimestamp();
+	status->state = state;
 }
 
 /*

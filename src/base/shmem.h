@@ -43,6 +43,7 @@ typedef enum RelayState
 typedef struct RelayStatus
 {
 	RelayState	state;
+	TimestampTz state_since;
 	TimestampTz started_at;
 	NameData	slot;
 	XLogRecPtr	received;		/* end of what was decoded */
@@ -93,6 +94,7 @@ typedef struct DatabaseInfo
 
 extern void shmem_init(void);
 extern bool shmem_available(void);
+extern void shmem_set_state(RelayStatus *status, RelayState state);
 
 /* Any backend. */
 extern void shmem_wake_relay(Oid database);

@@ -147,6 +147,8 @@ shmem_report_failure(Oid database, const char *message)
 		TimestampTz now = GetCurrentTimestamp();
 
 		SpinLockAcquire(&entry->mutex);
+		if (entry->status.state != RELAY_STOPPED)
+			entry->status.state_since = now;
 		entry->status.state = RELAY_STOPPED;
 		entry->status.error_at = now;
 		strlcpy(entry->status.error, message, RELAY_ERROR_LEN);

@@ -33,6 +33,8 @@ relay_detach(int code, Datum arg)
 	if (my_entry->failed)
 		my_entry->errors++;
 	SpinLockAcquire(&my_entry->mutex);
+	if (my_entry->status.state != RELAY_STOPPED)
+		my_entry->status.state_since = now;
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
 	my_entry->status.catching_up = false;

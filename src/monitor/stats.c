@@ -44,6 +44,7 @@ enum
 	COL_LIBRDKAFKA,
 	COL_CATCHUP_DONE,
 	COL_CATCHUP_LEFT,
+	COL_STATE_SINCE,
 	NCOLUMNS
 };
 
@@ -154,6 +155,7 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 		values[COL_ERROR] = PointerGetDatum(error_text(status->error));
 	set_time(values, nulls, COL_ERROR_AT, status->error_at);
 	set_time(values, nulls, COL_STARTED_AT, status->started_at);
+	set_time(values, nulls, COL_STATE_SINCE, status->state_since);
 	nulls[COL_CATCHUP_DONE] = nulls[COL_CATCHUP_LEFT] = !status->catching_up;
 	values[COL_CATCHUP_DONE] = Int64GetDatum(status->catchup_done);
 	values[COL_CATCHUP_LEFT] = Int64GetDatum(status->catchup_left);
@@ -184,6 +186,7 @@ outbox_relay_status(PG_FUNCTION_ARGS)
 		values[COL_ERROR] = CStringGetTextDatum(shmem_available() ?
 												"no room for a relay in this database; raise outbox.max_databases and restart the server" :
 												"outbox is not in shared_preload_libraries; add it and restart the server");
+		set_time(values, nulls, COL_STATE_SINCE, PgStartTime);
 	}
 	nulls[COL_STATE] = false;
 	values[COL_STATE] = CStringGetTextDatum(state_name(status.state));

@@ -122,7 +122,7 @@ relay_work(Relay *relay)
 	relay->logged_state = relay->working_state;
 	if (relay->status.state == relay->working_state)
 		return;
-	relay->status.state = relay->working_state;
+	shmem_set_state(&relay->status, relay->working_state);
 	show_now(relay);
 }
 
@@ -133,7 +133,7 @@ relay_work(Relay *relay)
 void
 relay_obstacle(Relay *relay, RelayState state, const char *message)
 {
-	relay->status.state = state;
+	shmem_set_state(&relay->status, state);
 	if (message != relay->status.error)
 		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
@@ -401,7 +401,7 @@ relay_create(uint64 requests)
 	Relay	   *relay = MemoryContextAllocZero(TopMemoryContext, sizeof(Relay));
 
 	shmem_relay_load(&relay->status);
-	relay->status.state = RELAY_STARTING;
+	shmem_set_state(&relay->status, RELAY_STARTING);
 	relay->status.started_at = GetCurrentTimestamp();
 	relay->status.in_flight = 0;
 	relay->status.catching_up = false;
