@@ -140,6 +140,8 @@ SELECT try_brokers('a b:1');
 SELECT try_brokers('::1:9092');
 SELECT try_brokers('[::1:9092');
 SELECT try_brokers('http://a:1/path');
+SELECT try_brokers('kafka://a:1');
+SELECT try_brokers('a:1,PLAINTEXT://b:1/path');
 SELECT try_brokers('');
 SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka');
 SELECT error_of('CREATE SERVER tried FOREIGN DATA WRAPPER outbox_kafka OPTIONS ("client.id" ''x'')');

@@ -90,11 +90,20 @@ consumer_configure(const KafkaConfig *config, const char *group,
 
 /* Creates the handle and one queue of all events. */
 static bool
-open_handle(Consumer *consumer, rd_kafka_conf_t *conf, char *error)
+open_handle(Consumer *consumer, const KafkaConfig *config,
+			rd_kafka_conf_t *conf, char *error)
 {
+	if (!handle_check_brokers(conf, config, error))
+	{
+		rd_kafka_conf_destroy(conf);
+		return false;
+	}
 	consumer->handle = handle_create(RD_KAFKA_CONSUMER, conf, error);
 	if (consumer->handle == NULL)
+	{
+		explain_refusal(config, error);
 		return false;
+	}
 	rd_kafka_poll_set_consumer(consumer->handle);
 	consumer->queue = rd_kafka_queue_get_consumer(consumer->handle);
 	rd_kafka_set_log_queue(consumer->handle, consumer->queue);
@@ -126,7 +135,7 @@ consumer_open(const KafkaConfig *config, const char *group,
 	MemoryContextRegisterResetCallback(context, &consumer->release);
 	if (!wake_pipe_open(&consumer->wake, error) ||
 		(conf = consumer_configure(config, group, isolation, error)) == NULL ||
-		!open_handle(consumer, conf, error))
+		!open_handle(consumer, config, conf, error))
 	{
 		MemoryContextDelete(context);
 		return NULL;
@@ -263,7 +272,8 @@ take_error(Consumer *consumer, rd_kafka_event_t *event,
 		stats->lost.offset = partition->offset;
 		stats->nlost++;
 	}
-	else if (events_error_text(event, stats->error, stats->error[0] != '\0'))
+	else if (events_error_text(consumer->handle, event, stats->error,
+							   stats->error[0] != '\0'))
 		stats->nerrors++;
 	if (partition)
 		rd_kafka_topic_partition_destroy(partition);

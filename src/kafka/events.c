@@ -162,7 +162,8 @@ events_check_fatal(Producer *producer)
  * and is kept, or else comes next.
  */
 bool
-events_error_text(rd_kafka_event_t *event, char *error, bool has_error)
+events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
+				  char *error, bool has_error)
 {
 	bool		vague = rd_kafka_event_error(event) ==
 	RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
@@ -171,8 +172,10 @@ events_error_text(rd_kafka_event_t *event, char *error, bool has_error)
 	copy_message(message, rd_kafka_event_error_string(event));
 	if (is_mere_disconnect(message) || (vague && !has_error))
 		return false;
-	if (!vague)
-		strlcpy(error, message, PRODUCER_ERROR_LEN);
+	if (vague)
+		return true;
+	explain_connection(handle, message);
+	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
 }
 
@@ -183,7 +186,8 @@ take_error(Producer *producer, rd_kafka_event_t *event)
 	ProducerStats *stats = &producer->stats;
 
 	topics_note_trouble(producer);
-	if (events_error_text(event, stats->error, stats->error[0] != '\0'))
+	if (events_error_text(producer->handle, event, stats->error,
+						  stats->error[0] != '\0'))
 		stats->nerrors++;
 }
 

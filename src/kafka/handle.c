@@ -16,6 +16,7 @@
 #include "commands/defrem.h"
 #include "storage/fd.h"
 
+#include "kafka/brokers.h"
 #include "kafka/destroy.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
@@ -111,6 +112,19 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
 		return conf;
 	rd_kafka_conf_destroy(conf);
 	return NULL;
+}
+
+/*
+ * Are all brokers to be reached by the configuration's protocol?
+ */
+bool
+handle_check_brokers(const rd_kafka_conf_t *conf, const KafkaConfig *config,
+					 char *error)
+{
+	char		protocol[VALUE_LEN];
+
+	handle_property(conf, "security.protocol", protocol);
+	return !brokers_disagree(config, protocol, error);
 }
 
 /*

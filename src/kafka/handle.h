@@ -161,6 +161,8 @@ extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
 										 const Setting *defaults, int ndefaults,
 										 const Setting *promises, int npromises,
 										 char *error);
+extern bool handle_check_brokers(const rd_kafka_conf_t *conf,
+								 const KafkaConfig *config, char *error);
 extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 								 char *error);
 extern void wake_pipe_init(WakePipe *wake);
@@ -236,8 +238,13 @@ extern void flush_note_reported(Producer *producer,
 extern void events_discard(Producer *producer);
 extern void events_check_fatal(Producer *producer);
 extern void events_log(rd_kafka_event_t *event);
-extern bool events_error_text(rd_kafka_event_t *event, char *error,
+extern bool events_error_text(const rd_kafka_t *handle,
+							  rd_kafka_event_t *event, char *error,
 							  bool has_error);
+
+/* explain.c */
+extern void explain_connection(const rd_kafka_t *handle, char *error);
+extern void explain_refusal(const KafkaConfig *config, char *error);
 
 /* transaction.c */
 extern bool transaction_configure(rd_kafka_conf_t *conf,

@@ -29,20 +29,17 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "kafka/brokers.h"
 #include "kafka/combination.h"
 #include "kafka/config.h"
 #include "kafka/handle.h"
 #include "kafka/properties.h"
 
 #define REASON_LEN 512
-#define MAX_PORT 65535
 
 /* What may stand unquoted in a shell command without meaning anything. */
 #define SHELL_SAFE "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" \
 	"0123456789._-/@:"
-
-#define HOST_CHARACTERS "abcdefghijklmnopqrstuvwxyz" \
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 PG_FUNCTION_INFO_V1(outbox_kafka_validator);
 
@@ -138,66 +135,6 @@ check_number(const char *name, const char *text, const char *understood)
 									 text));
 }
 
-/* Is it the port of a broker? */
-static bool
-is_port(const char *text)
-{
-	size_t		len = strlen(text);
-
-	return len >= 1 && len <= 5 && strspn(text, "0123456789") == len &&
-		atoi(text) >= 1 && atoi(text) <= MAX_PORT;
-}
-
-/*
- * Is it the address of a broker: a host or "[IPv6 address]", perhaps with
- * "protocol://" in front and ":port" behind?
- */
-static bool
-is_broker(const char *text)
-{
-	const char *protocol = strstr(text, "://");
-	const char *host = protocol ? protocol + 3 : text;
-	size_t		len;
-
-	if (host[0] == '[')
-	{
-		len = strspn(host + 1, HOST_CHARACTERS ":%");
-		if (len == 0 || host[len + 1] != ']')
-			return false;
-		len += 2;
-	}
-	else
-		len = strspn(host, HOST_CHARACTERS);
-	if (len == 0)
-		return false;
-	return host[len] == '\0' || (host[len] == ':' && is_port(host + len + 1));
-}
-
-/* Raises an error unless the value is a list of brokers. */
-static void
-check_brokers(const char *name, const char *value)
-{
-	char	   *rest = pstrdup(value);
-	char	   *broker;
-
-	while ((broker = strsep(&rest, ",")) != NULL)
-	{
-		size_t		len;
-
-		broker += strspn(broker, " ");
-		len = strlen(broker);
-		while (len > 0 && broker[len - 1] == ' ')
-			broker[--len] = '\0';
-		if (!is_broker(broker))
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-					 errdetail("\"%s\" is not the address of a Kafka broker.",
-							   broker),
-					 errhint("Write host:port, several of them separated by commas.")));
-	}
-}
-
 /* Raises an error for a property in the wrong place. */
 static void
 check_place(const char *name, Oid catalog)
@@ -291,7 +228,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 				 errdetail("librdkafka would put it into a shell command, where it would not stand for itself."),
 				 errhint("Use letters, digits and \"._-/@:\".")));
 	if (property_is_broker_list(name))
-		check_brokers(name, value);
+		brokers_check(name, value);
 }
 
 /* Raises an error for options of anything but servers and user mappings. */

@@ -108,7 +108,8 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 
 	if (conf == NULL)
 		return false;
-	if (!adjust_check_producer(conf, config, error))
+	if (!adjust_check_producer(conf, config, error) ||
+		!handle_check_brokers(conf, config, error))
 	{
 		rd_kafka_conf_destroy(conf);
 		return false;
@@ -119,7 +120,10 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 		producer->linger_ms = handle_number(conf, "linger.ms");
 	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
 	if (producer->handle == NULL)
+	{
+		explain_refusal(config, error);
 		return false;
+	}
 	rd_kafka_set_log_queue(producer->handle, NULL);
 	producer->queue = rd_kafka_queue_get_main(producer->handle);
 	wake_pipe_watch(&producer->wake, producer->queue);
