@@ -38,6 +38,24 @@ SELECT outbox.publish('Order', '1', 'A', '{}');
 RESET ROLE;
 GRANT USAGE ON SCHEMA outbox TO regress_publisher;
 
+-- nothing more when the owner has added to the table
+CREATE FUNCTION regress_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE FUNCTION regress_who(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT current_user = 'regress_publisher' $$;
+REVOKE ALL ON FUNCTION regress_note(), regress_who(text) FROM PUBLIC;
+BEGIN;
+CREATE TRIGGER before_event BEFORE INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION regress_note();
+CREATE TRIGGER after_event AFTER INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION regress_note();
+ALTER TABLE outbox.event ADD CONSTRAINT regress_is_publisher CHECK (regress_who(aggregate_id)) NOT VALID;
+ALTER TABLE outbox.event ADD COLUMN published_by name DEFAULT current_user;
+SET LOCAL ROLE regress_publisher;
+SELECT count(outbox.publish('Order', '1', 'Extra', '{}'));
+RESET ROLE;
+SELECT published_by FROM outbox.event WHERE event_type = 'Extra';
+\set VERBOSITY terse
+SELECT outbox.publish('Order', '1', 'Extra', '{}', event_id => '00000000-0000-0000-0000-000000000009');
+\set VERBOSITY default
+ROLLBACK;
+
 -- through a function of somebody else's, yes
 CREATE FUNCTION place_order() RETURNS uuid LANGUAGE sql SECURITY DEFINER
     AS $$ SELECT outbox.publish('Order', '2', 'Placed', '{}', event_id => '00000000-0000-0000-0000-000000000004') $$;

@@ -137,6 +137,23 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	(*(count) = GetNumConfigOptions(), get_guc_variables())
 #endif
 
+/*
+ * Prepared CHECK constraints of a relation that takes rows, and the expression
+ * of one.  With virtual generated columns those have to be filled in.
+ */
+#if PG_VERSION_NUM >= 180000
+#define COMPAT_CHECKS(target) ((target)->ri_CheckConstraintExprs)
+#define compat_check_node(check, relation) \
+	((Expr *) expand_generated_columns_in_expr(stringToNode((check)->ccbin), \
+											   relation, 1))
+#define compat_is_enforced(check) ((check)->ccenforced)
+#else
+#define COMPAT_CHECKS(target) ((target)->ri_ConstraintExprs)
+#define compat_check_node(check, relation) \
+	((Expr *) stringToNode((check)->ccbin))
+#define compat_is_enforced(check) true
+#endif
+
 /* The group of settings that concern other platforms and clients. */
 #if PG_VERSION_NUM < 170000
 #define COMPAT_OPTIONS_OTHER COMPAT_OPTIONS_CLIENT

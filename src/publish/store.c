@@ -29,6 +29,8 @@
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodes.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
@@ -149,6 +151,32 @@ has_extras(Relation chunk, const bool *nulls)
 }
 
 /*
+ * Prepares CHECK constraints with the rights of the table's owner: who may
+ * execute publish() need not be allowed to execute what they call.
+ */
+static void
+prepare_checks(ResultRelInfo *target, EState *estate)
+{
+	Relation	chunk = target->ri_RelationDesc;
+	TupleConstr *constr = RelationGetDescr(chunk)->constr;
+	int			nchecks = constr ? constr->num_check : 0;
+	Oid			user;
+	int			context;
+
+	if (nchecks == 0)
+		return;
+	COMPAT_CHECKS(target) = palloc0(nchecks * sizeof(ExprState *));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(chunk->rd_rel->relowner,
+						   context | SECURITY_LOCAL_USERID_CHANGE);
+	for (int i = 0; i < nchecks; i++)
+		if (compat_is_enforced(&constr->check[i]))
+			COMPAT_CHECKS(target)[i] =
+				ExecPrepareExpr(compat_check_node(&constr->check[i], chunk), estate);
+	SetUserIdAndSecContext(user, context);
+}
+
+/*
  * Inserts the row in the slot, with triggers, constraints and all.  Closes the
  * indexes.
  */
@@ -158,6 +186,7 @@ insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 	/* Here the triggers' queue finds the relation. */
 	estate->es_opened_result_relations =
 		lappend(estate->es_opened_result_relations, target);
+	prepare_checks(target, estate);
 	AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(target, estate, slot);
 	AfterTriggerEndQuery(estate);
