@@ -801,7 +801,11 @@ COMMENT ON FUNCTION outbox.pending_since() IS
     'when the oldest event was published that no watermark shows, as the table tells; NULL when there is none';
 
 CREATE VIEW outbox.stat_relay AS
-SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes,
+SELECT s.state, s.pid, coalesce(s.slot_name, r.slot_name) AS slot_name, s.received_lsn,
+       coalesce(s.confirmed_lsn, r.confirmed_flush_lsn) AS confirmed_lsn,
+       coalesce(s.lag_bytes, CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+                             THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), r.confirmed_flush_lsn)::bigint
+                             END) AS lag_bytes,
        -- what it sends it knows best; else the table tells whether there is something to send
        CASE WHEN s.lag_seconds > 0 OR s.state IN ('streaming', 'polling') THEN s.lag_seconds
             ELSE coalesce(greatest(extract(epoch FROM pg_catalog.clock_timestamp() - outbox.pending_since()), 0)::float8, 0)
@@ -812,7 +816,11 @@ SELECT s.state, s.pid, s.slot_name, s.received_lsn, s.confirmed_lsn, s.lag_bytes
        s.catchup_done, s.catchup_left,
        (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events,
        s.state_since
-FROM outbox.relay_status() s;
+FROM outbox.relay_status() s
+-- one that is left over, while no relay tells of it
+LEFT JOIN pg_catalog.pg_replication_slots r ON s.slot_name IS NULL AND r.plugin = 'outbox'
+      AND r.datoid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND r.slot_name = 'outbox_' || r.datoid;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
 COMMENT ON COLUMN outbox.stat_relay.state_since IS 'since when it is in that state';
@@ -852,6 +860,28 @@ COMMENT ON COLUMN outbox.stat_topic.waiting_events IS 'how many events wait';
 COMMENT ON COLUMN outbox.stat_topic.oldest IS 'when the first of them was published';
 COMMENT ON COLUMN outbox.stat_topic.last_error IS 'why the topic cannot be written';
 COMMENT ON COLUMN outbox.stat_topic.since IS 'when the relay found out';
+
+-- Without the library in shared_preload_libraries no relay does it.  That the
+-- command is about us cannot be told for sure; but a slot that is dropped in
+-- vain does no harm, since the next relay takes the events from the table.
+CREATE FUNCTION outbox.drop_slot() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_drop_replication_slot(r.slot_name)
+    FROM pg_replication_slots r
+    WHERE r.plugin = 'outbox' AND r.database = current_database() AND r.slot_name = 'outbox_' || r.datoid
+      AND NOT r.active AND current_query() ~* 'outbox'
+      AND EXISTS (SELECT FROM pg_extension x WHERE x.extname = 'outbox' AND pg_has_role(x.extowner, 'USAGE'))
+      AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_type = 'outbox launcher');
+END
+$$;
+COMMENT ON FUNCTION outbox.drop_slot() IS
+    'drops the replication slot before the extension is dropped in a server that was started without it';
+CREATE EVENT TRIGGER outbox_drop_slot ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA')
+EXECUTE FUNCTION outbox.drop_slot();
+COMMENT ON EVENT TRIGGER outbox_drop_slot IS
+    'the replication slot goes with the extension, whether or not its library is loaded';
 
 --
 -- Inbox: who takes what from Kafka, and how far they are.
