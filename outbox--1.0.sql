@@ -495,7 +495,7 @@ COMMENT ON FUNCTION outbox.wait_published(interval) IS
     'waits until the relay is done with everything that this session committed: it is on Kafka, or a dead letter, or waits behind one or for its topic; false when it takes longer';
 
 CREATE FUNCTION outbox.resume(pending boolean) RETURNS void
-LANGUAGE plpgsql STRICT VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     LOCK TABLE outbox.identity IN EXCLUSIVE MODE;
