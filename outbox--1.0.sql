@@ -1372,7 +1372,7 @@ COMMENT ON FUNCTION inbox.consumer_status() IS
 CREATE VIEW inbox.stat_subscription AS
 SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
-            WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() THEN 'stopped'
+            WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
             WHEN l.error IS NOT NULL THEN 'data lost'
             ELSE coalesce(c.state, 'starting') END AS state,
        s.topics,
@@ -1389,10 +1389,16 @@ SELECT s.name,
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
             WHEN pg_catalog.pg_is_in_recovery()
             THEN 'this server is a standby, and consumes when it is promoted'
-            ELSE e.error END AS last_error,
-       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() THEN NULL
-            ELSE e.error_at END AS last_error_at
+            ELSE coalesce(b.error, e.error) END AS last_error,
+       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+            ELSE e.error_at END AS last_error_at,
+       m.waiting
 FROM inbox.subscription s
+-- without the library there is nobody to tell
+LEFT JOIN LATERAL (
+    SELECT r.last_error AS error FROM outbox.relay_status() r
+    WHERE r.last_error ^@ 'outbox is not in shared_preload_libraries'
+) b ON true
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS partitions,
            sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
@@ -1427,6 +1433,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
+           count(*) FILTER (WHERE m.status = 'pending') AS waiting,
            (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
            max(m.error_at) AS error_at
     FROM inbox.message m
@@ -1443,6 +1450,9 @@ LEFT JOIN LATERAL (
 ) e ON true;
 COMMENT ON VIEW inbox.stat_subscription IS
     'one row for each subscription: what it does, how far behind it is and what went wrong last';
+
+COMMENT ON COLUMN inbox.stat_subscription.waiting IS
+    'messages that were read and wait: to be tried, for the first time, again or after inbox.retry(), or behind such a one';
 
 --
 -- Rights: nothing for PUBLIC; monitoring roles may look at relay and subscriptions.

@@ -15,6 +15,10 @@ create_extension($node, $_) foreach 'one', 'two';
 my $slots = 'SELECT string_agg(database, \' \' ORDER BY database) FROM pg_replication_slots';
 is($node->safe_psql('postgres', $slots), 'one two', 'relays have slots');
 
+$node->safe_psql('one', <<'SQL');
+CREATE FUNCTION handler(message inbox.message) RETURNS void LANGUAGE sql AS '';
+SELECT inbox.subscribe('all', ARRAY['some'], 'handler');
+SQL
 $node->append_conf('postgresql.conf', 'shared_preload_libraries = \'\'');
 $node->restart;
 $node->safe_psql('one', 'SELECT pg_switch_wal()');
@@ -23,6 +27,11 @@ is( $node->safe_psql('one',
 	),
 	'stopped|t|t|t',
 	'without the library stat_relay shows the slot and what it keeps');
+
+is( $node->safe_psql('one',
+		'SELECT state, last_error ~ \'shared_preload_libraries\' FROM inbox.stat_subscription'),
+	'stopped|t',
+	'a subscription does not look as if it were about to start');
 
 my $errors;
 $node->psql('one', 'DROP EXTENSION outbox', stderr => \$errors);
