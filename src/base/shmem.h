@@ -61,6 +61,22 @@ typedef struct RelayStatus
 	char		error[RELAY_ERROR_LEN];
 } RelayStatus;
 
+#define SUSPECT_TOPIC_LEN 250	/* the name, with the zero byte */
+#define SUSPECT_ERROR_LEN 128
+#define HANDOVER_SUSPECTS 4
+
+/* A topic that has refused something. */
+typedef struct SuspectTopic
+{
+	char		name[SUSPECT_TOPIC_LEN];	/* hash key */
+	int			size;			/* key and payload of the smallest that was
+								 * refused for its size; 0: it refuses all */
+	int			wire_size;		/* with headers; INT_MAX if not known */
+	TimestampTz refused_at;		/* the last one, by steady_now() */
+	char		error_name[48]; /* librdkafka's */
+	char		error[SUSPECT_ERROR_LEN];
+} SuspectTopic;
+
 /*
  * What a relay leaves to the next one of the same database, so that it sends
  * nothing again that is acknowledged.  Lost in a crash of the server; then
@@ -75,6 +91,9 @@ typedef struct RelayHandover
 	int			patience;		/* ms, with a Kafka transaction */
 	uint64		fenced;			/* counter of configurations, plus one, when
 								 * another relay took over; else 0 */
+	int			batch_bytes;	/* to be sent at once, at most; 0: as set */
+	int			nsuspects;
+	SuspectTopic suspects[HANDOVER_SUSPECTS];	/* those of the last refusals */
 } RelayHandover;
 
 /* A copy of an entry, as the launcher wants it. */

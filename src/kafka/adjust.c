@@ -49,12 +49,21 @@ adjust_all(rd_kafka_conf_t *conf, const KafkaConfig *config)
 
 /*
  * Makes the defaults of a producer fit.  Its queue has room for two of the
- * largest messages: one that is under way and one that waits.
+ * largest messages: one that is under way and one that waits.  Batches are no
+ * larger than topics take, as far as that is known.
  */
 void
 adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config)
 {
+	char		bytes[32];
+
 	adjust_all(conf, config);
+	if (config->batch_bytes > 0 &&
+		config->batch_bytes < handle_number(conf, "batch.size"))
+	{
+		snprintf(bytes, sizeof(bytes), "%d", config->batch_bytes);
+		(void) rd_kafka_conf_set(conf, "batch.size", bytes, NULL, 0);
+	}
 	keep_between(conf, config, "queue.buffering.max.kbytes",
 				 2 * (handle_number(conf, "message.max.bytes") / 1024 + 1), INT_MAX);
 	if (config->transactional_id)

@@ -32,6 +32,8 @@ typedef struct KafkaConfig
 	bool		exactly_once;	/* option "delivery", which is ours */
 	const char *transactional_id;	/* name for Kafka transactions; NULL for
 									 * none.  Set by whoever needs them. */
+	int			batch_bytes;	/* to be sent at once, at most; 0: as the
+								 * options say */
 } KafkaConfig;
 
 extern KafkaConfig *kafka_config_load(const char *server_name);

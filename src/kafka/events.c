@@ -232,6 +232,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 		{
 			delivery.error_name = rd_kafka_err2name(message->err);
 			delivery.error_text = rd_kafka_err2str(message->err);
+			delivery.topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "";
 			producer->doubts++;
 		}
 		acquaintance_note_reported(message, delivery.result == DELIVERY_OK, now);

@@ -126,6 +126,8 @@ struct Producer
 	WakePipe	wake;
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	int			max_bytes;		/* of a message */
+	int			batch_bytes;	/* of those that are sent at once */
+	bool		compresses;		/* them */
 	int			linger_ms;		/* that messages wait on purpose */
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */

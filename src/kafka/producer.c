@@ -98,6 +98,17 @@ producer_configure(const KafkaConfig *config, char *error)
 	return conf;
 }
 
+/* May messages get smaller on their way, or is that not known? */
+static bool
+compresses(const rd_kafka_conf_t *conf)
+{
+	char		codec[32];
+	size_t		size = sizeof(codec);
+
+	return rd_kafka_conf_get(conf, "compression.codec", codec, &size) != RD_KAFKA_CONF_OK ||
+		strcmp(codec, "none") != 0;
+}
+
 /*
  * Creates the producer's handle and its queue of events.
  */
@@ -116,6 +127,8 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	}
 	producer->partitioner = acquaintance_partitioner(conf);
 	producer->max_bytes = handle_number(conf, "message.max.bytes");
+	producer->batch_bytes = Min(handle_number(conf, "batch.size"), producer->max_bytes);
+	producer->compresses = compresses(conf);
 	if (flush_is_unwanted(config))
 		producer->linger_ms = handle_number(conf, "linger.ms");
 	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
@@ -232,6 +245,24 @@ int
 producer_max_bytes(const Producer *producer)
 {
 	return producer->max_bytes;
+}
+
+/*
+ * The most bytes that are sent at once, but for a message that is larger alone.
+ */
+int
+producer_batch_bytes(const Producer *producer)
+{
+	return producer->batch_bytes;
+}
+
+/*
+ * May messages get smaller on their way?
+ */
+bool
+producer_compresses(const Producer *producer)
+{
+	return producer->compresses;
 }
 
 /*

@@ -74,6 +74,7 @@ typedef struct Delivery
 	const char *error_name;		/* librdkafka's name of the code, never freed;
 								 * "" if OK */
 	const char *error_text;
+	const char *topic;			/* NULL if OK */
 	int			bytes;			/* key and value */
 	int64		offset;			/* in its partition; below 0 if not known */
 } Delivery;
@@ -111,6 +112,8 @@ extern int	producer_event_fd(const Producer *producer);
 extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg);
 extern bool producer_is_fatal(const Producer *producer);
 extern int	producer_max_bytes(const Producer *producer);
+extern int	producer_batch_bytes(const Producer *producer);
+extern bool producer_compresses(const Producer *producer);
 extern int	producer_linger_ms(const Producer *producer);
 extern const char *producer_error(const Producer *producer);
 extern const char *producer_error_name(const Producer *producer);

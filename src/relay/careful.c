@@ -9,12 +9,12 @@
  * an event's fault is waited for: a broker that is away, for ever, and a topic
  * or partition that cannot be written, for a moment; then it is parked.
  *
- * Each time the pipeline breaks, much has to be sent again.  So what was
- * refused once makes us suspicious: other events of a topic that refused one
- * for its size are sent alone if they are as large, and all of them if the
- * topic refuses whatever we send.  Such a topic is asked once a second, by one
- * event; those in between become dead letters unasked, so that a million events
- * for it do not hold up everything else.
+ * Each time the pipeline breaks, much has to be sent again.  So events that are
+ * like one that was refused (suspects.c) are sent alone.  A topic is asked once
+ * a second whether it still refuses such, by one of them; those in between
+ * become dead letters unasked, so that a million of them do not hold up
+ * everything else.  In a Kafka transaction, which each refusal costs, it is
+ * asked less often.  Who calls outbox.retry() wants it to be asked.
  *
  * Where events wait behind a refused one, the first that goes to a partition
  * is sent alone too: until that is acknowledged, the next could pass it.
@@ -25,8 +25,8 @@
 
 #include "relay/careful.h"
 
-#include "utils/hsearch.h"
-#include "utils/memutils.h"
+#include <limits.h>
+
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
@@ -37,24 +37,14 @@
 #include "relay/exactly_once.h"
 #include "relay/parked.h"
 #include "relay/route.h"
+#include "relay/suspects.h"
 
-#define ASK_AGAIN_MS 1000		/* a topic that refuses everything */
+#define ASK_AGAIN_MS 1000		/* whether a topic still refuses */
+#define ASK_AGAIN_EXACT_MS 10000	/* where that costs a Kafka transaction */
+#define BATCH_FACTOR 4			/* by which they get smaller */
+#define LEAST_BATCH_BYTES 4000
 #define LOG_INTERVAL_MS 1000	/* between two messages about dead letters */
 #define AFTERCARE 100			/* events sent alone after a refused one */
-
-/* A topic that has refused something. */
-typedef struct SuspectTopic
-{
-	char		name[TOPIC_MAX_LEN + 1];	/* hash key */
-	int			size;			/* events as large as this are suspect, in
-								 * bytes of key and payload; 0: all */
-	TimestampTz refused_at;
-	const char *error_name;		/* librdkafka's, never freed */
-	char		error_text[PRODUCER_ERROR_LEN];
-} SuspectTopic;
-
-/* Suspect topics by name; NULL until there has been one. */
-static HTAB *suspects = NULL;
 
 /* Did a broker see the last event that was refused? */
 static bool reached_broker = false;
@@ -65,16 +55,26 @@ event_size(const Event *event)
 	return event->payload.len + event_key(event).len;
 }
 
-/* The suspect topic that the event goes to; NULL when it is none. */
-static SuspectTopic *
+/* What the topic of an event has refused, if it may refuse that as well. */
+static const SuspectTopic *
 find_suspect(const Event *event)
 {
 	char		name[TOPIC_MAX_LEN + 1];
 
-	if (suspects == NULL || hash_get_num_entries(suspects) == 0 ||
-		!route_topic(event, name))
+	if (!suspects_any() || !route_topic(event, name))
 		return NULL;
-	return hash_search(suspects, name, HASH_FIND, NULL);
+	return suspects_find(name, event_size(event));
+}
+
+/* What a message takes on the wire, but for some bytes that all take. */
+static int
+wire_size(const Message *message)
+{
+	int			size = message->key.len + message->value.len;
+
+	for (int i = 0; i < message->nheaders; i++)
+		size += message->headers[i].name_len + message->headers[i].value.len + 2;
+	return size;
 }
 
 /*
@@ -84,44 +84,72 @@ find_suspect(const Event *event)
 bool
 careful_wanted(const Relay *relay, const Event *event)
 {
-	SuspectTopic *suspect = find_suspect(event);
-
-	return suspect != NULL && event_size(event) >= suspect->size;
+	return find_suspect(event) != NULL;
 }
 
 /* The broker has taken the event: its topic is not what we thought. */
 static void
 clear_suspicion(const Event *event)
 {
-	SuspectTopic *suspect = find_suspect(event);
+	const SuspectTopic *suspect = find_suspect(event);
 
-	if (suspect != NULL && event_size(event) >= suspect->size)
-		hash_search(suspects, suspect->name, HASH_REMOVE, NULL);
+	if (suspect != NULL)
+		suspects_clear(suspect->name);
 }
 
 /* Keeps in mind what the event's topic has just refused. */
 static void
-suspect_topic(const Relay *relay, const Event *event)
+suspect_topic(Relay *relay, const Event *event, const Commit *commit)
 {
-	HASHCTL		ctl = {.keysize = TOPIC_MAX_LEN + 1,
-		.entrysize = sizeof(SuspectTopic),
-	.hcxt = TopMemoryContext};
+	SuspectTopic refusal = {.refused_at = steady_now()};
 	char		name[TOPIC_MAX_LEN + 1];
-	SuspectTopic *suspect;
-	bool		found;
-	int			size = relay->failure == DELIVERY_TOO_LARGE ? event_size(event) : 0;
+	Message		message = {0};
 
 	if (!route_topic(event, name))
 		return;
-	if (suspects == NULL)
-		suspects = hash_create("outbox suspect topics", 16, &ctl,
-							   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	suspect = hash_search(suspects, name, HASH_ENTER, &found);
-	suspect->size = found ? Min(suspect->size, size) : size;
-	suspect->refused_at = steady_now();
-	suspect->error_name = relay->failure_name;
-	strlcpy(suspect->error_text, relay->failure_text,
-			sizeof(suspect->error_text));
+	if (relay->failure == DELIVERY_TOO_LARGE)
+	{
+		encode_message(&relay->encoder, event, commit->time, &message);
+		refusal.size = event_size(event);
+		refusal.wire_size = wire_size(&message);
+	}
+	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
+	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
+	suspects_learn(name, &refusal);
+}
+
+/*
+ * The pipeline broke because something was too large.  If that was a batch,
+ * smaller ones are sent from now on; a message that was refused alone is
+ * suspect.  Returns whether that explains all, so that the others need not be
+ * sent one at a time.
+ */
+bool
+careful_explain(Relay *relay)
+{
+	int			batch_bytes = producer_batch_bytes(relay->producer);
+	SuspectTopic refusal = {.size = relay->too_large,
+		.wire_size = INT_MAX,
+	.refused_at = steady_now()};
+
+	if (relay->failure != DELIVERY_TOO_LARGE || relay->too_large == 0)
+		return false;
+	if (relay->too_large < batch_bytes)
+	{
+		if (batch_bytes <= LEAST_BATCH_BYTES)
+			return false;
+		relay->batch_bytes = Max(batch_bytes / BATCH_FACTOR, LEAST_BATCH_BYTES);
+		ereport(LOG,
+				(errmsg("outbox relay sends batches of at most %d bytes from now on",
+						relay->batch_bytes),
+				 errdetail("A topic refuses larger ones: \"%s\".", relay->too_large_topic),
+				 errhint("Set the option \"batch.size\" of the server \"kafka\" to the least max.message.bytes of the topics.")));
+		return true;
+	}
+	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
+	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
+	suspects_learn(relay->too_large_topic, &refusal);
+	return true;
 }
 
 /*
@@ -282,20 +310,31 @@ give_up(Relay *relay, const Event *event, uint64 number)
 }
 
 /*
- * Is the event's topic one that has refused everything lately?  Then there is
- * no need to ask it again; notes the failure.
+ * Has the event's topic refused the like of it lately?  Then there is no need
+ * to ask it again; notes the failure.  A compressed message may be smaller than
+ * another one that was smaller before.
  */
 static bool
-was_refused_lately(Relay *relay, const Event *event)
+was_refused_lately(Relay *relay, const Event *event, const Commit *commit)
 {
-	SuspectTopic *suspect = find_suspect(event);
+	const SuspectTopic *suspect = find_suspect(event);
+	Message		message = {0};
 
-	if (suspect == NULL || suspect->size > 0 ||
+	if (suspect == NULL || deadletter_is_retry() ||
 		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
-								   ASK_AGAIN_MS))
+								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))
 		return false;
-	destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, suspect->error_name,
-							 suspect->error_text);
+	if (suspect->size > 0)
+	{
+		if (producer_compresses(relay->producer))
+			return false;
+		encode_message(&relay->encoder, event, commit->time, &message);
+		if (wire_size(&message) < suspect->wire_size)
+			return false;
+	}
+	destination_note_failure(relay, suspect->size > 0 ? DELIVERY_TOO_LARGE :
+							 DELIVERY_TOPIC_REFUSED, suspects_error_name(suspect),
+							 suspect->error);
 	return true;
 }
 
@@ -309,7 +348,8 @@ go_on(Relay *relay)
 	/* A Kafka transaction cannot go on: the next leaves the event out. */
 	if (relay->exact && reached_broker && !exactly_once_drop(relay))
 	{
-		relay->careful += ledger_position(relay->ledger).outstanding;
+		if (relay->failure == DELIVERY_REFUSED)
+			relay->careful += ledger_position(relay->ledger).outstanding;
 		ending_restart();
 	}
 	/* Nothing is in flight, and nothing is wrong but with the event. */
@@ -328,7 +368,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	Destination destination;
 
 	/* Nothing of such a topic is in flight, so order needs no wait. */
-	if (was_refused_lately(relay, event))
+	if (was_refused_lately(relay, event, commit))
 	{
 		give_up(relay, event, number);
 		return;
@@ -349,7 +389,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 			if (relay->failure == DELIVERY_REFUSED)
 				relay->careful = Max(relay->careful, AFTERCARE);
 			else
-				suspect_topic(relay, event);
+				suspect_topic(relay, event, commit);
 			give_up(relay, event, number);
 			go_on(relay);
 			break;

@@ -13,6 +13,7 @@
 extern bool careful_wanted(const Relay *relay, const Event *event);
 extern bool careful_start(const Relay *relay, const Event *event,
 						  const ProducerTopic *topic);
+extern bool careful_explain(Relay *relay);
 extern void careful_send(Relay *relay, const Event *event,
 						 const Commit *commit, uint64 number);
 

@@ -96,6 +96,15 @@ deadletter_set_resend(ResendKind kind)
 	resending = kind;
 }
 
+/*
+ * Is the event that is sent a dead letter that somebody wants to be retried?
+ */
+bool
+deadletter_is_retry(void)
+{
+	return resending == RESEND_FAILED;
+}
+
 /* Makes room for one more and returns it. */
 static SetAside *
 new_pending(void)

@@ -44,7 +44,6 @@
 
 #include "base/guc.h"
 #include "base/steady.h"
-#include "relay/connection.h"
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
@@ -55,100 +54,9 @@
 #define BACKLOG_FACTOR 10		/* times the interval, while there is more */
 #define FULL_BYTES (64 * 1024 * 1024)
 #define MESSAGE_BYTES 100		/* what a message takes beside its payload */
-#define STALL_MS 3000			/* of a commit */
-#define MAX_PATIENCE_MS 60000
 #define MAX_RECORD_BYTES 900000 /* or half of what producer and topic take */
 #define LEAVE_MS 500			/* for an abort as the process ends */
 #define RECORD_OFFSETS 2		/* a record, and Kafka's that ends it */
-
-static const char waiting[] = "Kafka does not commit a transaction";
-
-/*
- * Old releases of librdkafka may never send what waits for a coordinator that
- * was away for a moment.  When nothing moves although a broker answers, a new
- * producer is needed.  Doubles the patience, in case Kafka is just slow.
- */
-void
-exactly_once_check_stall(Relay *relay)
-{
-	ExactlyOnce *exact = relay->exact;
-	TimestampTz now = steady_now();
-
-	exact->moved_at = Max(exact->moved_at, relay->waiting_since);
-	if (relay->status.in_flight == 0 && !transaction_is_running(relay->producer))
-		exact->moved_at = now;
-	if (!TimestampDifferenceExceeds(exact->moved_at, now, relay->patience +
-									producer_linger_ms(relay->producer)))
-		return;
-	if (!connection_answers(relay, &exact->question))
-	{
-		/* No broker answers: it is no wonder. */
-		if (exact->question.number == 0 && exact->question.asked_at >= exact->moved_at)
-			exact->moved_at = now;
-		return;
-	}
-	ereport(LOG,
-			(errmsg("outbox relay starts over: Kafka answers, but a transaction did not move for %d ms",
-					relay->patience)));
-	relay->patience = Min(relay->patience * 2, MAX_PATIENCE_MS);
-	ending_restart_later();
-}
-
-/*
- * Waits for what transaction_start() began, to do what is being tried since
- * then.  Returns its result, which also tells when the producer is beyond use.
- */
-TransactionResult
-exactly_once_wait(Relay *relay, TimestampTz since)
-{
-	TransactionResult result;
-
-	relay->exact->moved_at = since;
-	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
-	{
-		if (TimestampDifferenceExceeds(since, steady_now(), STALL_MS))
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, waiting);
-		exactly_once_check_stall(relay);
-		relay_show(relay);
-		relay_wait(relay, 1000);
-		sender_serve(relay);
-	}
-	relay->connected |= result == TRANSACTION_DONE;
-	return result;
-}
-
-/*
- * The Kafka transaction cannot be completed: the process ends and the next one
- * sends its content again.
- */
-void
-exactly_once_start_over(Relay *relay)
-{
-	const char *reason = relay->delivery_failed ? relay->failure_text :
-	producer_error(relay->producer);
-	const char *failure;
-	bool		refused;
-
-	if (transaction_is_fenced(relay->producer))
-		resume_fence(relay);
-	failure = transaction_failure(relay->producer, &refused);
-	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY &&
-		relay->failure != DELIVERY_PURGED)
-		refused = true;
-	if (refused && !relay->exact->claimed)
-		resume_refused(relay, failure ? failure : reason);
-	if (failure && relay->delivery_failed && relay->failure == DELIVERY_PURGED)
-		reason = failure;
-	ereport(LOG,
-			(errmsg("outbox relay starts over from the last Kafka transaction"),
-			 errdetail("A transaction was not accepted: %s.", reason)));
-	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY)
-		relay->careful = Max(relay->careful,
-							 ledger_position(relay->ledger).outstanding);
-	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
-	relay->status.error_at = GetCurrentTimestamp();
-	ending_restart_later();
-}
 
 /* Begins a Kafka transaction. */
 static void

@@ -49,7 +49,6 @@ struct ExactlyOnce
 extern void exactly_once_event(Relay *relay, const Event *event,
 							   const Commit *commit);
 extern void exactly_once_delivered(Relay *relay, const Delivery *delivery);
-extern void exactly_once_check_stall(Relay *relay);
 extern bool exactly_once_is_full(const Relay *relay);
 extern bool exactly_once_is_due(const Relay *relay, bool idle);
 extern void exactly_once_step(Relay *relay, bool idle);
@@ -57,12 +56,15 @@ extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);
 extern void exactly_once_commit(Relay *relay, XLogRecPtr position);
 extern XLogRecPtr exactly_once_position(const Relay *relay);
 extern void exactly_once_reached(Relay *relay, const Watermark *reached);
-pg_noreturn extern void exactly_once_start_over(Relay *relay);
 extern void exactly_once_leave(Relay *relay);
-extern TransactionResult exactly_once_wait(Relay *relay, TimestampTz since);
 extern void exactly_once_seal(Relay *relay);
 extern void exactly_once_expect_refusal(Relay *relay);
 extern bool exactly_once_drop(Relay *relay);
+
+/* exactly_once_trouble.c */
+extern void exactly_once_check_stall(Relay *relay);
+extern TransactionResult exactly_once_wait(Relay *relay, TimestampTz since);
+pg_noreturn extern void exactly_once_start_over(Relay *relay);
 
 /* resume.c */
 extern void resume_start(Relay *relay);

@@ -17,6 +17,7 @@
 #include "relay/handover.h"
 
 #include "relay/exactly_once.h"
+#include "relay/suspects.h"
 
 static RelayHandover inherited;
 static uint64 inherited_left;	/* events of inherited.commit still to skip */
@@ -32,6 +33,8 @@ handover_take(Relay *relay)
 	relay->careful = inherited.careful;
 	relay->fenced = inherited.fenced;
 	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
+	relay->batch_bytes = inherited.batch_bytes;
+	suspects_take(&inherited);
 }
 
 /*
@@ -73,5 +76,7 @@ handover_leave(Relay *relay, const LedgerPosition *position)
 	next.careful = relay->careful;
 	next.fenced = relay->fenced;
 	next.patience = relay->patience;
+	next.batch_bytes = relay->batch_bytes;
+	suspects_leave(&next);
 	shmem_relay_set_handover(&next);
 }

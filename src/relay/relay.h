@@ -89,6 +89,10 @@ typedef struct Relay
 	DeliveryResult failure;
 	const char *failure_name;	/* librdkafka's name of the code */
 	char		failure_text[PRODUCER_ERROR_LEN];
+	int			batch_bytes;	/* to be sent at once, at most; 0: as set */
+	int			too_large;		/* bytes of the smallest message that was in
+								 * what was refused for its size; 0: none */
+	char		too_large_topic[SUSPECT_TOPIC_LEN];
 
 	TimestampTz shown_at;		/* when status was last published */
 } Relay;

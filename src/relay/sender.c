@@ -55,6 +55,7 @@ sender_open(Relay *relay)
 	char		error[PRODUCER_ERROR_LEN];
 
 	drop_wait_set(relay);
+	relay->config->batch_bytes = relay->batch_bytes;
 	relay->producer = producer_open(relay->config, error);
 	relay->opened_at = steady_now();
 	relay->connected = false;
@@ -62,6 +63,7 @@ sender_open(Relay *relay)
 	relay->status.in_flight = 0;
 	relay->question.number = relay->stuck_question.number = 0;
 	relay->stuck = false;
+	relay->too_large = 0;
 	if (relay->producer == NULL)
 		strlcpy(relay->status.error, error, RELAY_ERROR_LEN);
 	return relay->producer != NULL;
@@ -82,6 +84,16 @@ sender_close(Relay *relay)
 	relay->producer = NULL;
 	relay->retries_before += producer_stats(producer)->retries;
 	producer_close(producer);
+}
+
+/* A broker refuses a message, or the batch that it was in, for its size. */
+static void
+note_too_large(Relay *relay, const Delivery *delivery)
+{
+	if (relay->too_large != 0 && delivery->bytes >= relay->too_large)
+		return;
+	relay->too_large = delivery->bytes;
+	strlcpy(relay->too_large_topic, delivery->topic, sizeof(relay->too_large_topic));
 }
 
 /* Takes one delivery report. */
@@ -107,6 +119,8 @@ on_delivery(void *arg, const Delivery *delivery)
 	if (delivery->result != DELIVERY_RETRY && delivery->result != DELIVERY_PURGED)
 		relay->refused_through = Max(relay->refused_through,
 									 delivery->opaque + 1);
+	if (delivery->result == DELIVERY_TOO_LARGE)
+		note_too_large(relay, delivery);
 	if (!relay->delivery_failed || relay->failure == DELIVERY_PURGED)
 	{
 		relay->delivery_failed = true;
@@ -237,6 +251,8 @@ start_over(Relay *relay)
 					   producer_error(relay->producer))));
 	if (relay->stuck)
 		relay->careful = 0;		/* what is to blame is parked */
+	else if (relay->careful == 0 && careful_explain(relay))
+		;
 	else
 		relay->careful = relay->refused_through > position.next ?
 			relay->refused_through - position.next : position.outstanding;

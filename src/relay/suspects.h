@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * suspects.h
+ *	  Topics that have refused something, and what.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SUSPECTS_H
+#define OUTBOX_SUSPECTS_H
+
+#include "base/shmem.h"
+
+extern void suspects_learn(const char *topic, const SuspectTopic *refusal);
+extern const SuspectTopic *suspects_find(const char *topic, int size);
+extern const char *suspects_error_name(const SuspectTopic *suspect);
+extern bool suspects_any(void);
+extern void suspects_clear(const char *topic);
+extern void suspects_take(const RelayHandover *handover);
+extern void suspects_leave(RelayHandover *handover);
+
+#endif							/* OUTBOX_SUSPECTS_H */

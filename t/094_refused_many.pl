@@ -1,0 +1,59 @@
+# Events that a topic refuses for their size, among many others: whichever way
+# events are delivered, others are not sent one at a time for that, and a relay
+# does not start over for each.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxPoison;
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+foreach my $delivery ('exactly_once', 'at_least_once')
+{
+	note($delivery);
+	my $node = new_server("refused_$delivery");
+	create_extension($node, 'postgres');
+	publish_from($node);
+	# Of what is compressed one cannot know whether it is refused.
+	change_settings("ALTER SERVER kafka OPTIONS (ADD delivery '$delivery', ADD \"compression.codec\" 'none')")
+	  if $delivery ne 'at_least_once';
+	create_functions();
+
+	# One refused event, and batches that are larger than the topic takes.
+	my $topic = make_topic(topic_name("few.$delivery"), 1, 'max.message.bytes' => 20000);
+	my $offset = -s $node->logfile;
+	sql("SELECT small('$topic', 'k', 1, 10000), poison('$topic'), small('$topic', 'k', 10001, 20000)");
+	wait_until_confirmed($node, 'postgres');
+	my @sequence = sequence($topic);
+	is_deeply([ first_occurrences(@sequence) ], [ 1 .. 20000 ], 'all others arrive, in order');
+	is(scalar @sequence, 20000, 'once') if $delivery eq 'exactly_once';
+	is(sql("SELECT count(*), min(error_code) FROM outbox.dead_letter"), '1|MSG_SIZE_TOO_LARGE', 'the refused one is a dead letter');
+	my $restarts = () = slurp_file($node->logfile, $offset) =~ /starts over/g;
+	cmp_ok($restarts, '<', 12, "the relay has started over a few times: $restarts");
+
+	# Many of them.
+	$topic = make_topic(topic_name("many.$delivery"), 4, 'max.message.bytes' => 20000);
+	$offset = -s $node->logfile;
+	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(0, 499) i");
+	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(500, 549) i");
+	wait_until_confirmed($node, 'postgres');
+	is(scalar(first_occurrences(consume_lines($topic, '%k %s'))), 11000, 'of many refused ones the others arrive, too');
+	is(sql("SELECT count(*), count(DISTINCT event_id), max(attempts) FROM outbox.dead_letter WHERE topic = '$topic'"),
+		'550|550|1', 'and they are dead letters');
+	$restarts = () = slurp_file($node->logfile, $offset) =~ /starts over/g;
+	cmp_ok($restarts, '<', 12, "with few new beginnings: $restarts");
+
+	# Smaller batches are kept by later relays, and who retries is asked.
+	sql("SELECT outbox.retry(event_id) FROM outbox.dead_letter WHERE topic = '$topic' LIMIT 3");
+	wait_until("SELECT count(*) = 3 FROM outbox.dead_letter WHERE attempts = 2");
+	kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
+	sql("SELECT outbox.retry_all('$topic')");
+	wait_until("SELECT count(*) = 0 FROM outbox.dead_letter WHERE topic = '$topic'");
+	pass('they are sent when the topic takes them');
+	$node->stop;
+}
+
+done_testing();
