@@ -43,6 +43,13 @@ SELECT try('sasl.mechanism', 'SCRAM-SHA-512');
 SELECT try('sasl.username', 'alice');
 SELECT try('ssl.ca.location', '/etc/ssl/certs');
 
+-- settings of our own
+SELECT try('delivery', 'exactly_once');
+SELECT try('delivery', 'at_most_once');
+SELECT try('timestamp', 'commit');
+SELECT try('timestamp', 'send');
+SELECT try('timestamp', 'now');
+
 -- what we promise, said again
 SELECT try('acks', 'all');
 SELECT try('request.required.acks', '-1');

@@ -89,6 +89,7 @@ typedef struct RelayHandover
 	uint64		events;			/* so many events are; invalid and 0 if none */
 	uint64		careful;		/* events to be sent one at a time */
 	int			patience;		/* ms, with a Kafka transaction */
+	int64		max_age;		/* of timestamps, in us; 0 for the usual one */
 	uint64		fenced;			/* counter of configurations, plus one, when
 								 * another relay took over; else 0 */
 	int			batch_bytes;	/* to be sent at once, at most; 0: as set */

@@ -134,7 +134,7 @@ make_config(List *options)
 		if (!property_is_security(option->defname))
 			config->options = lappend(config->options, option);
 	}
-	kafka_config_take_delivery(config);
+	kafka_config_take_own(config);
 	return config;
 }
 

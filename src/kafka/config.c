@@ -48,7 +48,7 @@ mapping_options(Oid user, Oid server, List **options)
  * Takes the options that are ours, not librdkafka's, out of the list.
  */
 void
-kafka_config_take_delivery(KafkaConfig *config)
+kafka_config_take_own(KafkaConfig *config)
 {
 	ListCell   *lc;
 
@@ -56,9 +56,12 @@ kafka_config_take_delivery(KafkaConfig *config)
 	{
 		DefElem    *option = lfirst_node(DefElem, lc);
 
-		if (strcmp(option->defname, DELIVERY_OPTION) != 0)
+		if (strcmp(option->defname, DELIVERY_OPTION) == 0)
+			config->exactly_once = strcmp(strVal(option->arg), DELIVERY_EXACTLY_ONCE) == 0;
+		else if (strcmp(option->defname, TIMESTAMP_OPTION) == 0)
+			config->send_time = strcmp(strVal(option->arg), TIMESTAMP_SEND) == 0;
+		else
 			continue;
-		config->exactly_once = strcmp(strVal(option->arg), DELIVERY_EXACTLY_ONCE) == 0;
 		config->options = foreach_delete_current(config->options, lc);
 	}
 }
@@ -84,7 +87,7 @@ kafka_config_load(const char *server_name)
 
 	config = palloc0(sizeof(KafkaConfig));
 	config->options = list_concat(server->options, secrets);
-	kafka_config_take_delivery(config);
+	kafka_config_take_own(config);
 	return config;
 }
 
@@ -108,5 +111,6 @@ kafka_config_has(const KafkaConfig *config, const char *name)
 bool
 kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 {
-	return a->exactly_once == b->exactly_once && equal(a->options, b->options);
+	return a->exactly_once == b->exactly_once &&
+		a->send_time == b->send_time && equal(a->options, b->options);
 }

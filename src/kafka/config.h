@@ -16,10 +16,13 @@
 #define KAFKA_SERVER_NAME "kafka"
 #define KAFKA_WRAPPER_NAME "outbox_kafka"
 
-/* The option of a server that is not librdkafka's, and its values. */
+/* The options of a server that are not librdkafka's, and their values. */
 #define DELIVERY_OPTION "delivery"
 #define DELIVERY_AT_LEAST_ONCE "at_least_once"
 #define DELIVERY_EXACTLY_ONCE "exactly_once"
+#define TIMESTAMP_OPTION "timestamp"
+#define TIMESTAMP_COMMIT "commit"
+#define TIMESTAMP_SEND "send"
 
 /*
  * The librdkafka properties that a database's administrator set, those of the
@@ -30,6 +33,8 @@ typedef struct KafkaConfig
 {
 	List	   *options;		/* of DefElem, values are strings */
 	bool		exactly_once;	/* option "delivery", which is ours */
+	bool		send_time;		/* option "timestamp", likewise: records have
+								 * the time of sending */
 	const char *transactional_id;	/* name for Kafka transactions; NULL for
 									 * none.  Set by whoever needs them. */
 	int			batch_bytes;	/* to be sent at once, at most; 0: as the
@@ -37,7 +42,7 @@ typedef struct KafkaConfig
 } KafkaConfig;
 
 extern KafkaConfig *kafka_config_load(const char *server_name);
-extern void kafka_config_take_delivery(KafkaConfig *config);
+extern void kafka_config_take_own(KafkaConfig *config);
 extern bool kafka_config_has(const KafkaConfig *config, const char *name);
 extern bool kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b);
 

@@ -171,20 +171,42 @@ check_file(const char *name)
 			 errhint("Only superusers and members of pg_read_server_files may set it.")));
 }
 
-/* Raises an error unless the value is a guarantee that we give. */
-static void
-check_delivery(Oid catalog, const char *value)
+/* The options that are ours, not librdkafka's; each has two values. */
+static const struct
 {
-	if (catalog != ForeignServerRelationId)
-		check_place(DELIVERY_OPTION, catalog);
-	if (strcmp(value, DELIVERY_AT_LEAST_ONCE) != 0 &&
-		strcmp(value, DELIVERY_EXACTLY_ONCE) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for option \"%s\": \"%s\"",
-						DELIVERY_OPTION, value),
-				 errhint("Valid values: %s, %s.", DELIVERY_AT_LEAST_ONCE,
-						 DELIVERY_EXACTLY_ONCE)));
+	const char *name;
+	const char *values[2];
+}			own_options[] =
+
+{
+	{DELIVERY_OPTION, {DELIVERY_AT_LEAST_ONCE, DELIVERY_EXACTLY_ONCE}},
+	{TIMESTAMP_OPTION, {TIMESTAMP_COMMIT, TIMESTAMP_SEND}},
+};
+
+/*
+ * Is it an option of ours?  Then raises an error unless it may have that value
+ * here.
+ */
+static bool
+check_own(Oid catalog, const char *name, const char *value)
+{
+	for (int i = 0; i < lengthof(own_options); i++)
+	{
+		const char *const *values = own_options[i].values;
+
+		if (strcmp(name, own_options[i].name) != 0)
+			continue;
+		if (catalog != ForeignServerRelationId)
+			check_place(name, catalog);
+		if (strcmp(value, values[0]) != 0 && strcmp(value, values[1]) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					 errmsg("invalid value for option \"%s\": \"%s\"", name,
+							value),
+					 errhint("Valid values: %s, %s.", values[0], values[1])));
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -199,11 +221,8 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 	char		understood[VALUE_LEN];
 	rd_kafka_conf_res_t result;
 
-	if (strcmp(name, DELIVERY_OPTION) == 0)
-	{
-		check_delivery(catalog, value);
+	if (check_own(catalog, name, value))
 		return;
-	}
 
 	/* Some of these act when they are set, so look at the rule first. */
 	if (rule && rule->values == NULL)

@@ -24,6 +24,9 @@ typedef struct ProducerTopic ProducerTopic;
 
 #define PRODUCER_ERROR_LEN 512
 
+/* The library puts the present time in its place. */
+#define TIMESTAMP_NOW INT64CONST(0)
+
 typedef struct MessageHeader
 {
 	const char *name;
@@ -39,7 +42,7 @@ typedef struct Message
 	Slice		value;
 	MessageHeader *headers;
 	int			nheaders;
-	int64		timestamp_ms;	/* Unix time */
+	int64		timestamp_ms;	/* Unix time, or TIMESTAMP_NOW */
 	uint64		opaque;			/* comes back with the delivery report */
 	bool		first_partition;	/* to that, whatever the key */
 } Message;
@@ -61,6 +64,7 @@ typedef enum DeliveryResult
 	DELIVERY_REFUSED,			/* the broker will never take it, or a
 								 * neighbour in its batch, */
 	DELIVERY_TOO_LARGE,			/* for its size, or */
+	DELIVERY_TIME_REFUSED,		/* with that timestamp, or */
 	DELIVERY_TOPIC_REFUSED,		/* whatever is sent to that topic, or */
 	DELIVERY_TOPIC_FORBIDDEN,	/* as long as a right is missing */
 	DELIVERY_PURGED				/* given up because of another message: the

@@ -7,7 +7,8 @@
  * others mere neighbours.  Sent alone, each shows what it is: the neighbours
  * are delivered, in order, and the culprit becomes a dead letter.  What is not
  * an event's fault is waited for: a broker that is away, for ever, and a topic
- * or partition that cannot be written, for a moment; then it is parked.
+ * or partition that cannot be written, for a moment; then it is parked.  So is
+ * a topic that refuses even the present time: the clock here is wrong, or there.
  *
  * Each time the pipeline breaks, much has to be sent again.  So events that are
  * like one that was refused (suspects.c) are sent alone.  A topic is asked once
@@ -38,6 +39,7 @@
 #include "relay/parked.h"
 #include "relay/route.h"
 #include "relay/suspects.h"
+#include "relay/timestamp.h"
 
 #define ASK_AGAIN_MS 1000		/* whether a topic still refuses */
 #define ASK_AGAIN_EXACT_MS 10000	/* where that costs a Kafka transaction */
@@ -109,7 +111,7 @@ suspect_topic(Relay *relay, const Event *event, const Commit *commit)
 		return;
 	if (relay->failure == DELIVERY_TOO_LARGE)
 	{
-		encode_message(&relay->encoder, event, commit->time, &message);
+		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 		refusal.size = event_size(event);
 		refusal.wire_size = wire_size(&message);
 	}
@@ -220,6 +222,41 @@ look_behind_purge(Relay *relay)
 }
 
 /*
+ * The event was refused, or set aside before it was sent.  Nothing is in
+ * flight, and nothing is wrong with anything else: goes on.
+ */
+static void
+go_on(Relay *relay)
+{
+	/* A Kafka transaction cannot go on: the next begins where it did. */
+	if (relay->exact && reached_broker && !exactly_once_drop(relay))
+	{
+		if (relay->failure == DELIVERY_REFUSED ||
+			relay->failure == DELIVERY_TIME_REFUSED)
+			relay->careful += ledger_position(relay->ledger).outstanding;
+		ending_restart();
+	}
+	if (producer_is_fatal(relay->producer))
+		sender_replace(relay);
+}
+
+/*
+ * The broker does not take the message's timestamp.  Returns whether the event
+ * is to be sent with another one.
+ */
+static bool
+change_time(Relay *relay, const Event *event, const Commit *commit,
+			const Message *message)
+{
+	if (!timestamp_refused(relay, commit, message->timestamp_ms))
+		return false;
+	go_on(relay);
+	if (relay->exact)
+		exactly_once_event(relay, event, commit);
+	return true;
+}
+
+/*
  * Sends the event, again and again as long as the fault is neither its own nor
  * its topic's.  Nothing else is in flight.
  */
@@ -238,7 +275,7 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 		state = destination_wait(relay, event, false, destination);
 		if (state != DESTINATION_READY)
 			return state == DESTINATION_PARKED ? OUTCOME_PARKED : OUTCOME_REFUSED;
-		encode_message(&relay->encoder, event, commit->time, &message);
+		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 		message.topic = destination->topic;
 		message.opaque = number;
 		if (relay->exact)
@@ -247,7 +284,11 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 			return OUTCOME_DELIVERED;
 		look_behind_purge(relay);
 		relay->delivery_failed = false;
-		if (relay->failure == DELIVERY_TOPIC_FORBIDDEN)
+		if (relay->failure == DELIVERY_TIME_REFUSED &&
+			change_time(relay, event, commit, &message))
+			continue;
+		if (relay->failure == DELIVERY_TOPIC_FORBIDDEN ||
+			relay->failure == DELIVERY_TIME_REFUSED)
 		{
 			destination->partition = WHOLE_TOPIC;
 			return OUTCOME_PARKED;
@@ -328,7 +369,7 @@ was_refused_lately(Relay *relay, const Event *event, const Commit *commit)
 	{
 		if (producer_compresses(relay->producer))
 			return false;
-		encode_message(&relay->encoder, event, commit->time, &message);
+		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 		if (wire_size(&message) < suspect->wire_size)
 			return false;
 	}
@@ -336,25 +377,6 @@ was_refused_lately(Relay *relay, const Event *event, const Commit *commit)
 							 DELIVERY_TOPIC_REFUSED, suspects_error_name(suspect),
 							 suspect->error);
 	return true;
-}
-
-/*
- * The event is refused for good, or its topic cannot be written: it was set
- * aside.  Goes on behind it.
- */
-static void
-go_on(Relay *relay)
-{
-	/* A Kafka transaction cannot go on: the next leaves the event out. */
-	if (relay->exact && reached_broker && !exactly_once_drop(relay))
-	{
-		if (relay->failure == DELIVERY_REFUSED)
-			relay->careful += ledger_position(relay->ledger).outstanding;
-		ending_restart();
-	}
-	/* Nothing is in flight, and nothing is wrong but with the event. */
-	if (producer_is_fatal(relay->producer))
-		sender_replace(relay);
 }
 
 /*

@@ -221,6 +221,7 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 		sent_id = event->id;
 		push_id(complete_id);
 		commit.time = event->created_at;	/* that of the commit is not known */
+		commit.send_time = !settings_polling();
 		old = MemoryContextSwitchTo(scratch);
 		sender_event(relay, event, &commit);
 		MemoryContextSwitchTo(old);

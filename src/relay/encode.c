@@ -20,7 +20,6 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
-#include "utils/timestamp.h"
 
 #define ENCODER_INITIAL_SIZE 16
 
@@ -122,7 +121,7 @@ add_json_headers(Encoder *encoder, Message *message, Jsonb *headers)
  * and the encoder.
  */
 void
-encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
+encode_message(Encoder *encoder, const Event *event, int64 timestamp_ms,
 			   Message *message)
 {
 	static const Slice yes = {"true", 4};
@@ -134,8 +133,7 @@ encode_message(Encoder *encoder, const Event *event, TimestampTz commit_time,
 
 	message->key = to_utf8(event_key(event));
 	message->value = event->payload;
-	message->timestamp_ms = commit_time / 1000 +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000);
+	message->timestamp_ms = timestamp_ms;
 	message->nheaders = 0;
 	add_header(encoder, message, "id", 2, id);
 	add_header(encoder, message, "type", 4, to_utf8(event->event_type));

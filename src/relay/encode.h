@@ -25,6 +25,6 @@ typedef struct Encoder
 
 extern void encode_init(Encoder *encoder, MemoryContext context);
 extern void encode_message(Encoder *encoder, const Event *event,
-						   TimestampTz commit_time, Message *message);
+						   int64 timestamp_ms, Message *message);
 
 #endif							/* OUTBOX_ENCODE_H */

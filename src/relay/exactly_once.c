@@ -143,7 +143,7 @@ send_record(Relay *relay)
 	message.key.len = strlen(exact->topic);
 	message.value.data = record.data;
 	message.value.len = record.len;
-	message.timestamp_ms = 0;	/* now */
+	message.timestamp_ms = TIMESTAMP_NOW;
 	message.opaque = PROGRESS_OPAQUE;
 	message.first_partition = true;
 	if (sender_leave_message(relay, &message) != SEND_QUEUED)

@@ -32,6 +32,7 @@ handover_take(Relay *relay)
 	inherited_left = inherited.events;
 	relay->careful = inherited.careful;
 	relay->fenced = inherited.fenced;
+	relay->max_age = inherited.max_age;
 	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
 	relay->batch_bytes = inherited.batch_bytes;
 	suspects_take(&inherited);
@@ -78,5 +79,6 @@ handover_leave(Relay *relay, const LedgerPosition *position)
 	next.patience = relay->patience;
 	next.batch_bytes = relay->batch_bytes;
 	suspects_leave(&next);
+	next.max_age = relay->max_age;
 	shmem_relay_set_handover(&next);
 }

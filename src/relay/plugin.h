@@ -20,6 +20,8 @@ typedef struct Commit
 	XLogRecPtr	end;			/* of the commit record, which no other commit
 								 * has; invalid for an event out of the table */
 	TimestampTz time;
+	bool		send_time;		/* the record has the time of sending, however
+								 * long after the commit that is */
 } Commit;
 
 /*

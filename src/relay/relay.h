@@ -63,6 +63,7 @@ typedef struct Relay
 	uint64		careful;		/* events left to send one at a time */
 	uint64		refused_through;	/* one more than the number of the last
 									 * refused event; 0 if none */
+	int64		max_age;		/* of timestamps; see timestamp.c */
 	uint64		set_aside;		/* events that were not sent, so far */
 	bool		connected;		/* a broker answered, and no error since */
 	BrokerQuestion question;	/* does one? */

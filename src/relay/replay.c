@@ -140,6 +140,7 @@ send_event(Relay *relay, const Event *original, MemoryContext context)
 
 	event.replay = true;
 	commit.time = event.created_at;
+	commit.send_time = true;
 	sender_event(relay, &event, &commit);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);

@@ -82,6 +82,7 @@ send_event(Relay *relay, uint64 i, MemoryContext context)
 
 	commit.time = batch->events[i].created_at;	/* that of the commit is not
 												 * known */
+	commit.send_time = true;
 	sender_event(relay, &batch->events[i], &commit);
 	refused[i] = relay->set_aside != set_aside;
 	MemoryContextSwitchTo(old);

@@ -33,6 +33,7 @@
 #include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
+#include "relay/timestamp.h"
 
 #define MAX_BACKOFF_MS 5000
 
@@ -437,7 +438,7 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 		return;
 	}
 
-	encode_message(&relay->encoder, event, commit->time, &message);
+	encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 	message.topic = destination.topic;
 	message.opaque = number;
 	result = sender_leave_message(relay, &message);
