@@ -10,6 +10,7 @@ use warnings;
 
 use IO::Select;
 use IO::Socket::INET;
+use Socket qw(SOL_SOCKET SO_RCVBUF);
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
@@ -18,10 +19,11 @@ use Time::HiRes qw(time);
 # socket, as in a real network.
 my $room = 1 << 20;
 
-# Starts a proxy for the brokers of a Kafka in a directory.
+# Starts a proxy for the brokers of a Kafka in a directory.  Its kernel takes
+# about so many bytes of a client that are not read, if that is given.
 sub new
 {
-	my ($class, $dir) = @_;
+	my ($class, $dir, $unread) = @_;
 	my %route = map { split ' ' } split /\n/, slurp_file("$dir/proxied");
 	my @listeners = map {
 		IO::Socket::INET->new(
@@ -31,6 +33,11 @@ sub new
 			ReuseAddr => 1)
 		  or die "cannot listen at $_: $!"
 	} sort keys %route;
+	if ($unread)
+	{
+		setsockopt $_, SOL_SOCKET, SO_RCVBUF, $unread
+		  or die "cannot set a buffer: $!" foreach @listeners;
+	}
 	pipe(my $commands, my $control) or die "cannot make a pipe: $!";
 	my $pid = fork;
 	defined $pid or die "cannot fork: $!";
@@ -64,6 +71,10 @@ sub cut { return command($_[0], 'cut') }
 # Nothing comes through any more, and nobody is told.
 sub swallow { return command($_[0], 'swallow') }
 
+# The connections that there are carry nothing any more, and nobody is told; new
+# ones do.
+sub forget { return command($_[0], 'forget') }
+
 # Everything takes some seconds longer, each way.
 sub slow { return command($_[0], "slow $_[1]") }
 
@@ -90,6 +101,9 @@ sub DESTROY
 # bytes), and how much that is.
 my (%peer, %queue, %queued);
 my ($delay, $swallows, $is_cut) = (0, 0, 0);
+
+# Sockets that nobody looks at.
+my @forgotten;
 
 sub serve
 {
@@ -145,6 +159,11 @@ sub obey
 		$is_cut = $what eq 'cut';
 		my @sockets = $is_cut ? map { $_->[0] } values %peer : ();
 		hang_up($_) foreach @sockets;
+		if ($what eq 'forget')
+		{
+			push @forgotten, map { $_->[0] } values %peer;
+			(%peer, %queue, %queued) = ();
+		}
 	}
 	return;
 }

@@ -108,6 +108,7 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
 	for (int i = 0; i < npromises; i++)
 		ok = ok && rd_kafka_conf_set(conf, promises[i].name, promises[i].value,
 									 error, PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK;
+	socket_configure(conf);
 	if (ok && token_configure(conf, error))
 		return conf;
 	rd_kafka_conf_destroy(conf);

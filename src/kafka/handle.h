@@ -177,6 +177,9 @@ extern void wake_pipe_empty(const WakePipe *wake);
 extern bool token_configure(rd_kafka_conf_t *conf, char *error);
 extern void token_start(rd_kafka_t *handle);
 
+/* socket.c */
+extern void socket_configure(rd_kafka_conf_t *conf);
+
 /* adjust.c */
 extern void adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config);
 extern void adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config);

@@ -1,0 +1,47 @@
+# A connection that something between us and the broker has forgotten is noticed
+# within seconds.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxProxy;
+use OutboxTest;
+use Test::More;
+
+my $kafka = own_kafka('forgotten');
+my $bootstrap = kafka_bootstrap($kafka);
+my $proxy = OutboxProxy->new($kafka, 4096);
+my $node = new_server('forgotten');
+create_extension($node, 'postgres', $proxy->bootstrap);
+my $topic = topic_name('forgotten');
+
+# More than the proxy's kernel takes without anybody reading it.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION publish_much(topic text, key text) RETURNS uuid LANGUAGE sql AS
+	$$ SELECT outbox.publish_bytes('Test', key, 'Large', string_agg(sha512(i::text::bytea), ''), topic => topic)
+	   FROM generate_series(1, 10000) i $$;
+SQL
+
+sub publish
+{
+	my ($key) = @_;
+	$node->safe_psql('postgres', "SELECT publish_much('$topic', '$key')");
+	return;
+}
+
+publish('before');
+wait_for_events($topic, 1, $bootstrap);
+$proxy->forget;
+my $seconds = seconds_of(
+	sub {
+		publish('after');
+		wait_until_confirmed($node, 'postgres');
+	});
+cmp_ok($seconds, '<', 15, 'an event does not wait until socket.timeout.ms');
+note "$seconds seconds";
+is(keys_in(consume($topic, $bootstrap)), 'before after', 'it arrives, once');
+
+$node->stop;
+undef $proxy;
+done_testing();
