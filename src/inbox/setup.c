@@ -75,12 +75,20 @@ wait_for_subscription(InboxWorker *worker)
 		wait_without_role(worker);
 }
 
+/* Have Kafka settings, of whatever server, or files that ours name, changed? */
+static bool
+settings_may_have_changed(InboxWorker *worker)
+{
+	return worker->configuration != consumers_configuration() ||
+		(worker->config && kafka_config_files_changed(worker->config));
+}
+
 /* Waits until the Kafka settings change, since these do not do. */
 static void
 wait_for_settings(InboxWorker *worker, const char *reason)
 {
 	worker_problem(worker, CONSUMER_STOPPED, reason);
-	while (worker->configuration == consumers_configuration())
+	while (!settings_may_have_changed(worker))
 	{
 		check_subscription(worker);
 		worker_wait(worker, -1);
@@ -118,7 +126,7 @@ check_configuration(InboxWorker *worker)
 	KafkaConfig *config;
 	bool		same;
 
-	if (worker->configuration == consumers_configuration())
+	if (!settings_may_have_changed(worker))
 		return;
 	worker->configuration = consumers_configuration();
 	worker_begin_afresh();

@@ -162,8 +162,9 @@ worker_wait(InboxWorker *worker, long timeout_ms)
 			AddWaitEventToSet(worker->wait_set, WL_SOCKET_READABLE,
 							  consumer_event_fd(worker->consumer), NULL, NULL);
 	}
-	(void) WaitEventSetWait(worker->wait_set, timeout_ms, &event, 1,
-							PG_WAIT_EXTENSION);
+	(void) WaitEventSetWait(worker->wait_set,
+							kafka_config_wait_ms(worker->config, timeout_ms),
+							&event, 1, PG_WAIT_EXTENSION);
 	worker_check(worker);
 }
 

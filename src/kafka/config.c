@@ -5,7 +5,8 @@
  *
  * The settings are the options of a foreign server and, over them, of a user
  * mapping: that of the server's owner, else PUBLIC's.  options.c has checked
- * them when they were made.
+ * them when they were made.  Files that they name, such as certificates, are
+ * part of them: who has read the settings can ask whether those have changed.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,15 +14,24 @@
 
 #include "kafka/config.h"
 
+#include <sys/stat.h>
+
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "common/hashfn.h"
 #include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "kafka/properties.h"
+
+#define LOOK_MS 1000			/* between two looks at files */
 
 /* The options of a user's mapping; false when there is no mapping. */
 static bool
@@ -66,6 +76,49 @@ kafka_config_take_own(KafkaConfig *config)
 	}
 }
 
+/* What tells a file from what was in its place before. */
+static uint64
+file_state(const char *path)
+{
+	struct stat now;
+	struct
+	{
+		uint64		device;
+		uint64		inode;
+		uint64		size;
+		uint64		seconds;
+		uint64		nanoseconds;
+	}			state;
+
+	if (stat(path, &now) != 0)
+		return errno;
+	state.device = now.st_dev;
+	state.inode = now.st_ino;
+	state.size = now.st_size;
+	state.seconds = now.st_mtim.tv_sec;
+	state.nanoseconds = now.st_mtim.tv_nsec;
+	return hash_bytes_extended((unsigned char *) &state, sizeof(state), 0);
+}
+
+/* The same for all files that the options name. */
+static uint64
+look_at_files(KafkaConfig *config)
+{
+	uint64		all = 0;
+	ListCell   *lc;
+
+	foreach(lc, config->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (!property_names_file(option->defname))
+			continue;
+		config->names_files = true;
+		all = hash_combine64(all, file_state(strVal(option->arg)));
+	}
+	return all;
+}
+
 /*
  * Reads the settings of a foreign server of our wrapper, and its secrets.
  * Returns NULL when there is no such server.  Needs a transaction; the result
@@ -88,6 +141,8 @@ kafka_config_load(const char *server_name)
 	config = palloc0(sizeof(KafkaConfig));
 	config->options = list_concat(server->options, secrets);
 	kafka_config_take_own(config);
+	config->files = config->files_seen = look_at_files(config);
+	config->looked_at = steady_now();
 	return config;
 }
 
@@ -112,5 +167,37 @@ bool
 kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 {
 	return a->exactly_once == b->exactly_once &&
-		a->send_time == b->send_time && equal(a->options, b->options);
+		a->send_time == b->send_time && a->files == b->files &&
+		equal(a->options, b->options);
+}
+
+/*
+ * Have files that it names, which the library reads but once, changed since it
+ * was read?  Looks once a second at most, and waits until nobody is about to
+ * change them: a certificate and its key are two files.
+ */
+bool
+kafka_config_files_changed(KafkaConfig *config)
+{
+	TimestampTz now = steady_now();
+	uint64		before = config->files_seen;
+
+	if (!config->names_files ||
+		!TimestampDifferenceExceeds(config->looked_at, now, LOOK_MS))
+		return false;
+	config->looked_at = now;
+	config->files_seen = look_at_files(config);
+	return config->files_seen != config->files && config->files_seen == before;
+}
+
+/*
+ * For how long one may wait, at most timeout_ms, before that is asked; -1
+ * stands for no limit.  There may be no configuration.
+ */
+long
+kafka_config_wait_ms(const KafkaConfig *config, long timeout_ms)
+{
+	if (config == NULL || !config->names_files)
+		return timeout_ms;
+	return timeout_ms < 0 ? LOOK_MS : Min(timeout_ms, LOOK_MS);
 }

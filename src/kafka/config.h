@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
 #define KAFKA_SERVER_NAME "kafka"
@@ -35,6 +36,10 @@ typedef struct KafkaConfig
 	bool		exactly_once;	/* option "delivery", which is ours */
 	bool		send_time;		/* option "timestamp", likewise: records have
 								 * the time of sending */
+	bool		names_files;	/* certificates, for example */
+	uint64		files;			/* what they were like when this was made, */
+	uint64		files_seen;		/* when we last looked, */
+	TimestampTz looked_at;		/* and when that was, by steady_now() */
 	const char *transactional_id;	/* name for Kafka transactions; NULL for
 									 * none.  Set by whoever needs them. */
 	int			batch_bytes;	/* to be sent at once, at most; 0: as the
@@ -45,5 +50,7 @@ extern KafkaConfig *kafka_config_load(const char *server_name);
 extern void kafka_config_take_own(KafkaConfig *config);
 extern bool kafka_config_has(const KafkaConfig *config, const char *name);
 extern bool kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b);
+extern bool kafka_config_files_changed(KafkaConfig *config);
+extern long kafka_config_wait_ms(const KafkaConfig *config, long timeout_ms);
 
 #endif							/* OUTBOX_KAFKA_CONFIG_H */

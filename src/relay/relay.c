@@ -162,7 +162,8 @@ make_wait_set(Relay *relay)
 /*
  * Does what must be done whenever the latch was set.  May end the process:
  * at SIGTERM, when the database is held, and, since decoding cannot be left
- * halfway, when settings or extension changed while something is in the way.
+ * halfway, when settings (files that they name included) or extension changed
+ * while something is in the way.
  */
 static void
 handle_latch(Relay *relay)
@@ -174,7 +175,8 @@ handle_latch(Relay *relay)
 		ending_restart();
 	if (relay->status.state != relay->working_state &&
 		(relay->configuration != shmem_relay_configuration() ||
-		 relay->requests != shmem_relay_requests()))
+		 relay->requests != shmem_relay_requests() ||
+		 (relay->config && kafka_config_files_changed(relay->config))))
 		ending_restart();
 }
 
@@ -219,8 +221,9 @@ relay_wait(Relay *relay, long timeout_ms)
 		producer_flush(relay->producer);
 	if (relay->wait_set == NULL)
 		make_wait_set(relay);
-	(void) WaitEventSetWait(relay->wait_set, timeout_ms, &event, 1,
-							PG_WAIT_EXTENSION);
+	(void) WaitEventSetWait(relay->wait_set,
+							kafka_config_wait_ms(relay->config, timeout_ms),
+							&event, 1, PG_WAIT_EXTENSION);
 	handle_latch(relay);
 	limit_wal(relay);
 	if (is_behind(relay))

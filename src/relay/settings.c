@@ -204,7 +204,7 @@ settings_changed(Relay *relay)
 	KafkaConfig *config;
 
 	check_extension(relay);
-	if (before == configuration)
+	if (before == configuration && !kafka_config_files_changed(relay->config))
 		return false;
 	replay_look();
 	resend_look();
