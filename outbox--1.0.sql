@@ -232,14 +232,17 @@ COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find 
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 
 CREATE TABLE outbox.exactly_once (
-    home  integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
-    since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+    home     integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
+    since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    timeline bigint      NOT NULL
 );
 
 COMMENT ON TABLE outbox.exactly_once IS
     'has a row while the relay delivers exactly once, and until it has gone on from what that left on Kafka';
 COMMENT ON COLUMN outbox.exactly_once.home IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.exactly_once.since IS 'when it began to';
+COMMENT ON COLUMN outbox.exactly_once.timeline IS
+    'where it did so last; a server that was restored since to a point in time is perhaps a copy';
 
 CREATE FUNCTION outbox.progress_snapshot(record text) RETURNS pg_snapshot
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE

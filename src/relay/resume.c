@@ -21,7 +21,8 @@
  * finds a record of a later timeline does not even try: it belongs to a
  * primary that was replaced.  Where Kafka did not end the transaction of the
  * former relay and so did not fence it, it finds the new one's records between
- * its own.
+ * its own.  One whose server was restored to a point in time does not try
+ * either, until somebody says that it shall: the original may live on.
  *
  * Between taking the name and the record that says so a relay is not to be
  * seen.  Who loses the name meanwhile waits for the record, and who loses it
@@ -56,6 +57,7 @@
 #include "relay/decode.h"
 #include "relay/ending.h"
 #include "relay/lastrecord.h"
+#include "relay/restored.h"
 #include "relay/route.h"
 #include "relay/settings.h"
 #include "relay/transactional_id.h"
@@ -67,15 +69,17 @@
 
 static const char fenced_message[] =
 "another relay publishes for this database, and this one has stopped: is this server a former primary, or a copy of one? To take over from the other, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
+static const char restored_message[] =
+"this server was restored to a point in time, and the original may still publish; to publish from here and stop the original, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
 
 /* Stays fenced until the process ends. */
 static void
-stay_fenced(Relay *relay)
+stay_fenced(Relay *relay, const char *message)
 {
 	relay->fenced = shmem_relay_configuration() + 1;
 	for (;;)
 	{
-		relay_obstacle(relay, RELAY_FENCED, fenced_message);
+		relay_obstacle(relay, RELAY_FENCED, message);
 		relay_wait(relay, -1);
 	}
 }
@@ -110,7 +114,7 @@ resume_fence(Relay *relay)
 
 		if (last == LAST_RECORD_NEWER ||
 			(last == LAST_RECORD_READ && is_successor(relay, &set)))
-			stay_fenced(relay);
+			stay_fenced(relay, fenced_message);
 		relay_wait(relay, RETRY_MS);
 		sender_poll(relay);
 	} while (relay->exact->claimed && steady_now() < until);
@@ -139,7 +143,7 @@ resume_check_successor(Relay *relay)
 		(last == LAST_RECORD_READ && is_successor(relay, &set)))
 	{
 		exactly_once_leave(relay);
-		stay_fenced(relay);
+		stay_fenced(relay, fenced_message);
 	}
 }
 
@@ -315,6 +319,22 @@ is_remembered(void)
 				   " WHERE home OPERATOR(pg_catalog.=) outbox.home()");
 }
 
+/*
+ * Has this server been restored to a point in time since it was exact the last
+ * time?
+ */
+static bool
+is_restored(void)
+{
+	TimeLineID	from = restored_from();
+
+	return from != 0 &&
+		has_row(psprintf("SELECT FROM outbox.exactly_once"
+						 " WHERE home OPERATOR(pg_catalog.=) outbox.home()"
+						 " AND timeline OPERATOR(pg_catalog.<=) %u::pg_catalog.int8",
+						 from));
+}
+
 /* Is a catch-up to be finished that was exact so far? */
 static bool
 has_exact_catchup(void)
@@ -325,12 +345,16 @@ has_exact_catchup(void)
 				" AND from_id IS NOT NULL");
 }
 
-/* Remembers that it is exact, or that it is not any more. */
+/* Remembers that it is exact, and where, or that it is not any more. */
 static void
 remember(bool exact)
 {
+	const char *store = psprintf("INSERT INTO outbox.exactly_once (timeline) VALUES (%u)"
+								 " ON CONFLICT (home) DO UPDATE SET timeline = excluded.timeline",
+								 GetWALInsertionTimeLine());
+
 	worker_begin_sql();
-	if (SPI_execute(exact ? "INSERT INTO outbox.exactly_once DEFAULT VALUES" :
+	if (SPI_execute(exact ? store :
 					"DELETE FROM outbox.exactly_once"
 					" WHERE home OPERATOR(pg_catalog.=) outbox.home()",
 					false, 0) < 0)
@@ -352,7 +376,7 @@ resume(Relay *relay, bool strict, bool take_over)
 						 &set) == LAST_RECORD_READ)
 	{
 		if (!take_over && is_successor(relay, &set))
-			stay_fenced(relay);
+			stay_fenced(relay, fenced_message);
 		transactional_id_use(relay, set.generation);
 	}
 	transactional_id_take(relay);
@@ -365,7 +389,7 @@ resume(Relay *relay, bool strict, bool take_over)
 	 * again.
 	 */
 	if (!take_over && is_successor(relay, &set))
-		stay_fenced(relay);
+		stay_fenced(relay, fenced_message);
 	if (is_trusted(&set))
 		adopt_record(relay, &set);
 }
@@ -435,11 +459,12 @@ resume_start(Relay *relay)
 		return;
 	}
 	make_state(relay);
+	if (!take_over && is_restored())
+		stay_fenced(relay, restored_message);
 	if (relay->fenced != 0 && !take_over)
-		stay_fenced(relay);
+		stay_fenced(relay, fenced_message);
 	relay->fenced = 0;
-	if (!is_remembered())
-		remember(true);
+	remember(true);
 	resume(relay, true, take_over);
 	claim(relay);
 }
