@@ -85,6 +85,13 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	 !XLogRecPtrIsInvalid((slot)->data.invalidated_at))
 #endif
 
+/* Does a standby have the slot from its primary? */
+#if PG_VERSION_NUM >= 170000
+#define compat_slot_synced(slot) ((slot)->data.synced)
+#else
+#define compat_slot_synced(slot) false
+#endif
+
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(n) CreateWaitEventSet(NULL, n)
 #else

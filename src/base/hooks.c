@@ -43,9 +43,9 @@
 #include "base/compat.h"
 #include "base/guard.h"
 #include "base/shmem.h"
+#include "base/slot.h"
 #include "publish/session.h"
 #include "base/worker.h"
-#include "relay/decode.h"
 
 PG_FUNCTION_INFO_V1(outbox_wake_relay);
 PG_FUNCTION_INFO_V1(outbox_wake_consumers);
@@ -361,7 +361,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	/* WAL from before cannot be decoded: it names files by tablespace. */
 	if (OidIsValid(database) && moves)
-		decode_slot_forget(database);
+		slot_forget(database);
 	if (commits_prepared)
 		announce_prepared_changes();
 }

@@ -20,7 +20,9 @@
  *	 absent		a relay looked and found no extension: it is forgotten until
  *				somebody asks again
  *
- * It also starts the consumers of subscriptions: see launch.c.
+ * It also starts the consumers of subscriptions: see launch.c; and keeps the
+ * slots of relays that have not acquired theirs within bounds: see slot.c.  On
+ * a standby that is all it does, until the standby is promoted.
  *
  * Template databases are left alone, so that CREATE DATABASE never has to
  * wait for us.
@@ -34,6 +36,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -50,6 +53,7 @@
 #include "base/guc.h"
 #include "base/session.h"
 #include "base/shmem.h"
+#include "base/slot.h"
 #include "base/steady.h"
 #include "base/worker.h"
 #include "kafka/producer.h"
@@ -60,6 +64,7 @@
 #define NO_SLOT_RETRY_MS 1000
 #define MAX_LOOKING 4
 #define LOOKING_RETRY_MS 50
+#define PROMOTION_LOOK_MS 200
 
 /* What the launcher remembers about a start, by database. */
 typedef struct RelayStart
@@ -88,7 +93,7 @@ launcher_register(void)
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = 1;
 	strlcpy(worker.bgw_name, "outbox launcher", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "outbox launcher", BGW_MAXLEN);
@@ -415,6 +420,7 @@ tend_all_databases(DatabaseInfo *list)
 		next = Min(next, tend_database(&list[i], &looking));
 
 	next = Min(next, launch_tend());
+	next = Min(next, slot_limit_unattended());
 
 	n = shmem_list_databases(list, outbox_max_databases);
 	ask_databases(n);
@@ -426,6 +432,37 @@ tend_all_databases(DatabaseInfo *list)
 	return TimestampDifferenceMilliseconds(steady_now(), next) + 1;
 }
 
+/* Does what is due whenever the latch was set. */
+static void
+handle_latch(void)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	worker_handle_reload();
+}
+
+/* Waits for the latch, or the time-out in ms; -1 for none. */
+static void
+wait_latch(long timeout)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+					 (timeout >= 0 ? WL_TIMEOUT : 0),
+					 timeout, PG_WAIT_EXTENSION);
+}
+
+/* On a standby, waits until it is one no more. */
+static void
+wait_for_promotion(void)
+{
+	while (RecoveryInProgress())
+	{
+		handle_latch();
+		(void) slot_limit_unattended();
+		wait_latch(PROMOTION_LOOK_MS);
+	}
+}
+
 /*
  * Entry point of the launcher process.
  */
@@ -435,6 +472,7 @@ outbox_launcher_main(Datum arg)
 	DatabaseInfo *list;
 
 	worker_setup_signals();
+	wait_for_promotion();
 	session_connect(InvalidOid);
 	shmem_launcher_attach();
 	if (producer_library_is_old())
@@ -454,15 +492,7 @@ outbox_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		long		timeout;
-
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		worker_handle_reload();
-		timeout = tend_all_databases(list);
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-						 (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
+		handle_latch();
+		wait_latch(tend_all_databases(list));
 	}
 }

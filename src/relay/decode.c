@@ -37,6 +37,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/slot.h"
 #include "base/worker.h"
 #include "relay/running.h"
 
@@ -56,13 +57,6 @@ static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
 static XLogRecPtr read_limit = InvalidXLogRecPtr;
 
-/* The name of a database's slot. */
-static void
-slot_name_of(Oid database, char *name)
-{
-	snprintf(name, NAMEDATALEN, "outbox_%u", database);
-}
-
 /*
  * Writes the slot's name, which depends on the database alone, to name
  * (NAMEDATALEN bytes).
@@ -71,35 +65,6 @@ void
 decode_slot_name(char *name)
 {
 	slot_name_of(MyDatabaseId, name);
-}
-
-/* Looks at the slot of a database without acquiring it. */
-static SlotCondition
-slot_condition_of(Oid database)
-{
-	char		name[NAMEDATALEN];
-	ReplicationSlot *slot;
-	SlotCondition condition;
-
-	slot_name_of(database, name);
-	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	slot = SearchNamedReplicationSlot(name, false);
-	if (slot == NULL)
-		condition = SLOT_MISSING;
-	else
-	{
-		SpinLockAcquire(&slot->mutex);
-		if (slot->data.database != database ||
-			strcmp(NameStr(slot->data.plugin), WORKER_LIBRARY) != 0)
-			condition = SLOT_FOREIGN;
-		else if (compat_slot_invalidated(slot))
-			condition = SLOT_INVALIDATED;
-		else
-			condition = SLOT_USABLE;
-		SpinLockRelease(&slot->mutex);
-	}
-	LWLockRelease(ReplicationSlotControlLock);
-	return condition;
 }
 
 /*
@@ -112,21 +77,6 @@ decode_slot_condition(void)
 }
 
 /*
- * Drops the slot of a database that has no relay at the moment, if it has a
- * slot.  The next relay catches up from the table.
- */
-void
-decode_slot_forget(Oid database)
-{
-	char		name[NAMEDATALEN];
-	SlotCondition condition = slot_condition_of(database);
-
-	slot_name_of(database, name);
-	if (condition == SLOT_USABLE || condition == SLOT_INVALIDATED)
-		ReplicationSlotDrop(name, true);
-}
-
-/*
  * Drops the slot.  Raises an error when another process uses it.
  */
 void
@@ -135,7 +85,7 @@ decode_slot_drop(void)
 	/* That alone drops a slot that was not kept yet. */
 	if (MyReplicationSlot)
 		ReplicationSlotRelease();
-	decode_slot_forget(MyDatabaseId);
+	slot_forget(MyDatabaseId);
 }
 
 /* Nothing goes through the writer: the sink takes the events. */
@@ -414,6 +364,15 @@ XLogRecPtr
 decode_confirmed(void)
 {
 	return MyReplicationSlot->data.confirmed_flush;
+}
+
+/*
+ * Has this process acquired the slot?
+ */
+bool
+decode_has_slot(void)
+{
+	return MyReplicationSlot != NULL;
 }
 
 /*

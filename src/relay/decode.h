@@ -13,21 +13,12 @@
 #include "access/xlogdefs.h"
 #include "utils/snapshot.h"
 
+#include "base/slot.h"
 #include "relay/plugin.h"
-
-/* State of the slot before it is used. */
-typedef enum SlotCondition
-{
-	SLOT_MISSING,
-	SLOT_USABLE,
-	SLOT_INVALIDATED,			/* the server removed WAL that it needs */
-	SLOT_FOREIGN				/* the name is taken by a slot of another kind */
-} SlotCondition;
 
 extern void decode_slot_name(char *name);
 extern SlotCondition decode_slot_condition(void);
 extern void decode_slot_drop(void);
-extern void decode_slot_forget(Oid database);
 
 extern Snapshot decode_slot_create(void);
 extern void decode_slot_unpin(void);
@@ -39,6 +30,7 @@ extern bool decode_next(XLogRecPtr limit);
 extern XLogRecPtr decode_position(void);
 extern XLogRecPtr decode_wal_end(void);
 extern XLogRecPtr decode_confirmed(void);
+extern bool decode_has_slot(void);
 extern uint64 decode_held_wal(void);
 extern void decode_confirm(XLogRecPtr position);
 extern void decode_save_slot(void);

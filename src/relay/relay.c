@@ -210,12 +210,16 @@ is_behind(const Relay *relay)
 }
 
 /*
- * Waits for the latch, the producer, or the time-out in ms.
+ * Waits for the latch, the producer, or the time-out in ms; -1 for none.  Who
+ * has acquired the slot has to see to it that it does not hold too much.
  */
 void
 relay_wait(Relay *relay, long timeout_ms)
 {
 	WaitEvent	event;
+
+	if (decode_has_slot())
+		timeout_ms = timeout_ms < 0 ? IDLE_MS : Min(timeout_ms, IDLE_MS);
 
 	if (relay->producer)
 		producer_flush(relay->producer);
