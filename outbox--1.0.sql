@@ -751,7 +751,11 @@ CREATE FUNCTION outbox.relay_status(
     OUT librdkafka_version     text,
     OUT catchup_done           bigint,
     OUT catchup_left           bigint,
-    OUT state_since            timestamptz
+    OUT state_since            timestamptz,
+    OUT held_bytes             bigint,
+    OUT pinned_bytes           bigint,
+    OUT pinned_xid             xid,
+    OUT pinned_pid             integer
 ) RETURNS record
 LANGUAGE C VOLATILE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'outbox_relay_status';
@@ -818,12 +822,22 @@ SELECT s.state, s.pid, coalesce(s.slot_name, r.slot_name) AS slot_name, s.receiv
        s.last_error, s.last_error_at, s.started_at, s.librdkafka_version,
        s.catchup_done, s.catchup_left,
        (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events,
-       s.state_since
+       s.state_since,
+       s.held_bytes, s.pinned_bytes, t.pinned_by, t.pinned_since
 FROM outbox.relay_status() s
 -- one that is left over, while no relay tells of it
 LEFT JOIN pg_catalog.pg_replication_slots r ON s.slot_name IS NULL AND r.plugin = 'outbox'
       AND r.datoid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-      AND r.slot_name = 'outbox_' || r.datoid;
+      AND r.slot_name = 'outbox_' || r.datoid
+LEFT JOIN LATERAL (
+    SELECT 'process ' || a.pid AS pinned_by, a.xact_start AS pinned_since
+    FROM pg_catalog.pg_stat_get_activity(s.pinned_pid) a
+    WHERE a.pid = s.pinned_pid
+    UNION ALL
+    SELECT pg_catalog.format('prepared transaction "%s"', p.gid), p.prepared
+    FROM pg_catalog.pg_prepared_xact() p
+    WHERE p.transaction = s.pinned_xid
+) t ON true;
 COMMENT ON VIEW outbox.stat_relay IS
     'one row: what the relay of this database does, how far behind it is and what went wrong last';
 COMMENT ON COLUMN outbox.stat_relay.state_since IS 'since when it is in that state';
@@ -836,6 +850,14 @@ COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
 
 COMMENT ON COLUMN outbox.stat_relay.waiting_events IS
     'events in outbox.held_event, which wait for their topic or behind a dead letter; see outbox.stat_topic';
+COMMENT ON COLUMN outbox.stat_relay.held_bytes IS
+    'WAL that the server keeps for the slot; NULL when there is none';
+COMMENT ON COLUMN outbox.stat_relay.pinned_bytes IS
+    'the part of it that is done with, and kept for transactions that were open in it';
+COMMENT ON COLUMN outbox.stat_relay.pinned_by IS
+    'the first open transaction that has written, in any database: WAL is kept for it, or a new slot waits for it to end';
+COMMENT ON COLUMN outbox.stat_relay.pinned_since IS
+    'when that began, or was prepared; NULL for who may not see it';
 
 CREATE VIEW outbox.stat_topic AS
 SELECT p.topic,

@@ -124,12 +124,18 @@ cmp_ok(
 	'DROP EXTENSION does not wait for Kafka while the relay catches up');
 is_gone('catching up');
 
-# The relay waits until transactions that are running have ended.
-my $session = $node->background_psql('postgres');
-$session->query_safe('BEGIN; SELECT pg_current_xact_id()');
+# A slot is being created, and waits for a transaction to end.
+my $first = $node->background_psql('postgres');
+$first->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 publish_key($node, 'postgres', $topic, 'soon');
 create_server($node, 'postgres');
+$node->poll_query_until('postgres',
+	'SELECT pinned_by IS NOT NULL FROM outbox.stat_relay')
+  or die 'the relay does not wait';
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; SELECT pg_current_xact_id()');
+$first->quit;
 $node->poll_query_until('postgres',
 	'SELECT count(*) = 1 FROM pg_replication_slots')
   or die 'no slot is being created';
@@ -139,7 +145,7 @@ cmp_ok(
 			$node->safe_psql('postgres', 'DROP EXTENSION outbox CASCADE');
 		}),
 	'<', $patience,
-	'DROP EXTENSION does not wait for transactions that the relay waits for');
+	'DROP EXTENSION does not wait for transactions that a new slot waits for');
 is_gone('creating the slot');
 $session->quit;
 

@@ -20,13 +20,12 @@ sub stay_open
 		"BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '$name'");
 }
 
-# Waits until the relay waits for the end of a transaction.
+# Waits until the slot waits for the end of a transaction.
 sub wait_for_relay_at
 {
 	my ($xid) = @_;
 	return $node->poll_query_until('postgres',
-		"SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE backend_type = 'outbox relay' AND NOT granted AND transactionid = '$xid'"
-	);
+		"SELECT pinned_xid = '$xid' FROM outbox.relay_status()");
 }
 
 sub set_synchronous_standbys
@@ -49,10 +48,15 @@ my $first = stay_open('first');
 create_server($node, 'postgres');
 ok(wait_for_relay_at($first), 'a new slot waits for older transactions');
 
-# From here on the slot sees every transaction that begins.
+# Then there is a slot, which waits for those that began meanwhile.
 my $second = stay_open('second');
 $node->safe_psql('postgres', "ROLLBACK PREPARED 'first'");
 ok(wait_for_relay_at($second), 'and once more');
+
+# From here on the slot sees every transaction that begins.
+my $third = stay_open('third');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'second'");
+ok(wait_for_relay_at($third), 'and a last time');
 
 # One that has committed and waits for a standby, which does not exist.
 set_synchronous_standbys('nobody');
@@ -66,7 +70,7 @@ my $committing = $node->safe_psql('postgres',
 	"SELECT backend_xid FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
 
 $node->safe_psql('postgres',
-	"SET synchronous_commit = local; ROLLBACK PREPARED 'second'");
+	"SET synchronous_commit = local; ROLLBACK PREPARED 'third'");
 ok(wait_for_relay_at($committing), 'a transaction that commits is waited for');
 is(scalar consume($topic), 0, 'and its event not sent before');
 

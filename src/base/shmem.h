@@ -57,6 +57,9 @@ typedef struct RelayStatus
 	bool		catching_up;	/* are the next two of use? */
 	int64		catchup_done;	/* events of the round that are acknowledged */
 	int64		catchup_left;	/* and those that are not */
+	TransactionId pinned_by;	/* the first open transaction, for which the
+								 * slot holds WAL, or a new slot waits;
+								 * invalid for none */
 	TimestampTz error_at;		/* 0 when there was none */
 	char		error[RELAY_ERROR_LEN];
 } RelayStatus;

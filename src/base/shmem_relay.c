@@ -7,6 +7,7 @@
  */
 #include "base/shmem.h"
 
+#include "access/transam.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
@@ -37,6 +38,7 @@ relay_detach(int code, Datum arg)
 		my_entry->status.state_since = now;
 	my_entry->status.state = RELAY_STOPPED;
 	my_entry->status.in_flight = 0;
+	my_entry->status.pinned_by = InvalidTransactionId;
 	my_entry->status.catching_up = false;
 	if (last_words() != NULL)
 	{

@@ -83,6 +83,33 @@ slot_condition_of(Oid database)
 }
 
 /*
+ * From where on the slot of a database holds WAL, and up to where that is done
+ * with.  Returns false when it holds none.
+ */
+bool
+slot_positions(Oid database, XLogRecPtr *restart, XLogRecPtr *confirmed)
+{
+	char		name[NAMEDATALEN];
+	ReplicationSlot *slot;
+	bool		found = false;
+
+	slot_name_of(database, name);
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot != NULL)
+	{
+		SpinLockAcquire(&slot->mutex);
+		*restart = slot->data.restart_lsn;
+		*confirmed = slot->data.confirmed_flush;
+		found = is_ours(slot, database) && !XLogRecPtrIsInvalid(*restart) &&
+			!compat_slot_invalidated(slot);
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return found;
+}
+
+/*
  * Drops the slot of a database that nobody has acquired, if it has a slot.  The
  * next relay catches up from the table.
  */

@@ -24,6 +24,8 @@ typedef enum SlotCondition
 
 extern void slot_name_of(Oid database, char *name);
 extern SlotCondition slot_condition_of(Oid database);
+extern bool slot_positions(Oid database, XLogRecPtr *restart,
+						   XLogRecPtr *confirmed);
 extern void slot_forget(Oid database);
 extern XLogRecPtr slot_wal_end(void);
 extern TimestampTz slot_limit_unattended(void);

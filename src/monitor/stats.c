@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stats.c
- *	  outbox.stat_relay: a relay's status out of shared memory.
+ *	  outbox.stat_relay: a relay's status out of shared memory, and its slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,11 +14,13 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
 #include "base/shmem.h"
+#include "base/slot.h"
 #include "kafka/producer.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_status);
@@ -45,6 +47,10 @@ enum
 	COL_CATCHUP_DONE,
 	COL_CATCHUP_LEFT,
 	COL_STATE_SINCE,
+	COL_HELD_BYTES,
+	COL_PINNED_BYTES,
+	COL_PINNED_XID,
+	COL_PINNED_PID,
 	NCOLUMNS
 };
 
@@ -113,6 +119,36 @@ set_lag(Datum *values, bool *nulls, const RelayStatus *status)
 	}
 }
 
+/* The WAL that the slot holds, and what of it is done with. */
+static void
+set_held_wal(Datum *values, bool *nulls)
+{
+	XLogRecPtr	end = slot_wal_end();
+	XLogRecPtr	restart;
+	XLogRecPtr	confirmed;
+
+	if (!slot_positions(MyDatabaseId, &restart, &confirmed))
+		return;
+	if (XLogRecPtrIsInvalid(confirmed) || confirmed > end)
+		confirmed = end;
+	nulls[COL_HELD_BYTES] = nulls[COL_PINNED_BYTES] = false;
+	values[COL_HELD_BYTES] = Int64GetDatum(end > restart ? end - restart : 0);
+	values[COL_PINNED_BYTES] =
+		Int64GetDatum(confirmed > restart ? confirmed - restart : 0);
+}
+
+/* The transaction that pins the WAL, and its process unless it is prepared. */
+static void
+set_pinned_by(Datum *values, bool *nulls, TransactionId xid)
+{
+	int			pid = BackendXidGetPid(xid);
+
+	nulls[COL_PINNED_XID] = !TransactionIdIsValid(xid);
+	values[COL_PINNED_XID] = TransactionIdGetDatum(xid);
+	nulls[COL_PINNED_PID] = pid == 0;
+	values[COL_PINNED_PID] = Int32GetDatum(pid);
+}
+
 /*
  * An error as text.  It may have been cut off within a character, and what
  * brokers say may be in any encoding: bytes that are no text become "?".
@@ -159,11 +195,12 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 	nulls[COL_CATCHUP_DONE] = nulls[COL_CATCHUP_LEFT] = !status->catching_up;
 	values[COL_CATCHUP_DONE] = Int64GetDatum(status->catchup_done);
 	values[COL_CATCHUP_LEFT] = Int64GetDatum(status->catchup_left);
+	set_pinned_by(values, nulls, status->pinned_by);
 }
 
 /*
  * SQL function outbox.relay_status(): one row about this database's relay.
- * Takes a spinlock for the time of a copy and waits for nobody.
+ * Takes locks for the time of a look, and waits for nobody who works.
  */
 Datum
 outbox_relay_status(PG_FUNCTION_ARGS)
@@ -188,6 +225,7 @@ outbox_relay_status(PG_FUNCTION_ARGS)
 												"outbox is not in shared_preload_libraries; add it and restart the server");
 		set_time(values, nulls, COL_STATE_SINCE, PgStartTime);
 	}
+	set_held_wal(values, nulls);
 	nulls[COL_STATE] = false;
 	values[COL_STATE] = CStringGetTextDatum(state_name(status.state));
 	nulls[COL_LIBRDKAFKA] = false;

@@ -8,13 +8,14 @@
  * watermark.  An event that was numbered early and committed late is as new as
  * any other.
  *
- * Before a slot is created there is a round without one, so that no WAL is
- * held for what waited long; then another with the snapshot that shows exactly
- * what committed before the slot's first position.  The slot lasts only from
- * then on: when the relay dies before, the next one begins again, and a
- * missing slot is never a silent fresh start.
+ * That is done again and again: the polling publisher.  It goes on for ever
+ * without logical decoding, and else until a slot can be created (polling.c),
+ * so that nothing that was published waits for old transactions to end.
  *
- * Or it is done again and again, without any slot: the polling publisher.
+ * The last round before streaming is the one of the slot, with the snapshot
+ * that shows exactly what committed before the slot's first position.  The slot
+ * lasts only from then on: when the relay dies before, the next one begins
+ * again, and a missing slot is never a silent fresh start.
  *
  * How a round is published is told in catchup_round.c; catchup_progress.h
  * says why rounds that are broken off do not pile up.
@@ -34,15 +35,20 @@
 #include "base/home.h"
 #include "base/worker.h"
 #include "relay/catchup_store.h"
-#include "relay/connection.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/identity.h"
+#include "relay/startpoint.h"
 #include "relay/watermark.h"
+
+#define COMMITTING_WAIT_MS 10
 
 /* A snapshot that shows every transaction that there can be. */
 #define EVERYTHING "9223372036854775807:9223372036854775807:"
+
+/* End of WAL when the last snapshot to read the table with was taken. */
+static XLogRecPtr looked_at = InvalidXLogRecPtr;
 
 /* A new round; everything is in TopMemoryContext. */
 static CatchupProgress *
@@ -139,21 +145,21 @@ fresh_round(void)
 	return new_round(home_id(), snapshot, lsn);
 }
 
-/* Creates the slot; returns the round that goes with it. */
+/*
+ * The slot is created: returns the round that goes with it, once all that its
+ * snapshot shows can be read.
+ */
 static CatchupProgress *
-slot_round(void)
+slot_round(Relay *relay)
 {
-	char	   *snapshot;
-
-	PushActiveSnapshot(decode_slot_create());
-	SPI_connect();
-	snapshot = watermark_current_snapshot(TopMemoryContext);
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(TopMemoryContext);
-	decode_slot_unpin();
-	return new_round(home_id(), snapshot, decode_confirmed());
+	while (TransactionIdIsValid(relay->status.pinned_by = startpoint_committing()))
+	{
+		relay_show(relay);
+		relay_wait(relay, COMMITTING_WAIT_MS);
+	}
+	return new_round(home_id(), MemoryContextStrdup(TopMemoryContext,
+													startpoint_snapshot()),
+					 decode_confirmed());
 }
 
 /*
@@ -170,6 +176,7 @@ catchup_poll(Relay *relay)
 	publish_legacy(relay);
 	number = shmem_relay_begin_round();
 	round = fresh_round();
+	looked_at = decode_wal_end();
 	sent = catchup_publish(relay, round);
 	if (sent > 0)
 		settle_round(relay, round, false);
@@ -179,26 +186,26 @@ catchup_poll(Relay *relay)
 }
 
 /*
- * Creates the slot and publishes everything before it that no watermark
- * shows.  Returns when Kafka has acknowledged all of it and the slot is kept.
- * Needs a producer.
+ * Goes on to create the slot, where that is possible without waiting for other
+ * transactions.  Returns false when it takes longer.  Else publishes everything
+ * in front of the slot that no watermark shows, and returns when Kafka has
+ * acknowledged all of it and the slot is kept.  Needs a producer, and
+ * catchup_poll() before each call, which shall not show more than the slot's
+ * snapshot does.
  */
-void
-catchup_run(Relay *relay)
+bool
+catchup_reach_slot(Relay *relay)
 {
 	CatchupProgress *round;
 
-	relay->working_state = RELAY_CATCHING_UP;
-	/* A slot holds WAL: none before it can be of use. */
-	connection_wait(relay);
-	relay_work(relay);
-	catchup_poll(relay);
-
-	round = slot_round();
+	if (!startpoint_seek(looked_at, &relay->status.pinned_by))
+		return false;
+	round = slot_round(relay);
 	catchup_publish(relay, round);
 	settle_round(relay, round, false);
 	free_round(round);
 	/* With the slot goes the right to forget what it does not hold. */
 	XLogFlush(XactLastCommitEnd);
 	decode_slot_keep();
+	return true;
 }

@@ -12,8 +12,8 @@
 #include "relay/relay.h"
 
 /* catchup.c */
-extern void catchup_run(Relay *relay);
 extern uint64 catchup_poll(Relay *relay);
+extern bool catchup_reach_slot(Relay *relay);
 
 /* catchup_round.c */
 extern uint64 catchup_publish(Relay *relay, CatchupProgress *round);

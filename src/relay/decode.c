@@ -16,29 +16,23 @@
 
 #include "relay/decode.h"
 
-#include "access/transam.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
-#include "access/xlogutils.h"
 #include "miscadmin.h"
 #include "replication/decode.h"
 #include "replication/logical.h"
 #include "replication/slot.h"
-#include "replication/snapbuild.h"
 #include "replication/syncrep.h"
 #include "replication/walsender_private.h"
-#include "storage/lmgr.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/slot.h"
 #include "base/worker.h"
+#include "relay/decoder.h"
 #include "relay/running.h"
 
 /*
@@ -55,7 +49,6 @@
 
 static LogicalDecodingContext *context = NULL;
 static const EventSink *context_sink = NULL;
-static XLogRecPtr read_limit = InvalidXLogRecPtr;
 
 /*
  * Writes the slot's name, which depends on the database alone, to name
@@ -88,119 +81,9 @@ decode_slot_drop(void)
 	slot_forget(MyDatabaseId);
 }
 
-/* Nothing goes through the writer: the sink takes the events. */
-static void
-unused_write(LogicalDecodingContext *ctx, XLogRecPtr lsn, TransactionId xid,
-			 bool last_write)
-{
-	elog(ERROR, "output plugin wrote although it has a sink");
-}
-
 /*
- * Reads a page of WAL up to read_limit.  Returns -1 when the WAL is not there
- * yet.
- */
-static int
-read_page(XLogReaderState *state, XLogRecPtr page, int needed,
-		  XLogRecPtr record, char *buffer)
-{
-	TimeLineID	timeline;
-	XLogRecPtr	end = read_limit;
-	WALReadError error;
-	int			count;
-
-	if (page + needed > end)
-		return -1;
-	(void) GetFlushRecPtr(&timeline);
-	XLogReadDetermineTimeline(state, page, needed, timeline);
-	if (state->currTLI != timeline)
-		end = Min(end, state->currTLIValidUntil);
-	if (page + needed > end)
-		return -1;
-	count = (int) Min(end - page, XLOG_BLCKSZ);
-	if (!WALRead(state, buffer, page, count, state->currTLI, &error))
-		WALReadRaiseError(&error);
-	return count;
-}
-
-/*
- * Waits for transactions that the snapshot shows as committed and that have
- * not quite finished: their commit record is written, but they still hold
- * their place among the running ones, perhaps because they wait for a
- * synchronous standby.  Until they are done their rows look aborted.
- */
-static void
-wait_for_committing(Snapshot snapshot)
-{
-	TransactionId xid = snapshot->xmin;
-
-	while (TransactionIdPrecedes(xid, snapshot->xmax))
-	{
-		if (!XidInMVCCSnapshot(xid, snapshot) && TransactionIdIsInProgress(xid))
-			XactLockTableWait(xid, NULL, NULL, XLTW_None);
-		TransactionIdAdvance(xid);
-	}
-}
-
-/*
- * To be called when a decoding context was made.  That declares this process
- * one that only decodes: others leave it out of their snapshots and horizons.
- * But between records it runs transactions, which write, and which others
- * would then take for aborted while they run.
- */
-static void
-appear_in_snapshots(void)
-{
-	LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
-	MyProc->statusFlags &= ~PROC_IN_LOGICAL_DECODING;
-	ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
-	LWLockRelease(ProcArrayLock);
-}
-
-/*
- * Creates the slot, which goes away with this process until decode_slot_keep()
- * is called, and waits until decoding can start.  Leaves open a transaction
- * whose snapshot shows exactly what committed before the slot's first
- * position: with what the slot will deliver it makes all there is, without a
- * gap or an overlap.  Returns that snapshot.
- *
- * Waits for all transactions that are running to end.
- */
-Snapshot
-decode_slot_create(void)
-{
-	char		name[NAMEDATALEN];
-	LogicalDecodingContext *ctx;
-	Snapshot	snapshot;
-
-	decode_slot_name(name);
-	CheckLogicalDecodingRequirements();
-	compat_slot_create(name);
-	ctx = CreateInitDecodingContext(WORKER_LIBRARY, NIL, true,
-									InvalidXLogRecPtr,
-									XL_ROUTINE(.page_read = read_local_xlog_page,
-											   .segment_open = wal_segment_open,
-											   .segment_close = wal_segment_close),
-									unused_write, unused_write, NULL);
-	appear_in_snapshots();
-	DecodingContextFindStartpoint(ctx);
-
-	worker_begin();
-	XactIsoLevel = XACT_REPEATABLE_READ;
-	XactReadOnly = true;
-	RestoreTransactionSnapshot(SnapBuildInitialSnapshot(ctx->snapshot_builder),
-							   MyProc);
-	/* The builder's snapshot goes with it; the transaction has a copy. */
-	FreeDecodingContext(ctx);
-	snapshot = GetTransactionSnapshot();
-	wait_for_committing(snapshot);
-	return snapshot;
-}
-
-/*
- * The snapshot of decode_slot_create() is not needed any more, its transaction
- * has ended.  From here on the slot holds back the vacuum of catalogs only, as
- * any logical slot does.
+ * The slot is created (startpoint.c).  From here on it holds back the vacuum of
+ * catalogs only, as any logical slot does.
  */
 void
 decode_slot_unpin(void)
@@ -226,15 +109,9 @@ open_context(void)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	context = CreateDecodingContext(InvalidXLogRecPtr, NIL, false,
-									XL_ROUTINE(.page_read = read_page,
-											   .segment_open = wal_segment_open,
-											   .segment_close = wal_segment_close),
-									unused_write, unused_write, NULL);
-	appear_in_snapshots();
+	context = decoder_open();
 	plugin_set_sink(context, context_sink);
 	MemoryContextSwitchTo(old);
-	XLogBeginRead(context->reader, MyReplicationSlot->data.restart_lsn);
 
 	/* Catalog entries read so far may not fit the past. */
 	InvalidateSystemCaches();
@@ -307,20 +184,8 @@ decode_limit(void)
 bool
 decode_next(XLogRecPtr limit)
 {
-	char	   *error = NULL;
-
-	if (context->reader->EndRecPtr >= limit)
+	if (!decoder_read(context, limit))
 		return false;
-	read_limit = limit;
-	if (XLogReadRecord(context->reader, &error) == NULL)
-	{
-		if (error)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not read WAL at %X/%X: %s",
-							LSN_FORMAT_ARGS(context->reader->EndRecPtr), error)));
-		return false;
-	}
 	running_note(context->reader);
 	LogicalDecodingProcessRecord(context, context->reader);
 	return true;
@@ -367,6 +232,15 @@ decode_confirmed(void)
 }
 
 /*
+ * Does this process decode?  If not, what it publishes comes from the table.
+ */
+bool
+decode_is_open(void)
+{
+	return context != NULL;
+}
+
+/*
  * Has this process acquired the slot?
  */
 bool
@@ -387,6 +261,18 @@ decode_held_wal(void)
 		XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))
 		return 0;
 	return now - MyReplicationSlot->data.restart_lsn;
+}
+
+/*
+ * The first transaction that is still open, as far as has been decoded; or
+ * none.
+ */
+TransactionId
+decode_oldest_open(void)
+{
+	ReorderBufferTXN *oldest = ReorderBufferGetOldestTXN(context->reorder);
+
+	return oldest ? oldest->xid : InvalidTransactionId;
 }
 
 /*

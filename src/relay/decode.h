@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
-#include "utils/snapshot.h"
 
 #include "base/slot.h"
 #include "relay/plugin.h"
@@ -20,7 +19,6 @@ extern void decode_slot_name(char *name);
 extern SlotCondition decode_slot_condition(void);
 extern void decode_slot_drop(void);
 
-extern Snapshot decode_slot_create(void);
 extern void decode_slot_unpin(void);
 extern void decode_slot_keep(void);
 
@@ -30,7 +28,9 @@ extern bool decode_next(XLogRecPtr limit);
 extern XLogRecPtr decode_position(void);
 extern XLogRecPtr decode_wal_end(void);
 extern XLogRecPtr decode_confirmed(void);
+extern bool decode_is_open(void);
 extern bool decode_has_slot(void);
+extern TransactionId decode_oldest_open(void);
 extern uint64 decode_held_wal(void);
 extern void decode_confirm(XLogRecPtr position);
 extern void decode_save_slot(void);

@@ -368,7 +368,7 @@ exactly_once_idle_time(const Relay *relay, long timeout_ms)
 XLogRecPtr
 exactly_once_position(const Relay *relay)
 {
-	return settings_polling() ? relay->exact->set.lsn : decode_position();
+	return decode_is_open() ? decode_position() : relay->exact->set.lsn;
 }
 
 /*

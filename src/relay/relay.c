@@ -11,7 +11,8 @@
  *				an earlier one left, says so and ends
  *	 configure	wait until the server allows what is needed and the foreign
  *				server "kafka" exists (settings.c)
- *	 catch up	only when there is no slot to go on with
+ *	 catch up	only when there is no slot to go on with: from the table, until
+ *				there is one
  *	 stream		WAL -> plugin -> sender -> Kafka, and back: acknowledgement
  *				-> ledger -> slot
  *
@@ -56,6 +57,7 @@
 #include "relay/handover.h"
 #include "relay/identity.h"
 #include "relay/plugin.h"
+#include "relay/polling.h"
 #include "relay/progress.h"
 #include "relay/replay.h"
 #include "relay/running.h"
@@ -92,6 +94,8 @@ relay_show(Relay *relay)
 		return;
 	relay->shown_at = now;
 	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
+	if (decode_is_open())
+		relay->status.pinned_by = decode_oldest_open();
 	catchup_show(relay);
 	if (relay->producer)
 	{
@@ -102,9 +106,11 @@ relay_show(Relay *relay)
 	shmem_relay_publish(&relay->status);
 }
 
-/* Publishes the status at once. */
-static void
-show_now(Relay *relay)
+/*
+ * Publishes the status at once.
+ */
+void
+relay_show_now(Relay *relay)
 {
 	relay->shown_at = 0;
 	relay_show(relay);
@@ -123,7 +129,7 @@ relay_work(Relay *relay)
 	if (relay->status.state == relay->working_state)
 		return;
 	shmem_set_state(&relay->status, relay->working_state);
-	show_now(relay);
+	relay_show_now(relay);
 }
 
 /*
@@ -137,7 +143,7 @@ relay_obstacle(Relay *relay, RelayState state, const char *message)
 	if (message != relay->status.error)
 		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
-	show_now(relay);
+	relay_show_now(relay);
 	if (relay->logged_state == state)
 		return;
 	relay->logged_state = state;
@@ -165,8 +171,8 @@ make_wait_set(Relay *relay)
  * halfway, when settings (files that they name included) or extension changed
  * while something is in the way.
  */
-static void
-handle_latch(Relay *relay)
+void
+relay_handle_latch(Relay *relay)
 {
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
@@ -228,7 +234,7 @@ relay_wait(Relay *relay, long timeout_ms)
 	(void) WaitEventSetWait(relay->wait_set,
 							kafka_config_wait_ms(relay->config, timeout_ms),
 							&event, 1, PG_WAIT_EXTENSION);
-	handle_latch(relay);
+	relay_handle_latch(relay);
 	limit_wal(relay);
 	if (is_behind(relay))
 		running_write();
@@ -283,10 +289,10 @@ open_stream(Relay *relay)
 					(errmsg("outbox relay lost its replication slot: the server removed WAL that it needed"),
 					 errdetail("It catches up from the table.")));
 			decode_slot_drop();
-			catchup_run(relay);
+			polling_until_slot(relay);
 			break;
 		case SLOT_MISSING:
-			catchup_run(relay);
+			polling_until_slot(relay);
 			break;
 		case SLOT_USABLE:
 			skip = watermark;
@@ -361,43 +367,15 @@ stream(Relay *relay)
 		{
 			producer_flush_old(relay->producer);
 			relay_show(relay);
-			handle_latch(relay);
+			relay_handle_latch(relay);
 		}
 		else
 		{
-			show_now(relay);
+			relay_show_now(relay);
 			relay_wait(relay, resend_wait_ms(relay,
 											 exactly_once_idle_time(relay,
 																	idle_time(limit))));
 		}
-	}
-	ending_restart();
-}
-
-/*
- * Looks at the table again and again, woken by those who publish, until
- * something ends the process.
- */
-static void
-poll_table(Relay *relay)
-{
-	relay->working_state = RELAY_POLLING;
-	while (settings_polling())
-	{
-		bool		more = catchup_poll(relay) > 0;
-
-		relay->caught_up = true;
-		/* Also when there was nothing to send: events wake us. */
-		sender_poll(relay);
-		connection_check(relay);
-		show_now(relay);
-		more |= resend_step(relay);
-		more |= replay_step(relay);
-		deadletter_store(relay);
-		if (more)
-			handle_latch(relay);
-		else
-			relay_wait(relay, resend_wait_ms(relay, outbox_poll_interval));
 	}
 	ending_restart();
 }
@@ -412,6 +390,7 @@ relay_create(uint64 requests)
 	relay->status.started_at = GetCurrentTimestamp();
 	relay->status.in_flight = 0;
 	relay->status.catching_up = false;
+	relay->status.pinned_by = InvalidTransactionId;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
 	relay->began_lsn = decode_wal_end();
@@ -422,7 +401,7 @@ relay_create(uint64 requests)
 	relay->ledger = ledger_create(TopMemoryContext);
 	encode_init(&relay->encoder, TopMemoryContext);
 	relay->retries_before = relay->status.retries;
-	show_now(relay);
+	relay_show_now(relay);
 	return relay;
 }
 
@@ -483,7 +462,7 @@ outbox_relay_main(Datum arg)
 	resume_start(relay);
 	deadletter_start(relay);
 	if (settings_polling())
-		poll_table(relay);
+		polling_run(relay);
 	open_stream(relay);
 	stream(relay);
 }

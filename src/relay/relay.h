@@ -101,8 +101,10 @@ typedef struct Relay
 /* relay.c */
 extern PGDLLEXPORT void outbox_relay_main(Datum arg);
 extern void relay_show(Relay *relay);
+extern void relay_show_now(Relay *relay);
 extern void relay_work(Relay *relay);
 extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
+extern void relay_handle_latch(Relay *relay);
 extern void relay_wait(Relay *relay, long timeout_ms);
 
 /* sender.c */

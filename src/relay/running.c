@@ -34,40 +34,64 @@
 static Watermark *last = NULL;
 
 /*
+ * What the record that was just read tells of running transactions; NULL when
+ * it is of another kind.
+ */
+xl_running_xacts *
+running_in_record(XLogReaderState *reader)
+{
+	if (XLogRecGetRmid(reader) != RM_STANDBY_ID ||
+		(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) != XLOG_RUNNING_XACTS)
+		return NULL;
+	return (xl_running_xacts *) XLogRecGetData(reader);
+}
+
+/*
+ * The snapshot, as text, in which of all transactions in front of "end" those
+ * of a list are running.
+ */
+char *
+running_snapshot(TransactionId end, const TransactionId *running, int nrunning,
+				 MemoryContext context)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint64		xmax = full_xid(end, next);
+	uint64	   *xids = palloc((nrunning + 1) * sizeof(uint64));
+	char	   *result;
+	StringInfoData buf;
+
+	for (int i = 0; i < nrunning; i++)
+		xids[i] = full_xid(running[i], next);
+	qsort(xids, nrunning, sizeof(uint64), compare_xids);
+	initStringInfo(&buf);
+	appendStringInfo(&buf, UINT64_FORMAT ":" UINT64_FORMAT ":",
+					 nrunning > 0 ? xids[0] : xmax, xmax);
+	for (int i = 0; i < nrunning; i++)
+		appendStringInfo(&buf, i > 0 ? "," UINT64_FORMAT : UINT64_FORMAT, xids[i]);
+	result = MemoryContextStrdup(context, buf.data);
+	pfree(buf.data);
+	pfree(xids);
+	return result;
+}
+
+/*
  * Keeps what the record that was just read tells of running transactions, if
  * it is of that kind.
  */
 void
 running_note(XLogReaderState *reader)
 {
-	xl_running_xacts *running = (xl_running_xacts *) XLogRecGetData(reader);
-	FullTransactionId next;
-	uint64		xmax;
-	uint64	   *xids;
-	StringInfoData buf;
+	xl_running_xacts *running = running_in_record(reader);
 
-	if (XLogRecGetRmid(reader) != RM_STANDBY_ID ||
-		(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) != XLOG_RUNNING_XACTS)
+	if (running == NULL)
 		return;
-	next = ReadNextFullTransactionId();
-	xmax = full_xid(running->nextXid, next);
-	xids = palloc((running->xcnt + 1) * sizeof(uint64));
-	for (int i = 0; i < running->xcnt; i++)
-		xids[i] = full_xid(running->xids[i], next);
-	qsort(xids, running->xcnt, sizeof(uint64), compare_xids);
-	initStringInfo(&buf);
-	appendStringInfo(&buf, UINT64_FORMAT ":" UINT64_FORMAT ":",
-					 running->xcnt > 0 ? xids[0] : xmax, xmax);
-	for (int i = 0; i < running->xcnt; i++)
-		appendStringInfo(&buf, i > 0 ? "," UINT64_FORMAT : UINT64_FORMAT, xids[i]);
 	if (last == NULL)
 		last = MemoryContextAlloc(TopMemoryContext, sizeof(Watermark));
 	else
 		pfree(last->snapshot);
-	last->snapshot = MemoryContextStrdup(TopMemoryContext, buf.data);
+	last->snapshot = running_snapshot(running->nextXid, running->xids,
+									  running->xcnt, TopMemoryContext);
 	last->lsn = reader->EndRecPtr;
-	pfree(buf.data);
-	pfree(xids);
 }
 
 /*

@@ -11,9 +11,13 @@
 #include "postgres.h"
 
 #include "access/xlogreader.h"
+#include "storage/standbydefs.h"
 
 #include "relay/watermark.h"
 
+extern xl_running_xacts *running_in_record(XLogReaderState *reader);
+extern char *running_snapshot(TransactionId end, const TransactionId *running,
+							  int nrunning, MemoryContext context);
 extern void running_note(XLogReaderState *reader);
 extern Watermark *running_take(void);
 extern void running_write(void);

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * decoder.h
+ *	  Decoding contexts that read WAL without waiting for it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_DECODER_H
+#define OUTBOX_DECODER_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "replication/logical.h"
+
+extern LogicalDecodingContext *decoder_create_slot(const char *name);
+extern LogicalDecodingContext *decoder_open(void);
+extern bool decoder_read(LogicalDecodingContext *context, XLogRecPtr limit);
+
+#endif							/* OUTBOX_DECODER_H */

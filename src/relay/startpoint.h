@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * startpoint.h
+ *	  Creates the relay's slot, without waiting for anybody.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_STARTPOINT_H
+#define OUTBOX_STARTPOINT_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+
+extern bool startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for);
+extern TransactionId startpoint_committing(void);
+extern const char *startpoint_snapshot(void);
+
+#endif							/* OUTBOX_STARTPOINT_H */
