@@ -83,8 +83,8 @@ guc_init(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("outbox.max_slot_wal",
-							"WAL that a relay's slot may hold while Kafka is away.",
-							"Above it the slot is given up, and the events are taken from the table later. -1 means no limit.",
+							"WAL that a relay's slot may hold for what Kafka has not acknowledged, and for open transactions.",
+							"Above it the slot is given up, and the events are taken from the table. -1 means no limit.",
 							&outbox_max_slot_wal,
 							10240, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);

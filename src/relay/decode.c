@@ -250,17 +250,27 @@ decode_has_slot(void)
 }
 
 /*
- * Bytes of WAL that the server keeps for the slot; 0 when there is none.
+ * Bytes of WAL that the server keeps for the slot: those that hold what is not
+ * acknowledged, and those that are done with but for transactions which were
+ * open in them.  A slot that is being created is there for the latter.
  */
-uint64
-decode_held_wal(void)
+void
+decode_held_wal(uint64 *owed, uint64 *pinned)
 {
-	XLogRecPtr	now = decode_wal_end();
+	XLogRecPtr	end = decode_wal_end();
+	XLogRecPtr	confirmed;
 
+	*owed = *pinned = 0;
 	if (MyReplicationSlot == NULL ||
 		XLogRecPtrIsInvalid(MyReplicationSlot->data.restart_lsn))
-		return 0;
-	return now - MyReplicationSlot->data.restart_lsn;
+		return;
+	confirmed = MyReplicationSlot->data.confirmed_flush;
+	if (XLogRecPtrIsInvalid(confirmed))
+		confirmed = end;
+	if (confirmed < end)
+		*owed = end - confirmed;
+	if (MyReplicationSlot->data.restart_lsn < confirmed)
+		*pinned = confirmed - MyReplicationSlot->data.restart_lsn;
 }
 
 /*
@@ -273,6 +283,23 @@ decode_oldest_open(void)
 	ReorderBufferTXN *oldest = ReorderBufferGetOldestTXN(context->reorder);
 
 	return oldest ? oldest->xid : InvalidTransactionId;
+}
+
+/*
+ * Bytes of WAL since the first transaction began that is still open, as far as
+ * has been decoded; all that the slot holds while it is being created.
+ */
+uint64
+decode_open_wal(void)
+{
+	ReorderBufferTXN *oldest;
+
+	if (MyReplicationSlot == NULL)
+		return 0;
+	if (context == NULL)
+		return decode_wal_end() - MyReplicationSlot->data.restart_lsn;
+	oldest = ReorderBufferGetOldestTXN(context->reorder);
+	return oldest ? context->reader->EndRecPtr - oldest->first_lsn : 0;
 }
 
 /*

@@ -72,6 +72,9 @@
 #define BEHIND_MS 1000			/* a commit, that is not acknowledged */
 #define MEBIBYTE (1024 * 1024)
 
+/* A slot may hold so much when all is well, whatever the setting says. */
+#define WORKING_WAL_MB 64
+
 /*
  * Freed memory that the C library keeps.  With less it returns what a batch
  * took to the kernel and asks for it again with the next.
@@ -186,21 +189,43 @@ relay_handle_latch(Relay *relay)
 		ending_restart();
 }
 
+/* Gives the slot up and starts over: the events are in the table as well. */
+static void
+give_up_slot(const char *detail)
+{
+	ereport(LOG,
+			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
+			 errdetail("Nothing is lost: it takes the events from the table. %s",
+					   detail)));
+	decode_slot_drop();
+	ending_restart();
+}
+
 /*
- * While something is in the way, the slot holds WAL.  When that is too much,
- * gives it up and starts over: the events are in the table as well.
+ * Gives the slot up when it holds too much WAL: because Kafka does not take the
+ * events, or not as fast as they come; or because a transaction is open that
+ * began long ago.  What is done with stays a while without such a one, too,
+ * until the server has written to the WAL which transactions run.
  */
 static void
 limit_wal(Relay *relay)
 {
-	if (relay->status.state == relay->working_state || outbox_max_slot_wal < 0 ||
-		decode_held_wal() / MEBIBYTE < outbox_max_slot_wal)
+	uint64		limit = outbox_max_slot_wal;
+	uint64		owed;
+	uint64		pinned;
+
+	if (outbox_max_slot_wal < 0)
 		return;
-	ereport(LOG,
-			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
-			 errdetail("Nothing is lost: it takes the events from the table when Kafka is back.")));
-	decode_slot_drop();
-	ending_restart();
+	if (relay->status.state == relay->working_state)
+		limit = Max(limit, WORKING_WAL_MB);
+	limit *= MEBIBYTE;
+	decode_held_wal(&owed, &pinned);
+	if (owed >= limit)
+		give_up_slot("What the slot holds waits for Kafka.");
+	if (pinned >= limit / 2)
+		running_write();
+	if (pinned >= limit && decode_open_wal() >= limit / 2)
+		give_up_slot("The slot holds it for a transaction that is still open; when that has ended there will be a new one.");
 }
 
 /* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
@@ -368,6 +393,7 @@ stream(Relay *relay)
 			producer_flush_old(relay->producer);
 			relay_show(relay);
 			relay_handle_latch(relay);
+			limit_wal(relay);
 		}
 		else
 		{
