@@ -72,9 +72,9 @@ typedef struct RelayStatus
 typedef struct SuspectTopic
 {
 	char		name[SUSPECT_TOPIC_LEN];	/* hash key */
-	int			size;			/* key and payload of the smallest that was
-								 * refused for its size; 0: it refuses all */
-	int			wire_size;		/* with headers; INT_MAX if not known */
+	int			size;			/* payload of the smallest that was refused
+								 * for its size; 0: it refuses all */
+	int			wire_size;		/* with key and headers; INT_MAX if not known */
 	TimestampTz refused_at;		/* the last one, by steady_now() */
 	char		error_name[48]; /* librdkafka's */
 	char		error[SUSPECT_ERROR_LEN];

@@ -224,6 +224,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			.error_name = "",
 			.error_text = "",
 			.bytes = (int) (message->len + message->key_len),
+			.value_bytes = (int) message->len,
 			.offset = message->offset,
 		};
 

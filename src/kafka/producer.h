@@ -80,6 +80,7 @@ typedef struct Delivery
 	const char *error_text;
 	const char *topic;			/* NULL if OK */
 	int			bytes;			/* key and value */
+	int			value_bytes;	/* of those */
 	int64		offset;			/* in its partition; below 0 if not known */
 } Delivery;
 

@@ -51,10 +51,11 @@
 /* Did a broker see the last event that was refused? */
 static bool reached_broker = false;
 
+/* What its topic may refuse it for; as it is sent, whatever the encoding. */
 static int
 event_size(const Event *event)
 {
-	return event->payload.len + event_key(event).len;
+	return Max(event->payload.len, 1);
 }
 
 /* What the topic of an event has refused, if it may refuse that as well. */
@@ -136,7 +137,8 @@ careful_explain(Relay *relay)
 
 	if (relay->failure != DELIVERY_TOO_LARGE || relay->too_large == 0)
 		return false;
-	if (relay->too_large < batch_bytes)
+	/* A batch is refused as a whole, so a single message was alone. */
+	if (relay->too_large < batch_bytes && relay->ntoo_large > 1)
 	{
 		if (batch_bytes <= LEAST_BATCH_BYTES)
 			return false;
@@ -148,6 +150,9 @@ careful_explain(Relay *relay)
 				 errhint("Set the option \"batch.size\" of the server \"kafka\" to the least max.message.bytes of the topics.")));
 		return true;
 	}
+	/* If it was suspect already, then something else is wrong. */
+	if (suspects_find(relay->too_large_topic, relay->too_large) != NULL)
+		return false;
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
 	suspects_learn(relay->too_large_topic, &refusal);
@@ -236,6 +241,7 @@ go_on(Relay *relay)
 			relay->careful += ledger_position(relay->ledger).outstanding;
 		ending_restart();
 	}
+	relay->too_large = relay->ntoo_large = 0;
 	if (producer_is_fatal(relay->producer))
 		sender_replace(relay);
 }

@@ -288,7 +288,10 @@ wait_until_safe(Relay *relay, XLogRecPtr position)
 {
 	XLogFlush(position);
 	while (decode_limit() < position)
+	{
 		relay_wait(relay, UNSAFE_WAIT_MS);
+		sender_serve(relay);
+	}
 }
 
 /*

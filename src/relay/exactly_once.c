@@ -104,8 +104,8 @@ exactly_once_delivered(Relay *relay, const Delivery *delivery)
 	else if (delivery->offset >= 0)
 	{
 		exact->topic_is_new |= delivery->offset <= exact->record_offset;
-		exact->has_gap |= exact->claimed &&
-			delivery->offset > exact->record_offset + RECORD_OFFSETS;
+		exact->has_gap |= delivery->offset > exact->record_offset +
+			(exact->claimed ? RECORD_OFFSETS : 1);
 		exact->record_offset = delivery->offset;
 	}
 }
@@ -177,7 +177,6 @@ exactly_once_seal(Relay *relay)
 		leave_new_topic(relay);
 	if (relay->exact->has_gap)
 		resume_check_successor(relay);
-	relay->exact->has_gap = false;
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
 	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);

@@ -91,8 +91,11 @@ typedef struct Relay
 	const char *failure_name;	/* librdkafka's name of the code */
 	char		failure_text[PRODUCER_ERROR_LEN];
 	int			batch_bytes;	/* to be sent at once, at most; 0: as set */
-	int			too_large;		/* bytes of the smallest message that was in
-								 * what was refused for its size; 0: none */
+	int			ntoo_large;		/* messages that this producer has sent and
+								 * that were refused for their size, or that
+								 * of their batch; */
+	int			too_large;		/* bytes of the smallest one's payload; 0 for
+								 * none */
 	char		too_large_topic[SUSPECT_TOPIC_LEN];
 
 	TimestampTz shown_at;		/* when status was last published */

@@ -22,7 +22,9 @@
 #include "utils/array.h"
 #include "utils/memutils.h"
 
+#include "base/guc.h"
 #include "base/worker.h"
+#include "relay/careful.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
@@ -108,6 +110,18 @@ is_blocked(const Relay *relay, ResendKind kind, const char *topic, Slice key)
 }
 
 /*
+ * May the event be refused, so that what is in front of it in the Kafka
+ * transaction would not be committed?  Then an event of its key would come
+ * behind it.
+ */
+static bool
+may_be_refused(const Relay *relay, const Event *event)
+{
+	return relay->exact && outbox_on_poison == POISON_HOLD &&
+		(relay->careful > 0 || careful_wanted(relay, event));
+}
+
+/*
  * Sends the batch and waits until Kafka has taken or refused each.  With a held
  * key, stops behind one that blocks it, and with a parked topic when that
  * cannot be written after all.  Returns how many were dealt with.
@@ -125,7 +139,8 @@ resend_send(Relay *relay, ResendKind kind, const char *topic, Slice key)
 	{
 		nrows = sender_begin(relay);
 		while (nrows < batch->size && !relay->broken &&
-			   !is_blocked(relay, kind, topic, key))
+			   !is_blocked(relay, kind, topic, key) &&
+			   !(nrows > 0 && may_be_refused(relay, &batch->events[nrows])))
 			send_event(relay, nrows++, context);
 	} while (!sender_finish(relay));
 	deadletter_set_resend(RESEND_NONE);

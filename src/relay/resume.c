@@ -77,6 +77,8 @@ static void
 stay_fenced(Relay *relay, const char *message)
 {
 	relay->fenced = shmem_relay_configuration() + 1;
+	/* Nobody takes what it has to say any more. */
+	sender_close(relay);
 	for (;;)
 	{
 		relay_obstacle(relay, RELAY_FENCED, message);
@@ -131,7 +133,8 @@ resume_fence(Relay *relay)
 
 /*
  * Something has come between two of our records.  Stops if it is a record of
- * another relay.  What is in the open transaction is not committed then.
+ * another relay.  Else that may not be committed yet: the next process waits
+ * for it.  What is in the open transaction is not committed in either case.
  */
 void
 resume_check_successor(Relay *relay)
@@ -145,6 +148,10 @@ resume_check_successor(Relay *relay)
 		exactly_once_leave(relay);
 		stay_fenced(relay, fenced_message);
 	}
+	ereport(LOG,
+			(errmsg("outbox relay starts over: somebody else has written to the topic \"%s\"",
+					relay->exact->topic)));
+	ending_restart_later();
 }
 
 /* Is the record one of this database's past? */
@@ -390,6 +397,9 @@ resume(Relay *relay, bool strict, bool take_over)
 	 */
 	if (!take_over && is_successor(relay, &set))
 		stay_fenced(relay, fenced_message);
+	/* Its owner would not be fenced. */
+	if (set.generation > relay->exact->set.generation)
+		ending_restart_later();
 	if (is_trusted(&set))
 		adopt_record(relay, &set);
 }

@@ -64,7 +64,7 @@ sender_open(Relay *relay)
 	relay->status.in_flight = 0;
 	relay->question.number = relay->stuck_question.number = 0;
 	relay->stuck = false;
-	relay->too_large = 0;
+	relay->too_large = relay->ntoo_large = 0;
 	if (relay->producer == NULL)
 		strlcpy(relay->status.error, error, RELAY_ERROR_LEN);
 	return relay->producer != NULL;
@@ -91,9 +91,12 @@ sender_close(Relay *relay)
 static void
 note_too_large(Relay *relay, const Delivery *delivery)
 {
-	if (relay->too_large != 0 && delivery->bytes >= relay->too_large)
+	int			bytes = Max(delivery->value_bytes, 1);
+
+	relay->ntoo_large++;
+	if (relay->too_large != 0 && bytes >= relay->too_large)
 		return;
-	relay->too_large = delivery->bytes;
+	relay->too_large = bytes;
 	strlcpy(relay->too_large_topic, delivery->topic, sizeof(relay->too_large_topic));
 }
 

@@ -49,7 +49,8 @@ suspects_learn(const char *topic, const SuspectTopic *refusal)
 		suspects = hash_create("outbox suspect topics", 16, &ctl,
 							   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	suspect = hash_search(suspects, topic, HASH_ENTER, &found);
-	if (found)
+	/* One that refused everything may be another one now. */
+	if (found && size > 0 && suspect->size > 0)
 	{
 		size = Min(size, suspect->size);
 		wire_size = Min(wire_size, suspect->wire_size);
@@ -61,8 +62,8 @@ suspects_learn(const char *topic, const SuspectTopic *refusal)
 }
 
 /*
- * What a topic has refused, if an event with so many bytes of key and payload
- * may be refused as well; else NULL.
+ * What a topic has refused, if an event with so many bytes of payload may be
+ * refused as well; else NULL.
  */
 const SuspectTopic *
 suspects_find(const char *topic, int size)

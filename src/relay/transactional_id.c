@@ -8,12 +8,13 @@
  * partitions have a leader.  As long as one has none, which may be for ever,
  * nobody can use the name, and a partition would hold up all others.
  *
- * What becomes of that transaction is decided by then: Kafka takes nothing more
- * of it.  And if it was committed, the progress topic says so, since a record
- * whose transaction is not decided hides the end of the topic, which is waited
- * for.  So there is a name for each generation: the next one is taken when that
- * of the last record is occupied.  Generations never go back: relays that come
- * later begin with the one of the last record, and so fence whoever uses it.
+ * So there is a name for each generation: the next one is taken when that of
+ * the last record is occupied.  Whether that transaction was committed the
+ * progress topic says, since a record whose transaction is not decided hides
+ * the end of the topic, which is waited for.  Generations never go back: relays
+ * that come later begin with the one of the last record, and so fence whoever
+ * uses it.  Who still used an older name would find our records between its own
+ * (resume.c).
  *
  *-------------------------------------------------------------------------
  */
