@@ -47,6 +47,12 @@ CREATE TRIGGER before_event BEFORE INSERT ON outbox.event FOR EACH ROW EXECUTE F
 CREATE TRIGGER after_event AFTER INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION regress_note();
 ALTER TABLE outbox.event ADD CONSTRAINT regress_is_publisher CHECK (regress_who(aggregate_id)) NOT VALID;
 ALTER TABLE outbox.event ADD COLUMN published_by name DEFAULT current_user;
+-- what the owner's constraint calls needs its right, as in an INSERT
+SAVEPOINT denied;
+SET LOCAL ROLE regress_publisher;
+SELECT outbox.publish('Order', '1', 'Extra', '{}');
+ROLLBACK TO denied;
+GRANT EXECUTE ON FUNCTION regress_who(text) TO regress_publisher;
 SET LOCAL ROLE regress_publisher;
 SELECT count(outbox.publish('Order', '1', 'Extra', '{}'));
 RESET ROLE;

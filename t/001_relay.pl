@@ -350,8 +350,9 @@ is( $node->safe_psql('early',
 	'without a Kafka server events are pending');
 
 create_server($node, 'early');
-$node->poll_query_until('early',
-	"SELECT true FROM pg_replication_slots WHERE database = 'early'");
+ok( $node->poll_query_until(
+		'early', "SELECT count(*) = 2000 FROM outbox.events WHERE status = 'published'"),
+	'and published while a prepared transaction keeps a slot from being created');
 $node->safe_psql('early',
 	"SELECT outbox.publish('$type', 'k', 'After CREATE SERVER', '2002')");
 $node->safe_psql('early', "COMMIT PREPARED 'undecided'");

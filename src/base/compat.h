@@ -38,13 +38,28 @@
 	((change)->data.tp.newtuple ? &(change)->data.tp.newtuple->tuple : NULL)
 #endif
 
-/* Creates an ephemeral logical slot that survives a failover where it can. */
+/* Creates an ephemeral logical slot. */
 #if PG_VERSION_NUM >= 170000
 #define compat_slot_create(name) \
-	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false, true, false)
+	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false, false, false)
 #else
 #define compat_slot_create(name) \
 	ReplicationSlotCreate(name, true, RS_EPHEMERAL, false)
+#endif
+
+/*
+ * From now on the slot goes to standbys, where they can have it.  Not before
+ * all in front of it is published: they cannot tell.
+ */
+#if PG_VERSION_NUM >= 170000
+#define compat_slot_survive_failover() \
+	do { \
+		SpinLockAcquire(&MyReplicationSlot->mutex); \
+		MyReplicationSlot->data.failover = true; \
+		SpinLockRelease(&MyReplicationSlot->mutex); \
+	} while (0)
+#else
+#define compat_slot_survive_failover() ((void) 0)
 #endif
 
 #if PG_VERSION_NUM >= 180000

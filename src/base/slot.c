@@ -20,6 +20,7 @@
 #include "replication/slot.h"
 #include "replication/walreceiver.h"
 #include "storage/lwlock.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -28,6 +29,7 @@
 #include "base/worker.h"
 
 #define LOOK_INTERVAL_MS 1000
+#define GRACE_MS 5000			/* in which a relay may acquire its slot */
 #define MEBIBYTE (1024 * 1024)
 
 /*
@@ -137,19 +139,30 @@ slot_wal_end(void)
 
 /*
  * Is this a relay's slot that nobody has acquired, and that is ours to drop?
- * One that a standby has from its primary is kept within bounds there.
+ * One that a standby has from its primary is kept within bounds there.  If so,
+ * *held is the WAL that it holds, in bytes: what waits for Kafka, or what is
+ * kept for transactions that were open, whichever is more.
  */
 static bool
-is_unattended(ReplicationSlot *slot, Oid *database, XLogRecPtr *restart)
+is_unattended(ReplicationSlot *slot, XLogRecPtr end, Oid *database, uint64 *held)
 {
+	XLogRecPtr	restart;
+	XLogRecPtr	confirmed;
 	bool		result;
 
 	SpinLockAcquire(&slot->mutex);
 	*database = slot->data.database;
-	*restart = slot->data.restart_lsn;
+	restart = slot->data.restart_lsn;
+	confirmed = slot->data.confirmed_flush;
 	result = slot->active_pid == 0 && is_ours(slot, *database) &&
 		!(compat_slot_synced(slot) && RecoveryInProgress());
 	SpinLockRelease(&slot->mutex);
+	*held = 0;
+	if (!XLogRecPtrIsInvalid(restart))
+	{
+		confirmed = Max(confirmed, restart);
+		*held = Max(end > confirmed ? end - confirmed : 0, confirmed - restart);
+	}
 	return result;
 }
 
@@ -178,13 +191,34 @@ give_up(Oid database)
 }
 
 /*
- * Gives up slots that nobody has acquired and that hold too much WAL.  Returns
- * when to look again: DT_NOEND when every slot is attended to, or may hold all.
+ * Since when nobody has acquired the slot at a place, by steady_now(); notes
+ * that it is so, or not, now.
+ */
+static TimestampTz
+unattended_since(int place, bool unattended)
+{
+	static TimestampTz *since = NULL;
+
+	if (since == NULL)
+		since = MemoryContextAllocZero(TopMemoryContext,
+									   max_replication_slots * sizeof(TimestampTz));
+	if (!unattended)
+		since[place] = 0;
+	else if (since[place] == 0)
+		since[place] = steady_now();
+	return since[place];
+}
+
+/*
+ * Gives up slots that hold too much WAL and that nobody has acquired for a
+ * while: a relay that starts over is soon back.  Returns when to look again:
+ * DT_NOEND when every slot is attended to, or may hold all.
  */
 TimestampTz
 slot_limit_unattended(void)
 {
 	XLogRecPtr	end = slot_wal_end();
+	TimestampTz now = steady_now();
 	TimestampTz next = DT_NOEND;
 
 	if (outbox_max_slot_wal < 0)
@@ -193,18 +227,20 @@ slot_limit_unattended(void)
 	{
 		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
 		Oid			database;
-		XLogRecPtr	restart;
+		uint64		held;
 		bool		unattended;
+		TimestampTz since;
 
 		LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-		unattended = slot->in_use && is_unattended(slot, &database, &restart);
+		unattended = slot->in_use && is_unattended(slot, end, &database, &held);
 		LWLockRelease(ReplicationSlotControlLock);
+		since = unattended_since(i, unattended);
 		if (!unattended)
 			continue;
-		if (!XLogRecPtrIsInvalid(restart) && restart < end &&
-			(end - restart) / MEBIBYTE >= outbox_max_slot_wal)
+		if (held / MEBIBYTE >= outbox_max_slot_wal &&
+			TimestampDifferenceExceeds(since, now, GRACE_MS))
 			give_up(database);
-		next = TimestampTzPlusMilliseconds(steady_now(), LOOK_INTERVAL_MS);
+		next = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL_MS);
 	}
 	return next;
 }

@@ -139,6 +139,7 @@ struct Producer
 	TimestampTz trouble_until;	/* answers are good for a short time only, by
 								 * steady_now(); 0 for none */
 	bool		reached;		/* did the last answer come from a broker? */
+	uint64		unanswered;		/* questions that no broker answered */
 	ProducerStats stats;
 	char		error[PRODUCER_ERROR_LEN];	/* of the last call that failed */
 	const char *error_name;		/* its code */

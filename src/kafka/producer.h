@@ -141,6 +141,7 @@ extern TopicStatus producer_probe(Producer *producer, ProducerTopic *topic,
 								  int partition, TimestampTz since);
 extern void producer_recheck(Producer *producer, ProducerTopic *topic);
 extern uint64 producer_ask(Producer *producer);
+extern uint64 producer_unanswered(const Producer *producer);
 extern bool producer_answered(const Producer *producer, uint64 question,
 							  bool *reached);
 extern SendResult producer_send(Producer *producer, const Message *message);

@@ -9,7 +9,8 @@
  * for a quarter of an hour.  So an idle connection is kept alive, and one
  * whose data the other kernel does not even acknowledge is closed.  The
  * library then connects again and repeats its requests.  A broker that is slow
- * does not suffer from that: its kernel acknowledges at once.
+ * does not suffer from that: its kernel acknowledges at once.  One that does not
+ * even read what it is sent, because it throttles, gets another connection.
  *
  *-------------------------------------------------------------------------
  */

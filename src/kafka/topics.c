@@ -184,7 +184,10 @@ topics_poll(Producer *producer)
 		return;
 	producer->reached = err == RD_KAFKA_RESP_ERR_NO_ERROR;
 	if (!producer->reached)
+	{
 		producer_set_error(producer, err);
+		producer->unanswered++;
+	}
 	else
 	{
 		for (int i = 0; i < metadata->topic_cnt; i++)
@@ -307,6 +310,15 @@ producer_ask(Producer *producer)
 {
 	ask(producer, "");
 	return producer->asked;
+}
+
+/*
+ * How many questions no broker has answered so far.
+ */
+uint64
+producer_unanswered(const Producer *producer)
+{
+	return producer->unanswered;
 }
 
 /*

@@ -11,8 +11,11 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
+
 #include "publish/event.h"
 
+extern Datum outbox_check_event(PG_FUNCTION_ARGS);
 extern void check_event(const Event *event);
 extern void check_topic(Slice topic);
 extern void check_event_size(const Event *event, int limit);

@@ -41,6 +41,7 @@
 #include "base/compat.h"
 #include "base/home.h"
 #include "base/own.h"
+#include "publish/check.h"
 #include "publish/event.h"
 #include "publish/session.h"
 
@@ -151,8 +152,29 @@ has_extras(Relation chunk, const bool *nulls)
 }
 
 /*
- * Prepares CHECK constraints with the rights of the table's owner: who may
- * execute publish() need not be allowed to execute what they call.
+ * Is a CHECK constraint ours: check_event() of columns, and nothing else?
+ * There is nothing in that which planning would evaluate or look up by name.
+ */
+static bool
+is_our_check(const Expr * check)
+{
+	const		FuncExpr *call = (const FuncExpr *) check;
+	FmgrInfo	function;
+	ListCell   *lc;
+
+	if (!IsA(check, FuncExpr))
+		return false;
+	foreach(lc, call->args)
+		if (!IsA(lfirst(lc), Var))
+		return false;
+	fmgr_info(call->funcid, &function);
+	return function.fn_addr == outbox_check_event;
+}
+
+/*
+ * Prepares CHECK constraints: ours with the rights of the table's owner, since
+ * who may execute publish() need not be allowed to execute check_event().  What
+ * others call is the publisher's affair, as in an INSERT.
  */
 static void
 prepare_checks(ResultRelInfo *target, EState *estate)
@@ -167,13 +189,19 @@ prepare_checks(ResultRelInfo *target, EState *estate)
 		return;
 	COMPAT_CHECKS(target) = palloc0(nchecks * sizeof(ExprState *));
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(chunk->rd_rel->relowner,
-						   context | SECURITY_LOCAL_USERID_CHANGE);
 	for (int i = 0; i < nchecks; i++)
-		if (compat_is_enforced(&constr->check[i]))
-			COMPAT_CHECKS(target)[i] =
-				ExecPrepareExpr(compat_check_node(&constr->check[i], chunk), estate);
-	SetUserIdAndSecContext(user, context);
+	{
+		Expr	   *check;
+
+		if (!compat_is_enforced(&constr->check[i]))
+			continue;
+		check = compat_check_node(&constr->check[i], chunk);
+		if (is_our_check(check))
+			SetUserIdAndSecContext(chunk->rd_rel->relowner,
+								   context | SECURITY_LOCAL_USERID_CHANGE);
+		COMPAT_CHECKS(target)[i] = ExecPrepareExpr(check, estate);
+		SetUserIdAndSecContext(user, context);
+	}
 }
 
 /*

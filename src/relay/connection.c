@@ -60,16 +60,19 @@ connection_answers(Relay *relay, BrokerQuestion *question)
 
 /*
  * Is there a broker that answers, as far as is known?  Asks again after news of
- * the connection, and answers no as long as that is open.
+ * the connection, or a question that was not answered, and answers no as long
+ * as that is open.
  */
 bool
 connection_is_up(Relay *relay)
 {
 	const ProducerStats *stats = producer_stats(relay->producer);
 
-	if (stats->nerrors != relay->errors_seen)
+	if (stats->nerrors != relay->errors_seen ||
+		producer_unanswered(relay->producer) != relay->unanswered_seen)
 	{
 		relay->errors_seen = stats->nerrors;
+		relay->unanswered_seen = producer_unanswered(relay->producer);
 		relay->connected = false;
 	}
 	if (!relay->connected)

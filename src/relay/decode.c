@@ -100,6 +100,7 @@ decode_slot_unpin(void)
 void
 decode_slot_keep(void)
 {
+	compat_slot_survive_failover();
 	ReplicationSlotPersist();
 }
 

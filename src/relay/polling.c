@@ -20,6 +20,7 @@
 #include "relay/ending.h"
 #include "relay/replay.h"
 #include "relay/settings.h"
+#include "relay/startpoint.h"
 
 /*
  * A look that finds so many events is followed by another one, before a slot
@@ -90,6 +91,7 @@ polling_until_slot(Relay *relay)
 
 		if (!more && catchup_reach_slot(relay))
 			break;
+		more |= startpoint_has_more();
 		more |= tend(relay);
 		if (settings_polling())
 			ending_restart();

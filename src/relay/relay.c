@@ -214,13 +214,13 @@ limit_wal(Relay *relay)
 	uint64		owed;
 	uint64		pinned;
 
-	if (outbox_max_slot_wal < 0)
+	if (outbox_max_slot_wal < 0 || !decode_has_slot())
 		return;
 	if (relay->status.state == relay->working_state)
 		limit = Max(limit, WORKING_WAL_MB);
 	limit *= MEBIBYTE;
 	decode_held_wal(&owed, &pinned);
-	if (owed >= limit)
+	if (owed > limit)
 		give_up_slot("What the slot holds waits for Kafka.");
 	if (pinned >= limit / 2)
 		running_write();

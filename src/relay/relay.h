@@ -72,6 +72,7 @@ typedef struct Relay
 	bool		held;			/* an event was not accepted: only its
 								 * delivery clears the way */
 	uint64		errors_seen;	/* of the producer's */
+	uint64		unanswered_seen;	/* of what it asked */
 	uint64		errors_past;	/* those before all was well the last time */
 	uint64		retries_before; /* retries counted by former producers */
 	bool		acknowledged;	/* something was, since last looked */

@@ -60,7 +60,7 @@ sender_open(Relay *relay)
 	relay->producer = producer_open(relay->config, error);
 	relay->opened_at = steady_now();
 	relay->connected = false;
-	relay->errors_seen = relay->errors_past = 0;
+	relay->errors_seen = relay->errors_past = relay->unanswered_seen = 0;
 	relay->status.in_flight = 0;
 	relay->question.number = relay->stuck_question.number = 0;
 	relay->stuck = false;

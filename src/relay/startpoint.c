@@ -62,6 +62,8 @@
 #include "relay/decoder.h"
 #include "relay/running.h"
 
+#define SEEK_RECORDS 100000		/* read at once, before others are due */
+
 /* Some transactions, in TopMemoryContext. */
 typedef struct Transactions
 {
@@ -78,6 +80,8 @@ static LogicalDecodingContext *context = NULL;
 static bool kept_back = false;	/* the record read last, from the builder */
 static TransactionId phase_end; /* of the builder: all before have to end */
 static Transactions committed = {0};	/* since the builder's last record */
+
+static bool more = false;		/* there is WAL that can be read at once */
 
 /* When the start is found. */
 static char *snapshot = NULL;
@@ -261,13 +265,14 @@ startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for)
 	*waits_for = InvalidTransactionId;
 	if (context == NULL && !create_slot(waits_for))
 		return false;
-	if (!kept_back)
+	if (!kept_back && !more)
 	{
 		/* The start is to be now. */
 		(void) LogStandbySnapshot();
 		XLogFlush(decode_wal_end());
 	}
-	while (kept_back || decoder_read(context, GetFlushRecPtr(NULL)))
+	more = false;
+	for (int n = 0; kept_back || decoder_read(context, GetFlushRecPtr(NULL)); n++)
 	{
 		kept_back = !hand_over(not_before, waits_for);
 		if (kept_back)
@@ -277,9 +282,24 @@ startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for)
 			finish();
 			return true;
 		}
+		if (n >= SEEK_RECORDS)
+		{
+			more = true;
+			return false;
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	return false;
+}
+
+/*
+ * Is there more to read, without waiting for anything, than startpoint_seek()
+ * has read?
+ */
+bool
+startpoint_has_more(void)
+{
+	return more;
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "access/xlogdefs.h"
 
 extern bool startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for);
+extern bool startpoint_has_more(void);
 extern TransactionId startpoint_committing(void);
 extern const char *startpoint_snapshot(void);
 
