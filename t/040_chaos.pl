@@ -234,8 +234,9 @@ foreach my $message (messages($expected))
 	}
 	elsif ($seen{"$key $n"})
 	{
-		# A catch-up has the time of the beginning, the stream that of the end.
-		my $time = max($message->{time}, $seen{"$key $n"}) / 1000;
+		# What comes out of the table has the time of sending, the stream that
+		# of the commit.
+		my $time = $seen{"$key $n"} / 1000;
 		my ($hit) = grep { $time <= $_->{to} } @hits;
 		$duplicates++;
 		$old{ $hit ? $hit->{name} : 'no fault' }++
