@@ -177,6 +177,7 @@ exactly_once_seal(Relay *relay)
 		leave_new_topic(relay);
 	if (relay->exact->has_gap)
 		resume_check_successor(relay);
+	relay->exact->has_gap = false;
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
 	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);

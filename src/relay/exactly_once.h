@@ -68,7 +68,7 @@ pg_noreturn extern void exactly_once_start_over(Relay *relay);
 
 /* resume.c */
 extern void resume_start(Relay *relay);
-pg_noreturn extern void resume_check_successor(Relay *relay);
+extern void resume_check_successor(Relay *relay);
 pg_noreturn extern void resume_fence(Relay *relay);
 pg_noreturn extern void resume_refused(Relay *relay, const char *failure);
 

@@ -133,8 +133,8 @@ resume_fence(Relay *relay)
 
 /*
  * Something has come between two of our records.  Stops if it is a record of
- * another relay.  Else that may not be committed yet: the next process waits
- * for it.  What is in the open transaction is not committed in either case.
+ * another relay, as far as that is committed.  What is in the open transaction
+ * is not committed then.
  */
 void
 resume_check_successor(Relay *relay)
@@ -148,10 +148,6 @@ resume_check_successor(Relay *relay)
 		exactly_once_leave(relay);
 		stay_fenced(relay, fenced_message);
 	}
-	ereport(LOG,
-			(errmsg("outbox relay starts over: somebody else has written to the topic \"%s\"",
-					relay->exact->topic)));
-	ending_restart_later();
 }
 
 /* Is the record one of this database's past? */
