@@ -282,15 +282,6 @@ meet_again(Relay *relay, const Event *event, uint64 number, StoredEvent *known)
 	check_memory(relay);
 }
 
-/* Does the event wait for its topic, which cannot be written? */
-static bool
-is_parked(const Relay *relay, const Event *event, char *topic)
-{
-	return parked_any() && route_topic(event, topic) &&
-		parked_find(topic, WHOLE_TOPIC) != NULL &&
-		parked_find(topic, WHOLE_TOPIC) != relay->releasing;
-}
-
 /*
  * Must the event not be sent now, because it waits behind a dead letter or for
  * its topic, or is stored already?  Then takes care of it.
@@ -328,7 +319,8 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 		remember(relay, event, number)->waits = true;
 		return true;
 	}
-	if (!is_parked(relay, event, topic))
+	if (!parked_any() || !route_topic(event, topic) ||
+		!parked_blocks(topic, relay->releasing))
 		return false;
 	park(relay, event, number, WHOLE_TOPIC);
 	return true;

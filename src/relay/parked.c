@@ -84,6 +84,18 @@ parked_find(const char *topic, int32 partition)
 }
 
 /*
+ * Is the topic parked as a whole, and is that not the one that is being
+ * released, NULL for none?
+ */
+bool
+parked_blocks(const char *topic, const Parked *releasing)
+{
+	const Parked *parked = parked_find(topic, WHOLE_TOPIC);
+
+	return parked != NULL && parked != releasing;
+}
+
+/*
  * Is the topic, or one of its partitions, parked?
  */
 bool

@@ -42,6 +42,7 @@ typedef struct Parked
 extern bool parked_any(void);
 extern bool parked_has_topic(const char *topic);
 extern Parked *parked_find(const char *topic, int32 partition);
+extern bool parked_blocks(const char *topic, const Parked *releasing);
 extern Parked *parked_add(const char *topic, int32 partition,
 						  const char *error_name, const char *error);
 extern void parked_fail(Parked *parked, const char *error_name,
