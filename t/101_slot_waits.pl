@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
+use OutboxBoth;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,63 +15,13 @@ use Test::More;
 my $node = new_server('old', <<'CONF');
 max_connections = 20
 CONF
-my %delivery = (least => 'at_least_once', exact => 'exactly_once');
-my @databases = sort keys %delivery;
-my %topic = map { $_ => make_topic(topic_name($_)) } @databases;
-my @expected;
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-# In both databases.
-sub publish
-{
-	my ($key) = @_;
-	publish_key($node, $_, $topic{$_}, $key) foreach @databases;
-	push @expected, $key;
-	return;
-}
-
-# All that was published is on Kafka, in order and once.
-sub check
-{
-	my ($when) = @_;
-	foreach my $db (@databases)
-	{
-		is( join(' ', committed_lines(scalar @expected, $topic{$db}, '%k')),
-			join(' ', @expected),
-			"$when: $delivery{$db}");
-	}
-	return;
-}
-
-sub wait_until_pinned_by
-{
-	my ($who) = @_;
-	foreach my $db (@databases)
-	{
-		$node->poll_query_until($db,
-			"SELECT pinned_by = '$who' AND pinned_since <= now() FROM outbox.stat_relay")
-		  or die "$db: not $who, but " . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay');
-	}
-	return;
-}
+deliver_from($node);
 
 sub prepare
 {
 	my ($name) = @_;
 	sql("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '$name'");
 	return;
-}
-
-sub streams
-{
-	my ($when) = @_;
-	wait_for_state($node, $_, 'streaming') foreach @databases;
-	return pass($when);
 }
 
 sub slots
@@ -91,10 +42,10 @@ foreach my $db (@databases)
 }
 publish('a');
 wait_until_pinned_by('prepared transaction "first"');
-check('before there is a slot');
+check_events('before there is a slot');
 wait_for_state($node, $_, 'polling') foreach @databases;
 publish('b');
-check('and again');
+check_events('and again');
 is(slots(), 0, 'no slot waits with them');
 unlike(relay_status($node, 'least', 'last_error'), qr/acknowledges|broker/, 'Kafka is not blamed');
 
@@ -103,7 +54,7 @@ prepare('second');
 sql("ROLLBACK PREPARED 'first'");
 wait_until_pinned_by('prepared transaction "second"');
 publish('c');
-check('while the slot waits');
+check_events('while the slot waits');
 is(slots(), 2, 'now there are slots');
 prepare('third');
 my @open = map { $node->background_psql($_) } @databases;
@@ -120,17 +71,17 @@ publish('d');
 sql("COMMIT PREPARED 'second'");
 wait_until_pinned_by('prepared transaction "third"');
 publish('e');
-check('while the slot waits once more');
+check_events('while the slot waits once more');
 sql("COMMIT PREPARED 'third'");
 
 # These were open when the slot found out what runs.
 publish('f');
 $_->query_safe('COMMIT') foreach @open;
 $_->quit foreach @open;
-push @expected, 'late';
+note_published('late');
 streams('there is a slot when they have ended, whatever was rolled back');
 publish('g');
-check('with the slot');
+check_events('with the slot');
 
 $node->stop;
 done_testing();

@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
+use OutboxBoth;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -13,57 +14,7 @@ my $node = new_server('pinned', <<'CONF');
 outbox.max_slot_wal = '64MB'
 autovacuum = off
 CONF
-my %delivery = (least => 'at_least_once', exact => 'exactly_once');
-my @databases = sort keys %delivery;
-my %topic = map { $_ => make_topic(topic_name($_)) } @databases;
-my @expected;
-
-sub sql
-{
-	my ($statements) = @_;
-	return $node->safe_psql('postgres', $statements);
-}
-
-# In both databases.
-sub publish
-{
-	my ($key) = @_;
-	publish_key($node, $_, $topic{$_}, $key) foreach @databases;
-	push @expected, $key;
-	return;
-}
-
-# All that was published is on Kafka, in order and once.
-sub check
-{
-	my ($when) = @_;
-	foreach my $db (@databases)
-	{
-		is( join(' ', committed_lines(scalar @expected, $topic{$db}, '%k')),
-			join(' ', @expected),
-			"$when: $delivery{$db}");
-	}
-	return;
-}
-
-sub wait_until_pinned_by
-{
-	my ($who) = @_;
-	foreach my $db (@databases)
-	{
-		$node->poll_query_until($db,
-			"SELECT pinned_by = '$who' AND pinned_since <= now() FROM outbox.stat_relay")
-		  or die "$db: not $who, but " . $node->safe_psql($db, 'SELECT * FROM outbox.stat_relay');
-	}
-	return;
-}
-
-sub streams
-{
-	my ($when) = @_;
-	wait_for_state($node, $_, 'streaming') foreach @databases;
-	return pass($when);
-}
+deliver_from($node);
 
 sub write_wal
 {
@@ -120,12 +71,12 @@ like(slurp_file($node->logfile, $offset),
 	'which the log explains');
 publish('i');
 wait_until_pinned_by("process $pid");
-check('without a slot again');
+check_events('without a slot again');
 $session->query_safe('COMMIT');
 $session->quit;
 streams('there is a slot when the session is done');
 publish('j');
-check('with the slot again');
+check_events('with the slot again');
 ok( $node->poll_query_until('exact',
 		'SELECT pinned_by IS NULL AND held_bytes > 0 FROM outbox.stat_relay'),
 	'nobody is in the way');
