@@ -94,6 +94,19 @@ worker_begin_sql(void)
 }
 
 /*
+ * Runs a statement that ends with that code of SPI's, or raises an error.
+ * Returns whether it was about any rows.  Needs SPI.
+ */
+bool
+worker_run_sql(const char *query, int nargs, Oid *types, Datum *args,
+			   int expected)
+{
+	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) != expected)
+		elog(ERROR, "query failed: %s", query);
+	return SPI_processed > 0;
+}
+
+/*
  * Runs a statement and undoes it: raises the error that it would raise.  Needs
  * SPI.
  */

@@ -19,6 +19,8 @@ extern bool worker_extension_exists(void);
 extern void worker_begin(void);
 extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);
+extern bool worker_run_sql(const char *query, int nargs, Oid *types,
+						   Datum *args, int expected);
 extern void worker_prove_sql(const char *query, int nargs, Oid *types,
 							 Datum *args);
 extern void worker_commit_sql(void);

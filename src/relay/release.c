@@ -55,11 +55,11 @@ is_waited_for(const Parked *parked)
 	worker_begin_sql();
 	args[0] = CStringGetTextDatum(parked->topic);
 	args[1] = Int32GetDatum(parked->partition);
-	resend_run("SELECT FROM outbox.held_event d" OF_TOPIC " LIMIT 1", 2, types,
-			   args, SPI_OK_SELECT);
+	worker_run_sql("SELECT FROM outbox.held_event d" OF_TOPIC " LIMIT 1", 2, types,
+				   args, SPI_OK_SELECT);
 	found = SPI_processed > 0;
 	if (!found)
-		resend_run(FORGET_TOPIC, 2, types, args, SPI_OK_DELETE);
+		worker_run_sql(FORGET_TOPIC, 2, types, args, SPI_OK_DELETE);
 	worker_commit_sql();
 	return found;
 }
@@ -129,15 +129,15 @@ read_events(Parked *parked)
 	args[0] = CStringGetTextDatum(parked->topic);
 	args[1] = Int32GetDatum(parked->partition);
 	args[2] = Int64GetDatum(parked->batch_events);
-	resend_run(PARKED_EVENTS, 3, types, args, SPI_OK_SELECT);
+	worker_run_sql(PARKED_EVENTS, 3, types, args, SPI_OK_SELECT);
 	resend_take_rows();
 	found = resend_size() > 0;
 	if (found)
 		parked_store();
 	else
 	{
-		resend_run(FORGET_ORPHANS, 2, types, args, SPI_OK_DELETE);
-		resend_run(FORGET_TOPIC, 2, types, args, SPI_OK_DELETE);
+		worker_run_sql(FORGET_ORPHANS, 2, types, args, SPI_OK_DELETE);
+		worker_run_sql(FORGET_TOPIC, 2, types, args, SPI_OK_DELETE);
 	}
 	worker_commit_sql();
 	return found;

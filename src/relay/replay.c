@@ -87,14 +87,6 @@ replay_look(void)
 	may_have_jobs = true;
 }
 
-static bool
-run(const char *query, int nargs, Oid *types, Datum *args, int expected)
-{
-	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) != expected)
-		elog(ERROR, "query failed: %s", query);
-	return SPI_processed > 0;
-}
-
 /* Looks for the job.  Needs SPI. */
 static void
 find_job(void)
@@ -103,9 +95,9 @@ find_job(void)
 	bool		isnull;
 
 	job.id = 0;
-	if (!run("SELECT id, last_id, sent FROM outbox.replay_job"
-			 " WHERE finished_at IS NULL ORDER BY id LIMIT 1",
-			 0, NULL, NULL, SPI_OK_SELECT))
+	if (!worker_run_sql("SELECT id, last_id, sent FROM outbox.replay_job"
+						" WHERE finished_at IS NULL ORDER BY id LIMIT 1",
+						0, NULL, NULL, SPI_OK_SELECT))
 		return;
 	for (int i = 0; i < lengthof(fields); i++)
 		*fields[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
@@ -126,8 +118,8 @@ store_progress(Relay *relay)
 
 	deadletter_store(relay);
 	worker_begin_sql();
-	run("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
-		" WHERE id OPERATOR(pg_catalog.=) $1", 3, types, args, SPI_OK_UPDATE);
+	worker_run_sql("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
+				   " WHERE id OPERATOR(pg_catalog.=) $1", 3, types, args, SPI_OK_UPDATE);
 	worker_commit_sql();
 }
 
@@ -200,13 +192,13 @@ read_batch(EventBatch *batch, bool at_first)
 	args[0] = Int64GetDatum(job.id);
 	args[1] = Int64GetDatum(ending_batch_events());
 	args[2] = Int64GetDatum(job.last_id);
-	if (job.id != 0 && run(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
+	if (job.id != 0 && worker_run_sql(NEXT_EVENTS, 3, types, args, SPI_OK_SELECT))
 		for (uint64 row = 0; row < SPI_processed && event_batch_has_room(batch); row++)
 			(void) event_batch_add(batch, row);
 	else if (job.id != 0 && at_first)
-		run("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
-			" WHERE id OPERATOR(pg_catalog.=) $1", 1, types, args,
-			SPI_OK_UPDATE);
+		worker_run_sql("UPDATE outbox.replay_job SET finished_at = pg_catalog.clock_timestamp()"
+					   " WHERE id OPERATOR(pg_catalog.=) $1", 1, types, args,
+					   SPI_OK_UPDATE);
 	worker_commit_sql();
 	return batch->size > 0;
 }

@@ -88,7 +88,7 @@ send_retried(Relay *relay)
 	Slice		none = SLICE_NULL;
 
 	worker_begin_sql();
-	resend_run(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
+	worker_run_sql(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
 	resend_take_rows();
 	worker_commit_sql();
 	if (resend_size() == 0)
@@ -104,8 +104,8 @@ send_retried(Relay *relay)
 static void
 look_at_keys(void)
 {
-	resend_run("SELECT topic, key FROM outbox.dead_letter WHERE holds", 0, NULL, NULL,
-			   SPI_OK_SELECT);
+	worker_run_sql("SELECT topic, key FROM outbox.dead_letter WHERE holds", 0, NULL, NULL,
+				   SPI_OK_SELECT);
 	heldkeys_unblock_all();
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -132,11 +132,11 @@ read_waiting(const char *topic, Slice key)
 	worker_begin_sql();
 	args[1] = CStringGetTextDatum(topic);
 	args[2] = PointerGetDatum(cstring_to_text_with_len(key.data, key.len));
-	resend_run(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
+	worker_run_sql(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
 	resend_take_rows();
 	if (resend_size() == 0)
 	{
-		resend_run(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
+		worker_run_sql(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
 		heldkeys_remove(topic, key);
 	}
 	worker_commit_sql();

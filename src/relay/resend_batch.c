@@ -30,16 +30,6 @@
 #include "relay/exactly_once.h"
 
 /*
- * Runs a statement that ends with the expected code of SPI.
- */
-void
-resend_run(const char *query, int nargs, Oid *types, Datum *args, int expected)
-{
-	if (SPI_execute_with_args(query, nargs, types, args, NULL, false, 0) != expected)
-		elog(ERROR, "query failed: %s", query);
-}
-
-/*
  * The batch that is sent, which events of it were refused again, and their
  * positions in the table where they wait.
  */
@@ -215,11 +205,11 @@ resend_settle(Relay *relay, ResendKind kind, uint64 nrows, const char *forget)
 	worker_begin_sql();
 	deadletter_write(relay);
 	args[0] = delivered_ids(nrows);
-	resend_run(forget, 1, types, args, SPI_OK_DELETE);
+	worker_run_sql(forget, 1, types, args, SPI_OK_DELETE);
 	/* It was too late to discard them. */
-	resend_run("DELETE FROM outbox.discarded_event"
-			   " WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
-			   1, types, args, SPI_OK_DELETE);
+	worker_run_sql("DELETE FROM outbox.discarded_event"
+				   " WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+				   1, types, args, SPI_OK_DELETE);
 	worker_commit_sql();
 	if (relay->exact)
 		XLogFlush(XactLastCommitEnd);

@@ -23,8 +23,6 @@
 	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
 	" AND e.home OPERATOR(pg_catalog.=) d.home"
 
-extern void resend_run(const char *query, int nargs, Oid *types, Datum *args,
-					   int expected);
 extern void resend_take_rows(void);
 extern int	resend_size(void);
 extern uint64 resend_send(Relay *relay, ResendKind kind, const char *topic,

@@ -190,11 +190,10 @@ adopt_replay(const PublishedSet *set)
 	if (set->replay_job == 0)
 		return;
 	worker_begin_sql();
-	if (SPI_execute_with_args("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
-							  " WHERE id OPERATOR(pg_catalog.=) $1"
-							  " AND last_id OPERATOR(pg_catalog.<) $2",
-							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not store the progress of a replay");
+	worker_run_sql("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
+				   " WHERE id OPERATOR(pg_catalog.=) $1"
+				   " AND last_id OPERATOR(pg_catalog.<) $2",
+				   3, types, args, SPI_OK_UPDATE);
 	worker_commit_sql();
 	XLogFlush(XactLastCommitEnd);
 }
@@ -216,8 +215,7 @@ forget_resent(const ResentEvents *resent, const char *forget)
 	args[0] = PointerGetDatum(construct_array(positions, resent->size, INT8OID,
 											  sizeof(int64), FLOAT8PASSBYVAL,
 											  TYPALIGN_DOUBLE));
-	if (SPI_execute_with_args(forget, 1, types, args, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "query failed: %s", forget);
+	worker_run_sql(forget, 1, types, args, SPI_OK_DELETE);
 	worker_commit_sql();
 	XLogFlush(XactLastCommitEnd);
 }
