@@ -348,7 +348,8 @@ consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 				take_error(consumer, event, handler, arg);
 				break;
 			case RD_KAFKA_EVENT_LOG:
-				events_log(event);
+				if (events_log(consumer->handle, event, consumer->stats.error))
+					consumer->stats.nerrors++;
 				break;
 			default:
 				break;

@@ -29,6 +29,7 @@
 #include "kafka/statistics.h"
 
 /* librdkafka's log levels are those of syslog. */
+#define LEVEL_ERROR 3
 #define LEVEL_WARNING 4
 #define LEVEL_DEBUG 7
 
@@ -112,10 +113,13 @@ is_mere_disconnect(const char *message)
 }
 
 /*
- * Passes a message of the library's log on to the server's.
+ * Passes a message of the library's log on to the server's.  Newer releases
+ * only log that a broker closes connections: if this is such a message, and it
+ * can be explained, copies that to error (PRODUCER_ERROR_LEN bytes) and returns
+ * true.
  */
-void
-events_log(rd_kafka_event_t *event)
+bool
+events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
 {
 	char		message[PRODUCER_ERROR_LEN];
 	const char *facility;
@@ -123,7 +127,7 @@ events_log(rd_kafka_event_t *event)
 	int			level;
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
-		return;
+		return false;
 	copy_message(message, text);
 
 	/*
@@ -137,6 +141,12 @@ events_log(rd_kafka_event_t *event)
 	else if (!is_repeated(message))
 		ereport(LOG,
 				(errmsg("librdkafka: %s: %s", facility, message)));
+	/* What is worse comes as an error event, too. */
+	if (level <= LEVEL_ERROR || level >= LEVEL_DEBUG ||
+		strcmp(facility, "FAIL") != 0 || !explain_connection(handle, message))
+		return false;
+	strlcpy(error, message, PRODUCER_ERROR_LEN);
+	return true;
 }
 
 /*
@@ -174,7 +184,7 @@ events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
 		return false;
 	if (vague)
 		return true;
-	explain_connection(handle, message);
+	(void) explain_connection(handle, message);
 	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
 }
@@ -254,7 +264,8 @@ take_event(Producer *producer, rd_kafka_event_t *event,
 			take_error(producer, event);
 			break;
 		case RD_KAFKA_EVENT_LOG:
-			events_log(event);
+			if (events_log(producer->handle, event, producer->stats.error))
+				producer->stats.nerrors++;
 			break;
 		case RD_KAFKA_EVENT_STATS:
 			statistics_parse(rd_kafka_event_stats(event), &producer->stats);

@@ -57,9 +57,9 @@ replace(char *error, const char *explanation)
 
 /*
  * Says about an error of a connection (PRODUCER_ERROR_LEN bytes) what it means,
- * if it is one that does not say so itself.
+ * if it is one that does not say so itself.  Returns whether it is.
  */
-void
+bool
 explain_connection(const rd_kafka_t *handle, char *error)
 {
 	const rd_kafka_conf_t *conf = rd_kafka_conf(unconstify(rd_kafka_t *, handle));
@@ -84,8 +84,9 @@ explain_connection(const rd_kafka_t *handle, char *error)
 			snprintf(error + len, PRODUCER_ERROR_LEN - len,
 					 " (\"%s\" is %s)", property, value);
 		}
-		return;
+		return true;
 	}
+	return false;
 }
 
 /* Is there a file that cannot be read?  Then says so. */

@@ -243,13 +243,14 @@ extern void flush_note_reported(Producer *producer,
 /* events.c */
 extern void events_discard(Producer *producer);
 extern void events_check_fatal(Producer *producer);
-extern void events_log(rd_kafka_event_t *event);
+extern bool events_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
+					   char *error);
 extern bool events_error_text(const rd_kafka_t *handle,
 							  rd_kafka_event_t *event, char *error,
 							  bool has_error);
 
 /* explain.c */
-extern void explain_connection(const rd_kafka_t *handle, char *error);
+extern bool explain_connection(const rd_kafka_t *handle, char *error);
 extern void explain_refusal(const KafkaConfig *config, char *error);
 
 /* transaction.c */
