@@ -6,7 +6,6 @@ use strict;
 use warnings;
 
 use PostgreSQL::Test::Utils;
-use POSIX ();
 use Test::More;
 use Time::HiRes ();
 
@@ -73,14 +72,6 @@ sub wait_for_in_flight
 		"SELECT in_flight = $count FROM outbox.stat_relay")
 	  or die "not $count in flight\n";
 	return;
-}
-
-# Seconds of CPU that a process has had, with all its threads.
-sub cpu_of
-{
-	my ($pid) = @_;
-	my @fields = split / /, slurp_file("/proc/$pid/stat") =~ s/.*\) //sr;
-	return ($fields[11] + $fields[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
 
 my $one = make_topic(topic_name('one'), 1, dir => $kafka);

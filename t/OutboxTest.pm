@@ -13,6 +13,7 @@ use File::Basename qw(dirname);
 use File::Spec;
 use IPC::Run ();
 use JSON::PP ();
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -27,7 +28,7 @@ our @EXPORT = qw(new_server create_extension create_server kafka_bootstrap
   set_bootstrap begin_catchup halt_catchup
   end_catchup closed_port wait_for_catchup_progress produce
   produce_with_headers first_occurrences publish_key keys_in memory_of
-  committed_lines create_counter library_version progress_topic);
+  committed_lines create_counter library_version progress_topic cpu_of);
 
 my $root = File::Spec->rel2abs(dirname(__FILE__) . '/..');
 
@@ -322,6 +323,14 @@ sub publish_key
 sub keys_in
 {
 	return join ' ', map { $_->{key} } @_;
+}
+
+# Seconds of CPU that a process has had, with all its threads.
+sub cpu_of
+{
+	my ($pid) = @_;
+	my @fields = split / /, slurp_file("/proc/$pid/stat") =~ s/.*\) //sr;
+	return ($fields[11] + $fields[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
 
 # Memory of a process that is its own, in kB; 0 when it has gone.
