@@ -24,7 +24,8 @@
 
 /*
  * A look that finds so many events is followed by another one, before a slot
- * may hold WAL.
+ * may hold WAL; but only while each finds less than half of what the last one
+ * did.  Else as much is published meanwhile, and always will be.
  */
 #define BACKLOG_EVENTS 10000
 
@@ -80,6 +81,7 @@ void
 polling_until_slot(Relay *relay)
 {
 	int			pause_ms = FIRST_PAUSE_MS;
+	uint64		before = PG_UINT64_MAX;
 
 	relay->working_state = RELAY_CATCHING_UP;
 	/* A slot holds WAL: none before it can be of use. */
@@ -87,8 +89,10 @@ polling_until_slot(Relay *relay)
 	relay_work(relay);
 	for (;;)
 	{
-		bool		more = catchup_poll(relay) >= BACKLOG_EVENTS;
+		uint64		found = catchup_poll(relay);
+		bool		more = found >= BACKLOG_EVENTS && found < before / 2;
 
+		before = found;
 		if (!more && catchup_reach_slot(relay))
 			break;
 		more |= startpoint_has_more();
