@@ -95,6 +95,19 @@ SET search_path = '';
 SELECT outbox.publish('Order', '1', 'Hostile', '{}', event_id => '00000000-0000-0000-0000-000000000008');
 RESET search_path;
 RESET ROLE;
+
+-- what the owner's constraint finds there runs as the publisher, in planning too
+\set SHOW_CONTEXT never
+BEGIN;
+CREATE FUNCTION regress_planned(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN regress_found(); END $$;
+ALTER TABLE outbox.event ADD CONSTRAINT regress_planned CHECK (regress_planned('a constant')) NOT VALID;
+SET LOCAL ROLE regress_publisher;
+CREATE FUNCTION regress_hostile.regress_found() RETURNS boolean LANGUAGE plpgsql
+    AS $$ BEGIN RAISE NOTICE 'found by %', current_user; RETURN true; END $$;
+SET LOCAL search_path = regress_hostile, public;
+SELECT count(outbox.publish('Order', '1', 'Hostile', '{}'));
+ROLLBACK;
+\set SHOW_CONTEXT errors
 SELECT event_id, event_type, chunk, id < 1000000 AS id FROM outbox.event ORDER BY id;
 
 -- PUBLIC has no rights

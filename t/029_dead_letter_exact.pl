@@ -66,6 +66,22 @@ wait_until('SELECT NOT EXISTS (SELECT FROM outbox.held_event)');
 is_deeply([ wait_for_sequence(50, $topic, 'k', @committed) ],
 	[ 1 .. 50 ], 'until it may go on, in order, once');
 
+# Another one is refused among those that waited: what is in front of it is
+# committed, in front.
+$topic = limited_topic('exacttwo');
+sql("SELECT poison('$topic'), small('$topic', 'k', 1, 1), poison('$topic'), small('$topic', 'k', 2, 2)");
+wait_until("SELECT count(*) = 3 FROM outbox.held_event WHERE topic = '$topic'");
+sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter WHERE topic = '$topic'");
+wait_until("SELECT count(*) = 1 FROM outbox.held_event WHERE topic = '$topic'");
+wait_until("SELECT count(*) = 1 FROM outbox.dead_letter WHERE topic = '$topic'");
+is_deeply([ wait_for_sequence(1, $topic, 'k', @committed) ],
+	[ 1 ], 'one that waits is committed, up to one that is refused');
+kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
+sql("SELECT outbox.retry_all('$topic')");
+is_deeply([ wait_for_sequence(3, $topic, 'k', @committed) ],
+	[ 1, 'big', 2 ], 'and the rest when that is taken, in order');
+wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event WHERE topic = '$topic')");
+
 # The refused event is all that its Kafka transaction has.
 foreach my $round (1 .. 2)
 {

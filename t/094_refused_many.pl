@@ -53,6 +53,25 @@ foreach my $delivery ('exactly_once', 'at_least_once')
 	sql("SELECT outbox.retry_all('$topic')");
 	wait_until("SELECT count(*) = 0 FROM outbox.dead_letter WHERE topic = '$topic'");
 	pass('they are sent when the topic takes them');
+
+	# A database whose keys have more bytes in Kafka than here.
+	$topic = make_topic(topic_name("latin.$delivery"), 1, 'max.message.bytes' => 20000);
+	sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+	$node->safe_psql('latin', 'CREATE EXTENSION outbox');
+	create_server($node, 'latin');
+	$node->safe_psql('latin', "ALTER SERVER kafka OPTIONS (ADD delivery '$delivery', ADD \"compression.codec\" 'none')");
+	wait_for_state($node, 'latin', 'streaming');
+	$offset = -s $node->logfile;
+	$node->safe_psql('latin', <<SQL);
+SELECT outbox.publish('Big', 'schl' || chr(252) || 'ssel', 'Big', to_jsonb(repeat('x', 150000)), topic => '$topic');
+SELECT outbox.publish('Small', 'schl' || chr(252) || 'ssel', 'Small', to_jsonb(i), topic => '$topic') FROM generate_series(1, 10) i;
+SQL
+	wait_until_confirmed($node, 'latin');
+	is($node->safe_psql('latin', 'SELECT count(*), min(error_code) FROM outbox.dead_letter'),
+		'1|MSG_SIZE_TOO_LARGE', 'a key with other bytes in Kafka does not hide what was refused');
+	is(join(' ', consume_lines($topic, '%k %s')), join(' ', map { "schl\xC3\xBCssel $_" } 1 .. 10), 'what came behind it arrives');
+	$restarts = () = slurp_file($node->logfile, $offset) =~ /starts over/g;
+	cmp_ok($restarts, '<', 12, "with few new beginnings: $restarts");
 	$node->stop;
 }
 

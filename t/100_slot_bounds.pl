@@ -67,6 +67,21 @@ publish($primary, 'first');
 wait_for_events($topic, $expected);
 wait_for_state($primary, 'postgres', 'streaming');
 
+# As little as possible: that which is published at once is not too much.
+$primary->safe_psql('postgres', "ALTER SYSTEM SET outbox.max_slot_wal = 0");
+$primary->reload;
+$primary->poll_query_until('postgres', "SELECT current_setting('outbox.max_slot_wal') = '0'")
+  or die "the setting does not change\n";
+my $streaming = relay_pid($primary, 'postgres');
+foreach my $i (1 .. 3)
+{
+	publish($primary, "little $i");
+	wait_until_confirmed($primary, 'postgres');
+}
+is(relay_pid($primary, 'postgres'), $streaming, 'a relay goes on that may hold nothing');
+$primary->safe_psql('postgres', "ALTER SYSTEM RESET outbox.max_slot_wal");
+$primary->reload;
+
 # Kafka is away when a relay begins that has to know how far it is.
 my $closed = closed_port();
 my $bootstrap = kafka_bootstrap();
@@ -127,7 +142,7 @@ publish_key($primary, 'postgres', $topic, 'late');
 wait_for_state($primary, 'postgres', 'fenced');
 is_given_up($primary, 'postgres', 'the relay is fenced');
 is( join(' ', committed_lines($expected, $topic, '%k')),
-	'first kafka away no configuration switched promoted again',
+	'first little 1 little 2 little 3 kafka away no configuration switched promoted again',
 	'each event came once');
 $primary->stop;
 $former->stop;

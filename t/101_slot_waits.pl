@@ -56,6 +56,16 @@ wait_until_pinned_by('prepared transaction "second"');
 publish('c');
 check_events('while the slot waits');
 is(slots(), 2, 'now there are slots');
+
+# A standby that went on with one of them would lose what is only in the table.
+sub offered
+{
+	my ($count, $when) = @_;
+	is(sql('SELECT count(*) FROM pg_replication_slots WHERE failover'), $count, "to standbys $count are offered $when")
+	  if $node->pg_version >= 17;
+	return;
+}
+offered(0, 'before all in front of them is published');
 prepare('third');
 my @open = map { $node->background_psql($_) } @databases;
 foreach my $i (0, 1)
@@ -80,6 +90,7 @@ $_->query_safe('COMMIT') foreach @open;
 $_->quit foreach @open;
 note_published('late');
 streams('there is a slot when they have ended, whatever was rolled back');
+offered(2, 'then');
 publish('g');
 check_events('with the slot');
 

@@ -39,6 +39,12 @@ publish_key($original, 'postgres', $topic, 'later');
 is(committed_keys(3), 'before original later', 'nor does it when it starts again');
 is(relay_status($original, 'postgres', 'state'), 'streaming', 'the original is not disturbed');
 
+# A fenced relay has nothing to do.
+my $pid = relay_pid($copy, 'postgres');
+my $before = cpu_of($pid);
+$copy->safe_psql('postgres', 'SELECT pg_sleep(2)');
+cmp_ok(cpu_of($pid) - $before, '<', 0.5, 'the one that waits is not busy');
+
 # Unless somebody wants it so.
 $copy->safe_psql('postgres', "ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')");
 wait_for_state($copy, 'postgres', 'streaming');
