@@ -84,7 +84,7 @@ settings()
 
 start_kafka()
 {
-	logged unprivileged "$source/dev/kafka" start "$work/kafka"
+	logged unprivileged "$source/dev/kafka" start "$work/kafka" --compiler 2
 	servers=$(cat "$work/kafka/bootstrap")
 }
 
