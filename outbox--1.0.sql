@@ -112,8 +112,8 @@ CREATE TABLE outbox.event (
 ) PARTITION BY LIST (chunk);
 
 -- Lets a relay that reads the table skip what is published long since, at next
--- to no cost for those who publish.  Vacuum summarizes it; to ask for that as
--- rows come in would flood the log.
+-- to no cost for those who publish.  Vacuum summarizes it, and relays that poll;
+-- to ask for that as rows come in would flood the log.
 CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
     OPERATOR 1 pg_catalog.<,
     OPERATOR 2 pg_catalog.<=,

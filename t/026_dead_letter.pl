@@ -245,5 +245,21 @@ is(sql("SELECT outbox.retry_all('$topic')"), 3, 'dead letters of both kinds');
 wait_for_letters($topic, 0);
 is((sequence($topic))[-1], 'big', 'are sent again by a relay that polls');
 
+# ---------------------------------------------------------------------------
+# What a relay that lives on for long keeps
+
+sub memory_in_use
+{
+	my $offset = -s $node->logfile;
+	my $pid = relay_pid($node, 'postgres');
+	is(sql("SELECT pg_log_backend_memory_contexts($pid)"), 't', 'the relay is asked for its memory');
+	wait_for_log($node, qr/\[$pid\].*Grand total: \d+ bytes/, $offset);
+	slurp_file($node->logfile, $offset) =~ /\[$pid\].*Grand total: .* (\d+) used/;
+	return $1;
+}
+my $memory = memory_in_use();
+sql(join '', ("SELECT outbox.retry_all();\n", "SELECT pg_sleep(0.01);\n") x 1200);
+cmp_ok(memory_in_use() - $memory, '<', 150_000, 'it does not keep what it has looked at');
+
 $node->stop;
 done_testing();

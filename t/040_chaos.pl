@@ -86,6 +86,7 @@ my $said = "$directory/pgbench.log";
 sub start_writers
 {
 	finish_writers();
+	local $ENV{PGAPPNAME} = 'pgbench';
 	$writers = IPC::Run::start(
 		[
 			$chaos->node->installed_command('pgbench'), '-n', '-c', $clients,

@@ -30,7 +30,8 @@ typedef struct DatabaseEntry
 	pid_t		pid;			/* its relay, 0 when there is none */
 	Latch	   *relay_latch;	/* latch of that process */
 	bool		absent;			/* relay found that there is no extension */
-	int			holds;			/* utility commands that want nobody there */
+	int			holds;			/* utility commands that want nobody there, */
+	int			holds_inside;	/* and those of them in this database */
 	int			failures;		/* starts since the last progress */
 	bool		failed;			/* the last relay ended with an error */
 	int			errors;			/* relays that did, whatever they got done,

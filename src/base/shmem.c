@@ -128,7 +128,7 @@ find_or_make_entry(Oid database)
 	entry->pid = 0;
 	entry->relay_latch = NULL;
 	entry->absent = false;
-	entry->holds = 0;
+	entry->holds = entry->holds_inside = 0;
 	entry->failures = 0;
 	entry->failed = false;
 	entry->errors = 0;
@@ -327,6 +327,8 @@ shmem_hold_database(Oid database)
 	if (entry != NULL)
 	{
 		entry->holds++;
+		if (database == MyDatabaseId)
+			entry->holds_inside++;
 		consumers_dismiss(database);
 		if (entry->relay_latch)
 			SetLatch(entry->relay_latch);
@@ -382,6 +384,8 @@ shmem_release_database(Oid database)
 	if (entry != NULL && entry->holds > 0)
 	{
 		entry->holds--;
+		if (database == MyDatabaseId)
+			entry->holds_inside--;
 		entry->failures = 0;
 		entry->failed = false;
 		registry_wake_launcher();

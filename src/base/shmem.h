@@ -152,6 +152,7 @@ extern bool shmem_relay_absent(uint64 requests);
 extern void shmem_relay_publish(const RelayStatus *status);
 extern void shmem_relay_load(RelayStatus *status);
 extern bool shmem_relay_must_leave(void);
+extern bool shmem_relay_must_not_wait(void);
 extern uint64 shmem_relay_configuration(void);
 extern void shmem_relay_progress(void);
 extern void shmem_relay_published(XLogRecPtr position);

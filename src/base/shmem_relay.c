@@ -166,6 +166,16 @@ shmem_relay_must_leave(void)
 }
 
 /*
+ * Does a session of this database wait for us to leave?  We must not wait for
+ * locks then, as it may have them.
+ */
+bool
+shmem_relay_must_not_wait(void)
+{
+	return my_entry->holds_inside > 0;
+}
+
+/*
  * A number that grows whenever the Kafka settings may have changed.  Read
  * without a lock, as above.
  */

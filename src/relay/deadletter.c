@@ -49,6 +49,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/guc.h"
+#include "base/shmem.h"
 #include "base/worker.h"
 #include "relay/ending.h"
 #include "relay/parked.h"
@@ -479,7 +480,7 @@ deadletter_leave(Relay *relay)
 		deadletter_rewind(relay);
 	if (npending == 0 && parked_is_stored())
 		return !writing;
-	if (writing)
+	if (writing || shmem_relay_must_not_wait())
 		return false;
 	LWLockReleaseAll();
 	AbortOutOfAnyTransaction();

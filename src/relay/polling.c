@@ -21,6 +21,7 @@
 #include "relay/replay.h"
 #include "relay/settings.h"
 #include "relay/startpoint.h"
+#include "relay/summarize.h"
 
 /*
  * A look that finds so many events is followed by another one, before a slot
@@ -34,15 +35,16 @@
 #define MAX_PAUSE_MS 1000
 
 /*
- * Does, after a look at the table, what else is due.  Returns whether there is
- * more to do.
+ * Does, after a look at the table that found so many events, what else is due.
+ * Returns whether there is more to do.
  */
 static bool
-tend(Relay *relay)
+tend(Relay *relay, uint64 found)
 {
 	bool		more;
 
 	relay->caught_up = true;
+	summarize_sent(found);
 	/* Also when there was nothing to send: events wake us. */
 	sender_poll(relay);
 	connection_check(relay);
@@ -62,9 +64,9 @@ polling_run(Relay *relay)
 	relay->working_state = RELAY_POLLING;
 	while (settings_polling())
 	{
-		bool		more = catchup_poll(relay) > 0;
+		uint64		found = catchup_poll(relay);
+		bool		more = tend(relay, found) || found > 0;
 
-		more |= tend(relay);
 		if (more)
 			relay_handle_latch(relay);
 		else
@@ -96,7 +98,7 @@ polling_until_slot(Relay *relay)
 		if (!more && catchup_reach_slot(relay))
 			break;
 		more |= startpoint_has_more();
-		more |= tend(relay);
+		more |= tend(relay, found);
 		if (settings_polling())
 			ending_restart();
 		if (more)

@@ -16,8 +16,9 @@
  * No transaction of ours is open while events are sent: that may take as long
  * as Kafka is away, and what Kafka refuses is written by one of its own.
  *
- * A batch is only sent when nothing else is in flight: live events never wait
- * for more than one batch.
+ * A batch is only sent when nothing else is in flight.  Where there is always
+ * something, that is waited for, but replays get half of the time at most: live
+ * events wait for one batch, and then none is sent for as long as it took.
  *
  *-------------------------------------------------------------------------
  */
@@ -67,8 +68,14 @@
 	"                 AND x.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
+/* How long nothing is waited for, at least, behind a batch. */
+#define LEAST_PAUSE_MS 100
+
 /* May there be a job?  Set when somebody asks, and when a relay starts. */
 static bool may_have_jobs = true;
+
+/* Until then nothing is waited for, by steady_now(). */
+static TimestampTz pause_until = 0;
 
 /* The oldest job that is not finished. */
 static struct
@@ -224,16 +231,42 @@ send_transaction(Relay *relay, EventBatch *batch)
 }
 
 /*
- * Sends a batch of events that are to be replayed, if there are any and
- * nothing else is in flight.  Returns whether there may be more.  Call between
- * records.
+ * Is it time for a batch?  Waits for what is in flight when that has been in
+ * the way for as long as the last batch took.
+ */
+static bool
+may_send(Relay *relay)
+{
+	if (ledger_is_empty(relay->ledger))
+		return true;
+	if (steady_now() < pause_until)
+		return false;
+	sender_drain(relay);
+	deadletter_store(relay);
+	return true;
+}
+
+/* How long the pause is behind a batch that was begun then. */
+static void
+begin_pause(TimestampTz began)
+{
+	TimestampTz now = steady_now();
+
+	pause_until = Max(now + (now - began),
+					  TimestampTzPlusMilliseconds(now, LEAST_PAUSE_MS));
+}
+
+/*
+ * Sends a batch of events that are to be replayed, if there are any and it is
+ * time for one.  Returns whether there may be more.  Call between records.
  */
 bool
 replay_step(Relay *relay)
 {
 	static EventBatch *batch = NULL;
+	TimestampTz began = steady_now();
 
-	if (!may_have_jobs || !ledger_is_empty(relay->ledger))
+	if (!may_have_jobs || !may_send(relay))
 		return false;
 	if (batch == NULL)
 		batch = event_batch_create(TopMemoryContext);
@@ -248,6 +281,7 @@ replay_step(Relay *relay)
 			send_batch(relay, batch);
 		store_progress(relay);
 		ending_batch_done();
+		begin_pause(began);
 	}
 	may_have_jobs = job.id != 0;
 	return may_have_jobs;

@@ -109,22 +109,36 @@ wait_for_identity(Relay *relay)
 	}
 }
 
-/* Reads the Kafka settings; NULL when there are none. */
+/*
+ * Reads the Kafka settings, into memory of their own; NULL when there are none.
+ */
 static KafkaConfig *
 load(Relay *relay)
 {
 	KafkaConfig *config;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "outbox Kafka settings",
+												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old;
 
 	relay->configuration = shmem_relay_configuration();
 	worker_begin_afresh();
-	old = MemoryContextSwitchTo(TopMemoryContext);
+	old = MemoryContextSwitchTo(context);
 	config = kafka_config_load(KAFKA_SERVER_NAME);
 	MemoryContextSwitchTo(old);
 	CommitTransactionCommand();
-	if (config && config->exactly_once)
+	if (config == NULL)
+		MemoryContextDelete(context);
+	else if (config->exactly_once)
 		config->transactional_id = transactional_id_name(0);
 	return config;
+}
+
+/* Frees settings that nobody goes by. */
+static void
+forget(KafkaConfig *config)
+{
+	MemoryContextDelete(GetMemoryChunkContext(config));
 }
 
 /* Waits until there is a configuration that makes a producer. */
@@ -143,7 +157,11 @@ wait_for_kafka_settings(Relay *relay)
 		else if (sender_open(relay))
 			return;
 		else
+		{
 			wait_for_change(relay, relay->status.error);
+			forget(relay->config);
+			relay->config = NULL;
+		}
 	}
 }
 
@@ -213,6 +231,7 @@ settings_changed(Relay *relay)
 	config = load(relay);
 	if (config != NULL && kafka_config_equal(config, relay->config))
 	{
+		forget(config);
 		/* What changed since we looked at the identity is still to be seen. */
 		relay->configuration = configuration;
 		return false;

@@ -52,6 +52,16 @@
 	"                 WHERE last.id OPERATOR(pg_catalog.=) old.id)"
 #define THIN_OUT_INTERVAL_MS (60 * 60 * 1000)
 
+/*
+ * While the table is polled, watermarks come true many times a second.  So
+ * many make one row: the last of them.
+ */
+#define ROW_INTERVAL_MS 1000
+
+/* The row that was inserted last, and when, by steady_now(). */
+static int64 last_row = 0;
+static TimestampTz last_row_at;
+
 /* One text from the first row and column of a query, NULL when none. */
 static char *
 query_text(const char *query, int nargs, Oid *types, Datum *args,
@@ -164,6 +174,44 @@ thin_out(void)
 }
 
 /*
+ * Changes the row that was inserted last, if that was just before and it is
+ * still the latest.  Returns false when there must be a new one.
+ */
+static bool
+change_last_row(Datum *args)
+{
+	Oid			types[4] = {INT4OID, LSNOID, TEXTOID, INT8OID};
+
+	if (last_row == 0 ||
+		TimestampDifferenceExceeds(last_row_at, steady_now(), ROW_INTERVAL_MS))
+		return false;
+	args[3] = Int64GetDatum(last_row);
+	return worker_run_sql("UPDATE outbox.watermark w"
+						  " SET lsn = $2, snapshot = $3::pg_catalog.pg_snapshot,"
+						  " taken_at = pg_catalog.clock_timestamp()"
+						  " WHERE w.home OPERATOR(pg_catalog.=) $1"
+						  " AND w.id OPERATOR(pg_catalog.=) $4"
+						  " AND NOT EXISTS (SELECT FROM outbox.watermark l"
+						  "                 WHERE l.home OPERATOR(pg_catalog.=) $1"
+						  "                 AND l.id OPERATOR(pg_catalog.>) $4)",
+						  4, types, args, SPI_OK_UPDATE);
+}
+
+static void
+insert_row(Datum *args)
+{
+	Oid			types[3] = {INT4OID, LSNOID, TEXTOID};
+	bool		isnull;
+
+	worker_run_sql("INSERT INTO outbox.watermark (home, lsn, snapshot)"
+				   " VALUES ($1, $2, $3::pg_catalog.pg_snapshot) RETURNING id",
+				   3, types, args, SPI_OK_INSERT_RETURNING);
+	last_row = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										   SPI_tuptable->tupdesc, 1, &isnull));
+	last_row_at = steady_now();
+}
+
+/*
  * Stores a watermark of a home that has come true, and drops old ones.  It
  * shows all that a round of catch-up there can have stored so far, so that is
  * dropped, too.  Needs SPI.
@@ -171,17 +219,14 @@ thin_out(void)
 void
 watermark_insert(int32 home, const Watermark *watermark)
 {
-	Oid			types[3] = {INT4OID, LSNOID, TEXTOID};
-	Datum		args[3];
+	Oid			types[1] = {INT4OID};
+	Datum		args[4];
 
 	args[0] = Int32GetDatum(home);
 	args[1] = LSNGetDatum(watermark->lsn);
 	args[2] = CStringGetTextDatum(watermark->snapshot);
-	if (SPI_execute_with_args("INSERT INTO outbox.watermark"
-							  " (home, lsn, snapshot)"
-							  " VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
-							  3, types, args, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not store the watermark");
+	if (!change_last_row(args))
+		insert_row(args);
 	thin_out();
 	if (SPI_execute_with_args("DELETE FROM outbox.catchup"
 							  " WHERE home OPERATOR(pg_catalog.=) $1",
