@@ -93,15 +93,23 @@ is( keys_on_kafka(),
 $node->safe_psql('postgres', <<SQL);
 INSERT INTO outbox.event (event_id, aggregate_type, event_type, topic)
 SELECT gen_random_uuid(), 'Order', 'OrderCreated', '$topic.many' FROM generate_series(1, 50000);
-ANALYZE outbox.event;
 SQL
+my $sharing = $node->background_psql('postgres');
+$sharing->query_safe('BEGIN');
+$sharing->query_safe('LOCK TABLE outbox.event_0 IN SHARE UPDATE EXCLUSIVE MODE');
 my $plan;
 $node->poll_query_until('postgres',
 	"SELECT status = 'published' FROM outbox.events ORDER BY id DESC LIMIT 1")
   or die 'the 50,000 are not published';
+publish(publish_sql('while the table is locked'));
+$sharing->query_safe('COMMIT');
+$sharing->quit;
+$node->safe_psql('postgres', 'ANALYZE outbox.event');
 my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 do
 {
+	# Who finds the table locked tries again when there is more to send.
+	publish(publish_sql('more'));
 	$plan = $node->safe_psql('postgres',
 		"EXPLAIN (ANALYZE, COSTS off) SELECT FROM outbox.event_0 WHERE xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))"
 	);

@@ -427,7 +427,7 @@ leave_exactly_once(Relay *relay)
 {
 	PublishedSet set;
 
-	relay->config->transactional_id = transactional_id_name(0);
+	relay->config->transactional_id = transactional_id_name(relay->config, 0);
 	sender_close(relay);
 	sender_open_patiently(relay);
 	make_state(relay);

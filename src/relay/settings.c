@@ -130,7 +130,7 @@ load(Relay *relay)
 	if (config == NULL)
 		MemoryContextDelete(context);
 	else if (config->exactly_once)
-		config->transactional_id = transactional_id_name(0);
+		config->transactional_id = transactional_id_name(config, 0);
 	return config;
 }
 

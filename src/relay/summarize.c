@@ -56,8 +56,11 @@ result_oid(int row, int column)
 										  SPI_tuptable->tupdesc, column, &isnull));
 }
 
-/* Summarizes the full ranges of a chunk, unless it is locked: by vacuum, say. */
-static void
+/*
+ * Summarizes the full ranges of a chunk.  Returns false when it is locked: by
+ * vacuum, say.
+ */
+static bool
 summarize_chunk(Oid index, Oid table, Summarized *done)
 {
 	Relation	relation;
@@ -65,7 +68,7 @@ summarize_chunk(Oid index, Oid table, Summarized *done)
 	BlockNumber blocks;
 
 	if (!ConditionalLockRelationOid(table, ShareUpdateExclusiveLock))
-		return;
+		return false;
 	relation = relation_open(table, NoLock);
 	blocks = RelationGetNumberOfBlocks(relation);
 	relation_close(relation, NoLock);
@@ -78,11 +81,12 @@ summarize_chunk(Oid index, Oid table, Summarized *done)
 		DirectFunctionCall2(brin_summarize_range, ObjectIdGetDatum(index),
 							Int64GetDatum(done->blocks));
 	}
+	return true;
 }
 
 /*
  * So many more events were sent out of the table: summarizes what is due, in
- * a transaction of its own.
+ * a transaction of its own.  What is locked is tried again next time.
  */
 void
 summarize_sent(uint64 events)
@@ -102,7 +106,8 @@ summarize_sent(uint64 events)
 		{
 			.file = result_oid(i, 3)
 		};
-		summarize_chunk(result_oid(i, 1), result_oid(i, 2), &summarized[i]);
+		if (!summarize_chunk(result_oid(i, 1), result_oid(i, 2), &summarized[i]))
+			sent = SUMMARIZE_EVENTS;
 	}
 	worker_commit_sql();
 }

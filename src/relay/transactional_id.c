@@ -34,12 +34,12 @@
 #define INIT_TIMEOUT_MS 2500
 
 /*
- * The name of a generation, 0 for the first, in memory that lasts.
+ * The name of a generation, 0 for the first, in the memory of the settings.
  */
 const char *
-transactional_id_name(int generation)
+transactional_id_name(const KafkaConfig *config, int generation)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext((void *) config));
 	const char *name = psprintf("outbox." UINT64_FORMAT ".%u",
 								GetSystemIdentifier(), MyDatabaseId);
 
@@ -58,7 +58,7 @@ transactional_id_use(Relay *relay, int generation)
 	if (relay->exact->set.generation == generation)
 		return;
 	relay->exact->set.generation = generation;
-	relay->config->transactional_id = transactional_id_name(generation);
+	relay->config->transactional_id = transactional_id_name(relay->config, generation);
 	sender_close(relay);
 	sender_open_patiently(relay);
 }
@@ -124,7 +124,7 @@ go_back(Relay *relay)
 					producer_error(relay->producer)),
 			 errdetail("Kafka does not end the last transaction of the name before it. Until it does, nothing is published."),
 			 errhint("Grant the relay the right to write under all transactional ids with the prefix \"%s\".",
-					 transactional_id_name(0))));
+					 transactional_id_name(relay->config, 0))));
 	transactional_id_use(relay, relay->exact->set.generation - 1);
 }
 

@@ -12,7 +12,8 @@
 
 #include "relay/relay.h"
 
-extern const char *transactional_id_name(int generation);
+extern const char *transactional_id_name(const KafkaConfig *config,
+										 int generation);
 extern void transactional_id_use(Relay *relay, int generation);
 extern void transactional_id_take(Relay *relay);
 
