@@ -23,7 +23,8 @@ $(error librdkafka 2.0 or newer is needed and pkg-config does not find it: insta
 endif
 endif
 
-PG_CPPFLAGS = -I$(srcdir)/src $(shell pkg-config --cflags rdkafka)
+EXTENSION_VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/outbox.control)
+PG_CPPFLAGS = -I$(srcdir)/src -DOUTBOX_VERSION='"$(EXTENSION_VERSION)"' $(shell pkg-config --cflags rdkafka)
 SHLIB_LINK = $(shell pkg-config --libs rdkafka)
 ifdef WERROR
 PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Wno-clobbered -Werror

@@ -117,4 +117,17 @@ $$;
 SQL
 is(sql('SELECT * FROM wrong'), '', 'the oldest event is found');
 
+# ---------------------------------------------------------------------------
+# A library of another version waits until they go together
+
+sql("UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'outbox'");
+create_server($node, 'postgres');
+publish_key($node, 'postgres', $topic, 'old version');
+$node->restart;
+wait_for_error($node, 'postgres', 'waiting for configuration',
+	'of version 0.9 and the library.*of version 1.*ALTER EXTENSION outbox UPDATE');
+sql("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions a WHERE extname = 'outbox' AND a.name = extname");
+$node->restart;
+ok(is_published('old version'), 'and then publishes what was published meanwhile');
+
 done_testing();

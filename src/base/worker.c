@@ -83,6 +83,31 @@ worker_extension_exists(void)
 }
 
 /*
+ * The extension is of another version than this library: after one of them was
+ * upgraded, and not the other.  Returns what is to be done, or NULL when they
+ * go together.  The extension must exist.  Runs a transaction of its own.
+ */
+const char *
+worker_version_conflict(void)
+{
+	static char message[256];
+	char	   *version = NULL;
+
+	worker_begin_sql();
+	if (worker_run_sql("SELECT extversion FROM pg_catalog.pg_extension"
+					   " WHERE extname OPERATOR(pg_catalog.=) '" EXTENSION_NAME "'",
+					   0, NULL, NULL, SPI_OK_SELECT))
+		version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	message[0] = '\0';
+	if (version && strcmp(version, OUTBOX_VERSION) != 0)
+		snprintf(message, sizeof(message),
+				 "the extension in this database is of version %s and the library of the running server of version %s; ALTER EXTENSION outbox UPDATE, or restart the server if it has an older library than is installed",
+				 version, OUTBOX_VERSION);
+	worker_commit_sql();
+	return message[0] ? message : NULL;
+}
+
+/*
  * Begins a transaction for SPI.
  */
 void

@@ -16,6 +16,7 @@
 extern void worker_setup_signals(void);
 extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
+extern const char *worker_version_conflict(void);
 extern void worker_begin(void);
 extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);

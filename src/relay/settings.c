@@ -64,6 +64,16 @@ plugin_is_allowed(void)
 	return false;
 }
 
+/* Waits until the extension is of the version that we are. */
+static void
+wait_for_version(Relay *relay)
+{
+	const char *conflict;
+
+	while ((conflict = worker_version_conflict()) != NULL)
+		wait_for_change(relay, conflict);
+}
+
 /*
  * Shall the relay poll the table, rather than decode the log?
  */
@@ -187,6 +197,7 @@ settings_wait(Relay *relay)
 	uint64		configuration = shmem_relay_configuration();
 
 	set_encoding();
+	wait_for_version(relay);
 	wait_for_identity(relay);
 	wait_for_server_settings(relay);
 	wait_for_kafka_settings(relay);
