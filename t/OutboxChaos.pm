@@ -39,6 +39,8 @@ my %fault = (
 	'settings of the session' => \&change_session_settings,
 	'slot dropped' => \&drop_slot,
 	'slot invalidated' => \&invalidate_slot,
+	'slot pinned' => \&pin_slot,
+	'topic deleted' => \&delete_topic,
 	'standby promoted' => \&promote_standby);
 
 # The names of all faults.
@@ -262,6 +264,17 @@ SQL
 	return;
 }
 
+# A new slot has to wait for a transaction that was prepared.
+sub pin_slot
+{
+	my ($self) = @_;
+	$self->sql("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'pin'");
+	$self->drop_slot;
+	$self->last_for(3);
+	$self->sql("COMMIT PREPARED 'pin'");
+	return;
+}
+
 # The server removes WAL that a slot needs when it needs too much.
 sub invalidate_slot
 {
@@ -343,6 +356,18 @@ sub kill_all_brokers
 	kafka('kill', $self->{kafka});
 	$self->last_for($self->{outage});
 	kafka('restart', $self->{kafka});
+	return;
+}
+
+# Another topic of the same database is deleted while there are events for it;
+# the brokers make it again.
+sub delete_topic
+{
+	my ($self) = @_;
+	my $publish = q{SELECT count(outbox.publish('Side', i::text, 'kept', '1', topic => 'side')) FROM generate_series(1, 100) i};
+	$self->sql($publish);
+	kafka('tool', $self->{kafka}, 'org.apache.kafka.tools.TopicCommand', '--delete', '--if-exists', '--topic', 'side');
+	$self->sql($publish);
 	return;
 }
 
