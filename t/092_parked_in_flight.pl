@@ -48,7 +48,7 @@ my $rounds = 0;
 do
 {
 	publish_mixed(++$rounds);
-} until sql("SELECT waiting_events > 0 FROM outbox.stat_topic WHERE topic = '$mixed'") eq 't';
+} until sql("SELECT waiting_events > 0 FROM pg_sleep(0.2), outbox.stat_topic WHERE topic = '$mixed'") eq 't';
 wait_until_confirmed($node, 'postgres');
 is(sql("SELECT partitions FROM outbox.stat_topic WHERE topic = '$mixed'"),
 	'{0}', 'while a leader is missing, its partition waits');
