@@ -49,6 +49,9 @@ EXTRA_CLEAN = results output_iso tmp_check log
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# It knows the version.
+src/base/worker.o: outbox.control
+
 # Fortified functions are hidden from the sanitizers.
 ifdef SANITIZE
 override CPPFLAGS += -U_FORTIFY_SOURCE

@@ -216,9 +216,9 @@ CREATE TABLE outbox.watermark (
     lsn       pg_lsn      NOT NULL,
     snapshot  pg_snapshot NOT NULL,
     upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_catalog.pg_snapshot_xmax(snapshot)) STORED,
-    taken_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+    taken_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (home, id)
 );
-CREATE INDEX watermark_id_idx ON outbox.watermark (home, id);
 CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (home, upper_xid);
 CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
 

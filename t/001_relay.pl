@@ -13,6 +13,8 @@ use OutboxTest;
 
 my $node = new_server('relay', "track_commit_timestamp = on\n",
 	extra => [ '--encoding=UTF8', '--no-locale' ]);
+# Of the tables of the extension, too, which change.
+$node->safe_psql('postgres', 'CREATE PUBLICATION everything FOR ALL TABLES');
 create_extension($node, 'postgres');
 
 # Runs SQL in the database of most of these tests.

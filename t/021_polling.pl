@@ -12,6 +12,8 @@ use Time::HiRes qw(time);
 my $topic = make_topic(topic_name('polled'));
 my $node = new_server('polling',
 	"wal_level = replica\noutbox.poll_interval = '1h'\nautovacuum = off\n");
+# Of the tables of the extension, too, which change.
+$node->safe_psql('postgres', 'CREATE PUBLICATION everything FOR ALL TABLES');
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
 create_server($node, 'postgres');
 wait_for_state($node, 'postgres', 'polling');

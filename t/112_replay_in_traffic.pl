@@ -35,11 +35,13 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 			$node->installed_command('pgbench'), '-n', '-c', '4', '-R', '300', '-T', '36000', '-f', $script,
 			$node->connstr('postgres')
 		],
-		'<', \undef, '&>', \my $said);
+		'<', \undef, '&>', "$script.log");
 	wait_until('SELECT in_flight > 0 FROM outbox.stat_relay');
 	is(sql("SELECT outbox.replay('-infinity', aggregate_type => 'Old')"), 2500, "$delivery: a replay is asked for");
 	wait_until('SELECT bool_and(finished_at IS NOT NULL) FROM outbox.replay_job');
-	ok($writers->pumpable, 'it has ended, and the traffic goes on');
+	my $made = sql("SELECT count(*) FROM outbox.event WHERE aggregate_type = 'Live'");
+	wait_until("SELECT count(*) > $made FROM outbox.event WHERE aggregate_type = 'Live'");
+	pass('it has ended, and the traffic goes on');
 	$writers->kill_kill;
 	$network->heal;
 	$expected += 2500;

@@ -36,8 +36,9 @@
 	" (EXTRACT(epoch FROM created_at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
 
 /*
- * Reads which subscriptions shall have workers and tells the launcher.  Runs a
- * transaction of its own.  Returns false when there is no room for all.
+ * Reads which subscriptions shall have workers and tells the launcher: none,
+ * where the extension is of another version than we are.  Runs transactions of
+ * its own.  Returns false when there is no room for all.
  */
 bool
 load_publish_list(void)
@@ -45,9 +46,11 @@ load_publish_list(void)
 	ListedSubscription *list = NULL;
 	int			n = 0;
 	bool		room;
+	bool		conflict = worker_extension_exists() &&
+	worker_version_conflict() != NULL;
 
 	worker_begin();
-	if (OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+	if (!conflict && OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
 	{
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());

@@ -74,7 +74,7 @@ upkeep_scout(ConsumerEntry *entry)
 		generation = entry->generation;
 		(void) load_publish_list();
 	} while (!consumers_finish_scout(entry, generation));
-	if (worker_extension_exists())
+	if (worker_extension_exists() && worker_version_conflict() == NULL)
 		expire();
 	proc_exit(0);
 }

@@ -25,8 +25,8 @@
 
 /*
  * A look that finds so many events is followed by another one, before a slot
- * may hold WAL; but only while each finds less than half of what the last one
- * did.  Else as much is published meanwhile, and always will be.
+ * may hold WAL; but only while they find less and less.  Else as much is published
+ * meanwhile, and always will be.
  */
 #define BACKLOG_EVENTS 10000
 
@@ -92,7 +92,7 @@ polling_until_slot(Relay *relay)
 	for (;;)
 	{
 		uint64		found = catchup_poll(relay);
-		bool		more = found >= BACKLOG_EVENTS && found < before / 2;
+		bool		more = found >= BACKLOG_EVENTS && found < before / 4 * 3;
 
 		before = found;
 		if (!more && catchup_reach_slot(relay))

@@ -446,8 +446,7 @@ leave_if_absent(void)
 		if (worker_extension_exists())
 		{
 			/* Consumers shall not have to wait for what the relay waits for. */
-			if (worker_version_conflict() == NULL)
-				(void) load_publish_list();
+			(void) load_publish_list();
 			return requests;
 		}
 		if (decode_slot_condition() == SLOT_USABLE ||

@@ -18,6 +18,7 @@
 #include "access/brin.h"
 #include "access/genam.h"
 #include "access/relation.h"
+#include "catalog/pg_am_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -28,13 +29,14 @@
 #include "base/worker.h"
 
 #define SUMMARIZE_EVENTS 10000	/* sent between two times */
+#define RANGES_AT_ONCE 64		/* while nothing is published */
 #define CHUNKS 8				/* of outbox.event */
 
 #define CHUNK_INDEXES \
 	"SELECT i.inhrelid, x.indrelid, pg_catalog.pg_relation_filenode(x.indrelid)" \
 	" FROM pg_catalog.pg_inherits i, pg_catalog.pg_index x" \
 	" WHERE i.inhparent OPERATOR(pg_catalog.=)" \
-	"       'outbox.event_xid_idx'::pg_catalog.regclass" \
+	"       pg_catalog.to_regclass('outbox.event_xid_idx')" \
 	" AND x.indexrelid OPERATOR(pg_catalog.=) i.inhrelid" \
 	" ORDER BY i.inhrelid"
 
@@ -57,26 +59,30 @@ result_oid(int row, int column)
 }
 
 /*
- * Summarizes the full ranges of a chunk.  Returns false when it is locked: by
- * vacuum, say.
+ * Summarizes full ranges of a chunk, up to a number that it takes them from.
+ * Returns false when there is more to do: it was too much, or the chunk is
+ * locked, by vacuum, say.
  */
 static bool
-summarize_chunk(Oid index, Oid table, Summarized *done)
+summarize_chunk(Oid index, Oid table, Summarized *done, int *ranges)
 {
 	Relation	relation;
 	BlockNumber range;
 	BlockNumber blocks;
 
-	if (!ConditionalLockRelationOid(table, ShareUpdateExclusiveLock))
+	if (!ConditionalLockRelationOid(table, ShareUpdateExclusiveLock) ||
+		!ConditionalLockRelationOid(index, ShareUpdateExclusiveLock))
 		return false;
 	relation = relation_open(table, NoLock);
 	blocks = RelationGetNumberOfBlocks(relation);
 	relation_close(relation, NoLock);
-	relation = index_open(index, AccessShareLock);
+	relation = index_open(index, NoLock);
 	range = BrinGetPagesPerRange(relation);
 	index_close(relation, NoLock);
 	for (; done->blocks + range <= blocks; done->blocks += range)
 	{
+		if ((*ranges)-- <= 0)
+			return false;
 		CHECK_FOR_INTERRUPTS();
 		DirectFunctionCall2(brin_summarize_range, ObjectIdGetDatum(index),
 							Int64GetDatum(done->blocks));
@@ -86,12 +92,13 @@ summarize_chunk(Oid index, Oid table, Summarized *done)
 
 /*
  * So many more events were sent out of the table: summarizes what is due, in
- * a transaction of its own.  What is locked is tried again next time.
+ * a transaction of its own, but not too much.  The rest comes next time.
  */
 void
 summarize_sent(uint64 events)
 {
 	static uint64 sent = SUMMARIZE_EVENTS;	/* whatever was there before us */
+	int			ranges = RANGES_AT_ONCE;
 
 	sent += events;
 	if (sent < SUMMARIZE_EVENTS)
@@ -106,7 +113,8 @@ summarize_sent(uint64 events)
 		{
 			.file = result_oid(i, 3)
 		};
-		if (!summarize_chunk(result_oid(i, 1), result_oid(i, 2), &summarized[i]))
+		if (!summarize_chunk(result_oid(i, 1), result_oid(i, 2), &summarized[i],
+							 &ranges))
 			sent = SUMMARIZE_EVENTS;
 	}
 	worker_commit_sql();

@@ -191,6 +191,9 @@ change_last_row(Datum *args)
 						  " taken_at = pg_catalog.clock_timestamp()"
 						  " WHERE w.home OPERATOR(pg_catalog.=) $1"
 						  " AND w.id OPERATOR(pg_catalog.=) $4"
+						  " AND w.taken_at OPERATOR(pg_catalog.>)"
+						  "  (pg_catalog.clock_timestamp()"
+						  "   OPERATOR(pg_catalog.-) '1 s'::pg_catalog.interval)"
 						  " AND NOT EXISTS (SELECT FROM outbox.watermark l"
 						  "                 WHERE l.home OPERATOR(pg_catalog.=) $1"
 						  "                 AND l.id OPERATOR(pg_catalog.>) $4)",
