@@ -31,6 +31,11 @@ SELECT count(*) FROM inbox.stat_subscription;
 SELECT outbox.retry_all();
 RESET ROLE;
 
+-- a publication of all tables keeps nobody from changing ours
+SELECT c.oid::regclass FROM pg_class c
+WHERE c.relnamespace IN ('outbox'::regnamespace, 'inbox'::regnamespace) AND c.relkind = 'r' AND c.relreplident <> 'f'
+  AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary);
+
 DROP EXTENSION outbox;
 DROP OWNED BY regress_operator, regress_watcher;
 DROP ROLE regress_operator, regress_watcher;
