@@ -97,17 +97,20 @@ sub start_writers
 	return;
 }
 
-# Ends the writers.  What they had prepared is in nobody's hands then.
+# Ends the writers.  What they had prepared is in nobody's hands then, but for a
+# session that has not noticed, or waits for another one's.
 sub finish_writers
 {
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	$writers->kill_kill if $writers;
 	$writers = undef;
-	$chaos->wait_for(
-		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'",
-		'sessions of the writers do not end');
-	foreach my $gid (split /\n/, $chaos->sql('SELECT gid FROM pg_prepared_xacts'))
+	$chaos->wait_for('SELECT true', 'the server does not answer');
+	while ($chaos->sql(
+			"SELECT count(*) FROM (SELECT FROM pg_stat_activity WHERE application_name = 'pgbench' UNION ALL SELECT FROM pg_prepared_xacts) left_over"))
 	{
-		$chaos->sql("COMMIT PREPARED '$gid'");
+		die "sessions of the writers do not end\n" if time > $deadline;
+		$chaos->node->psql('postgres', "COMMIT PREPARED '$_'")
+		  foreach split /\n/, $chaos->sql('SELECT gid FROM pg_prepared_xacts');
 	}
 	return;
 }
