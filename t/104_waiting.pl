@@ -122,12 +122,17 @@ is(sql('SELECT * FROM wrong'), '', 'the oldest event is found');
 
 sql("UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'outbox'");
 create_server($node, 'postgres');
+sql("CREATE FUNCTION handler(message inbox.message) RETURNS void LANGUAGE sql AS ''");
+sql("SELECT inbox.subscribe('all', ARRAY['$topic'], 'handler')");
+my $consumers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'outbox consumer'";
 publish_key($node, 'postgres', $topic, 'old version');
 $node->restart;
 wait_for_error($node, 'postgres', 'waiting for configuration',
 	'of version 0.9 and the library.*of version 1.*ALTER EXTENSION outbox UPDATE');
+is(sql($consumers), '0', 'and subscriptions wait with it');
 sql("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions a WHERE extname = 'outbox' AND a.name = extname");
 $node->restart;
-ok(is_published('old version'), 'and then publishes what was published meanwhile');
+ok(is_published('old version'), 'then publishes what was published meanwhile');
+ok($node->poll_query_until('postgres', $consumers, '1'), 'and subscriptions work');
 
 done_testing();

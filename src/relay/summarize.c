@@ -108,13 +108,12 @@ summarize_sent(uint64 events)
 	worker_run_sql(CHUNK_INDEXES, 0, NULL, NULL, SPI_OK_SELECT);
 	for (int i = 0; i < Min(SPI_processed, CHUNKS); i++)
 	{
-		if (summarized[i].file != result_oid(i, 3))
-			summarized[i] = (Summarized)
-		{
-			.file = result_oid(i, 3)
-		};
-		if (!summarize_chunk(result_oid(i, 1), result_oid(i, 2), &summarized[i],
-							 &ranges))
+		Summarized *done = &summarized[i];
+
+		if (done->file != result_oid(i, 3))
+			done->blocks = 0;
+		done->file = result_oid(i, 3);
+		if (!summarize_chunk(result_oid(i, 1), result_oid(i, 2), done, &ranges))
 			sent = SUMMARIZE_EVENTS;
 	}
 	worker_commit_sql();
