@@ -25,8 +25,8 @@
 
 /*
  * A look that finds so many events is followed by another one, before a slot
- * may hold WAL; but only while they find less and less.  Else as much is published
- * meanwhile, and always will be.
+ * may hold WAL; but only while they find less and less.  Else as much is
+ * published meanwhile, and always will be.
  */
 #define BACKLOG_EVENTS 10000
 
