@@ -11,19 +11,22 @@ use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-foreach my $delivery ('exactly_once', 'at_least_once')
+# Of what is compressed one cannot know whether it is refused.
+foreach my $case (
+	[ 'exactly_once', 'none' ],
+	[ 'exactly_once', 'lz4' ],
+	[ 'at_least_once', 'lz4' ])
 {
-	note($delivery);
-	my $node = new_server("refused_$delivery");
+	my ($delivery, $codec) = @$case;
+	note("$delivery, $codec");
+	my $node = new_server("refused_${delivery}_$codec");
 	create_extension($node, 'postgres');
 	publish_from($node);
-	# Of what is compressed one cannot know whether it is refused.
-	change_settings("ALTER SERVER kafka OPTIONS (ADD delivery '$delivery', ADD \"compression.codec\" 'none')")
-	  if $delivery ne 'at_least_once';
+	change_settings("ALTER SERVER kafka OPTIONS (ADD delivery '$delivery', ADD \"compression.codec\" '$codec')");
 	create_functions();
 
 	# One refused event, and batches that are larger than the topic takes.
-	my $topic = make_topic(topic_name("few.$delivery"), 1, 'max.message.bytes' => 20000);
+	my $topic = make_topic(topic_name("few.$delivery.$codec"), 1, 'max.message.bytes' => 20000);
 	my $offset = -s $node->logfile;
 	sql("SELECT small('$topic', 'k', 1, 10000), poison('$topic'), small('$topic', 'k', 10001, 20000)");
 	wait_until_confirmed($node, 'postgres');
@@ -35,7 +38,7 @@ foreach my $delivery ('exactly_once', 'at_least_once')
 	cmp_ok($restarts, '<', 12, "the relay has started over a few times: $restarts");
 
 	# Many of them.
-	$topic = make_topic(topic_name("many.$delivery"), 4, 'max.message.bytes' => 20000);
+	$topic = make_topic(topic_name("many.$delivery.$codec"), 4, 'max.message.bytes' => 20000);
 	$offset = -s $node->logfile;
 	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(0, 499) i");
 	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(500, 549) i");
@@ -55,7 +58,7 @@ foreach my $delivery ('exactly_once', 'at_least_once')
 	pass('they are sent when the topic takes them');
 
 	# A database whose keys have more bytes in Kafka than here.
-	$topic = make_topic(topic_name("latin.$delivery"), 1, 'max.message.bytes' => 20000);
+	$topic = make_topic(topic_name("latin.$delivery.$codec"), 1, 'max.message.bytes' => 20000);
 	sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
 	$node->safe_psql('latin', 'CREATE EXTENSION outbox');
 	create_server($node, 'latin');

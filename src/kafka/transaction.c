@@ -14,10 +14,13 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "port/atomics.h"
+#include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "kafka/destroy.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
@@ -181,6 +184,34 @@ bool
 transaction_is_running(const Producer *producer)
 {
 	return producer->call != NULL;
+}
+
+static void
+ignore_delivery(void *arg, const Delivery *delivery)
+{
+}
+
+/*
+ * Has the open transaction of a producer that is about to be closed aborted,
+ * whatever is in flight.  Waits timeout_ms at most.
+ */
+void
+transaction_leave(Producer *producer, int timeout_ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), timeout_ms);
+	struct pollfd fd = {.events = POLLIN};
+	long		left = timeout_ms;
+
+	if (producer->fatal || producer->call)
+		return;
+	fd.fd = producer_event_fd(producer);
+	transaction_start(producer, TRANSACTION_ABORT, timeout_ms);
+	while (left > 0 && transaction_result(producer) == TRANSACTION_RUNNING)
+	{
+		(void) poll(&fd, 1, (int) left);
+		producer_poll(producer, ignore_delivery, NULL);
+		left = TimestampDifferenceMilliseconds(steady_now(), until);
+	}
 }
 
 /*

@@ -38,6 +38,7 @@ extern void transaction_start(Producer *producer, TransactionOperation operation
 extern TransactionResult transaction_result(Producer *producer);
 extern TransactionResult transaction_begin(Producer *producer);
 extern const char *transaction_failure(Producer *producer, bool *refused);
+extern void transaction_leave(Producer *producer, int timeout_ms);
 extern bool transaction_is_running(const Producer *producer);
 extern bool transaction_is_fenced(const Producer *producer);
 

@@ -14,8 +14,9 @@
  * like one that was refused (suspects.c) are sent alone.  A topic is asked once
  * a second whether it still refuses such, by one of them; those in between
  * become dead letters unasked, so that a million of them do not hold up
- * everything else.  In a Kafka transaction, which each refusal costs, it is
- * asked less often.  Who calls outbox.retry() wants it to be asked.
+ * everything else.  In a Kafka transaction, which a refusal would cost, it is
+ * asked less often, and beside it (probe.c).  Who calls outbox.retry() wants it
+ * to be asked.
  *
  * Where events wait behind a refused one, the first that goes to a partition
  * is sent alone too: until that is acknowledged, the next could pass it.
@@ -37,12 +38,14 @@
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
 #include "relay/parked.h"
+#include "relay/probe.h"
 #include "relay/route.h"
 #include "relay/suspects.h"
 #include "relay/timestamp.h"
 
 #define ASK_AGAIN_MS 1000		/* whether a topic still refuses */
 #define ASK_AGAIN_EXACT_MS 10000	/* where that costs a Kafka transaction */
+#define SUSPICION_MS 10000		/* with what is compressed */
 #define BATCH_FACTOR 4			/* by which they get smaller */
 #define LEAST_BATCH_BYTES 4000
 #define LOG_INTERVAL_MS 1000	/* between two messages about dead letters */
@@ -90,13 +93,20 @@ careful_wanted(const Relay *relay, const Event *event)
 	return find_suspect(event) != NULL;
 }
 
-/* The broker has taken the event: its topic is not what we thought. */
+/*
+ * The broker has taken the event: its topic is not what we thought.  Unless the
+ * event was taken since compression made it small enough; the next one may not
+ * be.
+ */
 static void
-clear_suspicion(const Event *event)
+clear_suspicion(const Relay *relay, const Event *event)
 {
 	const SuspectTopic *suspect = find_suspect(event);
 
-	if (suspect != NULL)
+	if (suspect == NULL)
+		return;
+	if (suspect->size == 0 || !producer_compresses(relay->producer) ||
+		TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
 		suspects_clear(suspect->name);
 }
 
@@ -284,6 +294,9 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 		message.topic = destination->topic;
 		message.opaque = number;
+		if (relay->exact && find_suspect(event) &&
+			probe_refuses(relay, &message, destination->name))
+			return OUTCOME_REFUSED;
 		if (relay->exact)
 			exactly_once_expect_refusal(relay);
 		if (try_alone(relay, &message))
@@ -407,7 +420,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	switch (send_patiently(relay, event, commit, number, &destination))
 	{
 		case OUTCOME_DELIVERED:
-			clear_suspicion(event);
+			clear_suspicion(relay, event);
 			break;
 		case OUTCOME_PARKED:
 			deadletter_park(relay, event, number, &destination);

@@ -36,8 +36,6 @@
 
 #include "relay/exactly_once.h"
 
-#include <poll.h>
-
 #include "access/transam.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -47,6 +45,7 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
+#include "relay/probe.h"
 #include "relay/running.h"
 #include "relay/settings.h"
 
@@ -346,6 +345,7 @@ exactly_once_step(Relay *relay, bool idle)
 		exactly_once_commit(relay, decode_position());
 	store_watermark(relay);
 	propose(relay);
+	probe_rest();
 }
 
 /*
@@ -387,11 +387,6 @@ exactly_once_reached(Relay *relay, const Watermark *reached)
 	exactly_once_commit(relay, reached->lsn);
 }
 
-static void
-ignore_delivery(void *arg, const Delivery *delivery)
-{
-}
-
 /*
  * The process ends in an orderly way: has an open transaction aborted, so that
  * consumers need not wait for the next relay, or for its time-out.  Waits a
@@ -400,22 +395,6 @@ ignore_delivery(void *arg, const Delivery *delivery)
 void
 exactly_once_leave(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
-													LEAVE_MS);
-	struct pollfd fd = {.events = POLLIN};
-	long		left = LEAVE_MS;
-
-	if (relay->exact == NULL || !relay->exact->open || relay->producer == NULL ||
-		producer_is_fatal(relay->producer) ||
-		transaction_is_running(relay->producer))
-		return;
-	fd.fd = producer_event_fd(relay->producer);
-	transaction_start(relay->producer, TRANSACTION_ABORT, LEAVE_MS);
-	while (left > 0 &&
-		   transaction_result(relay->producer) == TRANSACTION_RUNNING)
-	{
-		(void) poll(&fd, 1, (int) left);
-		producer_poll(relay->producer, ignore_delivery, NULL);
-		left = TimestampDifferenceMilliseconds(steady_now(), until);
-	}
+	if (relay->exact && relay->exact->open && relay->producer)
+		transaction_leave(relay->producer, LEAVE_MS);
 }

@@ -33,6 +33,7 @@
 #include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
+#include "relay/probe.h"
 #include "relay/timestamp.h"
 
 #define MAX_BACKOFF_MS 5000
@@ -79,6 +80,7 @@ sender_close(Relay *relay)
 	Producer   *producer = relay->producer;
 
 	drop_wait_set(relay);
+	probe_close();
 	if (producer == NULL)
 		return;
 	/* Once only: what ends the process comes here too. */
