@@ -97,15 +97,18 @@ is_deeply([ first_occurrences(sequence($topic)) ],
 # ---------------------------------------------------------------------------
 # It is in the middle of a transaction, where nothing can be stored
 
+# One that is sent in small pieces.
+change_settings(q{ALTER SERVER kafka OPTIONS (ADD "batch.num.messages" '10')});
 foreach my $end ('terminated', 'killed')
 {
 	$topic = limited_topic("middle.$end");
 	my $rest = make_topic(topic_name("rest.$end"), 1, dir => $kafka);
 	my $many = 100_000;
-	sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20), small('$rest', 'k', 1, $many), small('$topic', 'k', 21, 30)");
+	sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20), small('$rest', 'k', 1, $many)");
 	wait_for_sequence(20, $topic);
 	signal_kafka('STOP', $kafka);
 	wait_for_state($node, 'postgres', 'waiting for kafka');
+	sql("SELECT small('$topic', 'k', 21, 30)");
 	is(letters($topic), '0||', 'in the middle of a transaction a refused event is not stored yet');
 	if ($end eq 'killed')
 	{
@@ -127,6 +130,7 @@ foreach my $end ('terminated', 'killed')
 	is(scalar @sequence, 30, 'or repeated') if $end eq 'terminated';
 	is(scalar first_occurrences(consume_lines($rest, '%s', $bootstrap)), $many, 'nowhere');
 }
+change_settings('ALTER SERVER kafka OPTIONS (DROP "batch.num.messages")');
 
 # ---------------------------------------------------------------------------
 # Killed again and again, with much poison

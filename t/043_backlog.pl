@@ -48,13 +48,14 @@ do
 cmp_ok($records, '>=', 4, 'a relay that waits has snapshots written');
 
 # Kafka is back, slowly.
-sql(qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '@{[ $network->bootstrap ]}', ADD "batch.num.messages" '10')});
 $network->slow(0.03);
+sql(qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '@{[ $network->bootstrap ]}', ADD "batch.num.messages" '10')});
 $node->poll_query_until('postgres',
 	"SELECT count(*) >= 3000 FROM outbox.event, (SELECT snapshot FROM outbox.watermark ORDER BY id DESC LIMIT 1) w WHERE pg_visible_in_snapshot(xid, snapshot)"
 ) or die "the watermark does not move\n";
 
-# The slot is lost.
+# The slot is lost.  Until then nothing more gets through.
+$network->swallow;
 sql(<<'SQL');
 CREATE FUNCTION lose_slot() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN

@@ -39,21 +39,23 @@ sub new
 		  or die "cannot set a buffer: $!" foreach @listeners;
 	}
 	pipe(my $commands, my $control) or die "cannot make a pipe: $!";
+	pipe(my $done, my $answers) or die "cannot make a pipe: $!";
 	my $pid = fork;
 	defined $pid or die "cannot fork: $!";
 	if (!$pid)
 	{
 		# Nothing of the test shall run in this process when it ends.
-		close $control;
-		eval { serve($commands, \%route, @listeners) };
+		close $_ foreach $control, $done;
+		eval { serve($commands, $answers, \%route, @listeners) };
 		print STDERR "proxy: $@" if $@;
 		POSIX::_exit(1);
 	}
-	close $_ foreach $commands, @listeners;
+	close $_ foreach $commands, $answers, @listeners;
 	$control->autoflush(1);
 	return bless {
 		bootstrap => join(',', sort keys %route),
 		control => $control,
+		done => $done,
 		pid => $pid
 	  },
 	  $class;
@@ -78,10 +80,12 @@ sub forget { return command($_[0], 'forget') }
 # Everything takes some seconds longer, each way.
 sub slow { return command($_[0], "slow $_[1]") }
 
+# When it returns, the network is what it was told to be.
 sub command
 {
 	my ($self, $command) = @_;
 	print { $self->{control} } "$command\n" or die "the proxy has gone: $!";
+	sysread $self->{done}, my $answer, 1 or die 'the proxy has gone';
 	return;
 }
 
@@ -107,7 +111,7 @@ my @forgotten;
 
 sub serve
 {
-	my ($commands, $route, @listeners) = @_;
+	my ($commands, $answers, $route, @listeners) = @_;
 	my $listening = IO::Select->new(@listeners, $commands);
 	local $SIG{PIPE} = 'IGNORE';
 
@@ -121,7 +125,7 @@ sub serve
 		  IO::Select->select($reading, $writing, undef, time_left());
 		foreach my $socket (@{ $readable || [] })
 		{
-			if ($socket == $commands) { obey($commands) }
+			if ($socket == $commands) { obey($commands, $answers) }
 			elsif ($listening->exists($socket)) { connect_through($socket, $route) }
 			else { take($socket) }
 		}
@@ -149,22 +153,20 @@ sub time_left
 
 sub obey
 {
-	my ($commands) = @_;
-	sysread $commands, my $lines, 4096 or POSIX::_exit(0);
-	foreach my $line (split /\n/, $lines)
+	my ($commands, $answers) = @_;
+	sysread $commands, my $line, 4096 or POSIX::_exit(0);
+	my ($what, $seconds) = split ' ', $line;
+	$delay = $what eq 'slow' ? $seconds : 0;
+	$swallows = $what eq 'swallow';
+	$is_cut = $what eq 'cut';
+	my @sockets = $is_cut ? map { $_->[0] } values %peer : ();
+	hang_up($_) foreach @sockets;
+	if ($what eq 'forget')
 	{
-		my ($what, $seconds) = split ' ', $line;
-		$delay = $what eq 'slow' ? $seconds : 0;
-		$swallows = $what eq 'swallow';
-		$is_cut = $what eq 'cut';
-		my @sockets = $is_cut ? map { $_->[0] } values %peer : ();
-		hang_up($_) foreach @sockets;
-		if ($what eq 'forget')
-		{
-			push @forgotten, map { $_->[0] } values %peer;
-			(%peer, %queue, %queued) = ();
-		}
+		push @forgotten, map { $_->[0] } values %peer;
+		(%peer, %queue, %queued) = ();
 	}
+	syswrite $answers, '.';
 	return;
 }
 

@@ -138,12 +138,12 @@ sub create_server
 }
 
 # Events to another topic, and then a server for them that sends one at a time:
-# a catch-up of seconds.
+# a catch-up that lasts longer than anybody who looks for it is held up.
 sub begin_catchup
 {
 	my ($node, $db, $topic, $bootstrap) = @_;
 	$node->safe_psql($db,
-		"SELECT count(outbox.publish('bulk', i::text, 'made', '{}', topic => '$topic.bulk')) FROM generate_series(1, 20000) i"
+		"SELECT count(outbox.publish('bulk', i::text, 'made', '{}', topic => '$topic.bulk')) FROM generate_series(1, 100000) i"
 	);
 	$node->safe_psql($db, 'DROP SERVER IF EXISTS kafka');
 	create_server($node, $db, $bootstrap);
