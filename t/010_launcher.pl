@@ -11,7 +11,7 @@ use OutboxTest;
 
 # A database has its relay within a second, if anybody tells the launcher, which
 # does not look by itself.
-my $soon = 10;
+my $soon = 20;
 
 my $node = new_server('launcher');
 

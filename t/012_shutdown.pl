@@ -10,7 +10,7 @@ use Test::More;
 use OutboxTest;
 
 # Two seconds are usual.  What could hold it up lasts 30 seconds or for ever.
-my $soon = 10;
+my $soon = 20;
 my $longest = 0;
 
 my $node = new_server('shutdown');
