@@ -1,5 +1,5 @@
-# While a relay works off a backlog, what is published is known: if it loses its
-# slot then, little comes again.
+# While a relay works off a backlog, what is published is known: the slot moves,
+# and if the relay loses it then, little comes again.
 
 use strict;
 use warnings;
@@ -49,7 +49,7 @@ cmp_ok($records, '>=', 4, 'a relay that waits has snapshots written');
 
 # Kafka is back, slowly.
 $network->slow(0.03);
-sql(qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '@{[ $network->bootstrap ]}', ADD "batch.num.messages" '10')});
+sql(qq{ALTER SERVER kafka OPTIONS (SET "bootstrap.servers" '@{[ $network->bootstrap ]}', ADD "batch.num.messages" '10', ADD "queue.buffering.max.messages" '2000')});
 $node->poll_query_until('postgres',
 	"SELECT count(*) >= 3000 FROM outbox.event, (SELECT snapshot FROM outbox.watermark ORDER BY id DESC LIMIT 1) w WHERE pg_visible_in_snapshot(xid, snapshot)"
 ) or die "the watermark does not move\n";
@@ -69,16 +69,35 @@ $$;
 SQL
 $node->poll_query_until('postgres', 'SELECT lose_slot()') or die "the slot cannot be dropped\n";
 my $sent = () = consume_lines($topic, '%k', kafka_bootstrap($kafka));
+note("$sent events were sent");
 cmp_ok($sent, '<', $events, 'the slot is lost before all is sent');
 $network->heal;
-sql(q{ALTER SERVER kafka OPTIONS (DROP "batch.num.messages")});
+sql(q{ALTER SERVER kafka OPTIONS (SET "batch.num.messages" '2000', DROP "queue.buffering.max.messages")});
 wait_for_state($node, 'postgres', 'streaming');
+wait_until_confirmed($node, 'postgres');
 my @keys = consume_lines($topic, '%k', kafka_bootstrap($kafka));
 my %seen;
 $seen{$_}++ foreach @keys;
 is(scalar keys %seen, $events, 'nothing is lost');
 my $again = @keys - $events;
 cmp_ok($again, '<', $sent - 1500, "what was known to be published does not come again ($again of $sent did)");
+
+# A relay that has decoded all there is looks for what is to be sent again, and
+# where there is nothing it does not wait for what is on its way.
+sql(q{ALTER SERVER kafka OPTIONS (SET "batch.num.messages" '10')});
+wait_for_state($node, 'postgres', 'streaming');
+$network->slow(0.03);
+sql(join ';', ("SELECT count(outbox.publish('Test', i::text, 'Made', to_jsonb(i), topic => '$topic')) FROM generate_series(1, 100) i") x 50);
+my $pid = relay_pid($node, 'postgres');
+sql("SELECT pg_terminate_backend($pid)");
+$node->poll_query_until('postgres', "SELECT pid <> $pid AND in_flight > 3000 FROM outbox.stat_relay")
+  or die "nothing is under way\n";
+my $confirmed = sql('SELECT confirmed_flush_lsn FROM pg_replication_slots');
+ok( $node->poll_query_until('postgres',
+		"SELECT confirmed_flush_lsn > '$confirmed' AND in_flight BETWEEN 1 AND 2500 FROM outbox.stat_relay, pg_replication_slots"),
+	'the slot moves though nothing more is decoded');
+$network->heal;
+wait_until_confirmed($node, 'postgres');
 
 $node->stop;
 done_testing();

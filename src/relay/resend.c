@@ -77,22 +77,46 @@ resend_look(void)
 }
 
 /*
+ * Before something is sent out of turn: nothing is in flight then, and all that
+ * was set aside is stored.  Until that is so nothing else gets on, so only who
+ * has something to send waits for it.
+ */
+static void
+quiesce(Relay *relay)
+{
+	sender_drain(relay);
+	deadletter_store(relay);
+}
+
+/* Reads up to so many dead letters that are to be sent again. */
+static int
+read_retried(int count)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		args[1] = {Int64GetDatum(count)};
+
+	worker_begin_sql();
+	worker_run_sql(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
+	resend_take_rows();
+	worker_commit_sql();
+	return resend_size();
+}
+
+/*
  * Sends dead letters that are to be sent again.  Returns whether there were
  * any.
  */
 static bool
 send_retried(Relay *relay)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		args[1] = {Int64GetDatum(ending_batch_events())};
 	Slice		none = SLICE_NULL;
 
-	worker_begin_sql();
-	worker_run_sql(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
-	resend_take_rows();
-	worker_commit_sql();
-	if (resend_size() == 0)
+	if (read_retried(1) == 0)
 		return false;
+	quiesce(relay);
+	/* They may have been discarded meanwhile. */
+	if (read_retried(ending_batch_events()) == 0)
+		return true;
 	resend_prove(FORGET_RETRIED);
 	resend_settle(relay, RESEND_FAILED,
 				  resend_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
@@ -160,6 +184,7 @@ send_waiting(Relay *relay)
 	}
 	if (!heldkeys_next_free(&topic, &key))
 		return false;
+	quiesce(relay);
 	read_waiting(topic, key);
 	if (resend_size() > 0)
 	{
@@ -182,8 +207,8 @@ resend_wait_ms(const Relay *relay, long at_most)
 
 /*
  * Sends a batch of events that were set aside and are to be sent now, if there
- * are any.  What is in flight is waited for before.  Returns whether there may
- * be more.  Call between records.
+ * are any; what is in flight is waited for then.  Returns whether there may be
+ * more.  Call between records.
  */
 bool
 resend_step(Relay *relay)
@@ -195,11 +220,15 @@ resend_step(Relay *relay)
 	if (!release_is_due(relay) && !may_have_work)
 		return false;
 
-	sender_drain(relay);
-	deadletter_store(relay);
 	if (release_is_due(relay))
+	{
+		quiesce(relay);
 		released = release_step(relay);
+	}
 	if (may_have_work)
+	{
+		deadletter_store(relay);
 		may_have_work = send_retried(relay) || send_waiting(relay);
+	}
 	return released || may_have_work;
 }
