@@ -1,6 +1,6 @@
-# Events that a topic refuses for their size, among many others: whichever way
-# events are delivered, others are not sent one at a time for that, and a relay
-# does not start over for each.
+# Events that a topic refuses, among many others: whichever way events are
+# delivered, others are not sent one at a time for that, and a relay does not
+# start over for each.
 
 use strict;
 use warnings;
@@ -56,6 +56,32 @@ foreach my $case (
 	sql("SELECT outbox.retry_all('$topic')");
 	wait_until("SELECT count(*) = 0 FROM outbox.dead_letter WHERE topic = '$topic'");
 	pass('they are sent when the topic takes them');
+
+	# Refused for another reason than their size.
+	$topic = make_topic(topic_name("compacted.$delivery.$codec"), 2, 'cleanup.policy' => 'compact');
+	$offset = -s $node->logfile;
+	sql("SELECT small('$topic', NULL, 0, 0), small('$topic', 'k', i * 20 + 1, i * 20 + 20) FROM generate_series(0, 199) i");
+	wait_until_confirmed($node, 'postgres');
+	@sequence = sequence($topic);
+	is_deeply([ first_occurrences(@sequence) ], [ 1 .. 4000 ], 'beside those without a key that a compacted topic refuses all arrive, in order');
+	is(scalar @sequence, 4000, 'once') if $delivery eq 'exactly_once';
+	is(sql("SELECT count(*), min(error_code), max(attempts) FROM outbox.dead_letter WHERE topic = '$topic'"),
+		'200|INVALID_RECORD|1', 'and they are dead letters');
+	$restarts = () = slurp_file($node->logfile, $offset) =~ /starts over/g;
+	note("$restarts new beginnings");
+	cmp_ok($restarts, '<', 12, "with few new beginnings: $restarts") if $delivery eq 'exactly_once';
+
+	# Large for its headers, behind many that are not.
+	$topic = make_topic(topic_name("headers.$delivery.$codec"), 1, 'max.message.bytes' => 20000);
+	$offset = -s $node->logfile;
+	sql(<<SQL);
+SELECT small('$topic', 'k', 1, 1000),
+	   outbox.publish('Big', 'k', 'Big', '{}', topic => '$topic', headers => jsonb_build_object('noise', convert_from(noise(60000), 'UTF8'))),
+	   small('$topic', 'k', 1001, 2000);
+SQL
+	wait_until_confirmed($node, 'postgres');
+	is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 2000 ], 'all arrive that are beside one with large headers');
+	is(sql("SELECT count(*), min(error_code) FROM outbox.dead_letter WHERE topic = '$topic'"), '1|MSG_SIZE_TOO_LARGE', 'which is a dead letter');
 
 	# A database whose keys have more bytes in Kafka than here.
 	$topic = make_topic(topic_name("latin.$delivery.$codec"), 1, 'max.message.bytes' => 20000);

@@ -73,8 +73,14 @@ typedef struct SuspectTopic
 {
 	char		name[SUSPECT_TOPIC_LEN];	/* hash key */
 	int			size;			/* payload of the smallest that was refused
-								 * for its size; 0: it refuses all */
+								 * for its size; 0: it refuses all; INT_MAX:
+								 * nothing for its size */
 	int			wire_size;		/* with key and headers; INT_MAX if not known */
+	bool		single;			/* it has refused an event that was not like
+								 * others, */
+	bool		keyless;		/* or only since that had no key */
+	bool		taken;			/* but what is like it was taken in the open
+								 * Kafka transaction */
 	TimestampTz refused_at;		/* the last one, by steady_now() */
 	char		error_name[48]; /* librdkafka's */
 	char		error[SUSPECT_ERROR_LEN];

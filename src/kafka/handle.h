@@ -129,6 +129,7 @@ struct Producer
 	int			batch_bytes;	/* of those that are sent at once */
 	bool		compresses;		/* them */
 	int			linger_ms;		/* that messages wait on purpose */
+	int			transaction_ms; /* that a Kafka transaction may last */
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
 	Question   *question;		/* likewise; see question.c */

@@ -129,6 +129,7 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	producer->max_bytes = handle_number(conf, "message.max.bytes");
 	producer->batch_bytes = Min(handle_number(conf, "batch.size"), producer->max_bytes);
 	producer->compresses = compresses(conf);
+	producer->transaction_ms = handle_number(conf, "transaction.timeout.ms");
 	if (flush_is_unwanted(config))
 		producer->linger_ms = handle_number(conf, "linger.ms");
 	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
@@ -272,6 +273,15 @@ int
 producer_linger_ms(const Producer *producer)
 {
 	return producer->linger_ms;
+}
+
+/*
+ * How long, in ms, a Kafka transaction may last before the coordinator ends it.
+ */
+int
+producer_transaction_ms(const Producer *producer)
+{
+	return producer->transaction_ms;
 }
 
 /*

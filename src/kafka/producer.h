@@ -120,6 +120,7 @@ extern int	producer_max_bytes(const Producer *producer);
 extern int	producer_batch_bytes(const Producer *producer);
 extern bool producer_compresses(const Producer *producer);
 extern int	producer_linger_ms(const Producer *producer);
+extern int	producer_transaction_ms(const Producer *producer);
 extern const char *producer_error(const Producer *producer);
 extern const char *producer_error_name(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);

@@ -92,19 +92,18 @@ call_main(void *arg)
  * Starts an operation, which may take up to timeout_ms; -1 stands for what is
  * left of the transaction's time.  Everything that was sent must have been
  * reported, and nothing may be sent until transaction_result() tells the
- * result.  Raises an error when no thread can be made.
+ * result.  Returns false, with errno, when no thread can be made.
  */
-void
-transaction_start(Producer *producer, TransactionOperation operation,
-				  int timeout_ms)
+bool
+transaction_try_start(Producer *producer, TransactionOperation operation,
+					  int timeout_ms)
 {
 	TransactionCall *call = calloc(1, sizeof(TransactionCall));
 	int			error;
 
 	Assert(producer->call == NULL);
 	if (call == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		return false;
 	call->handle = producer->handle;
 	call->operation = operation;
 	call->timeout_ms = timeout_ms;
@@ -116,11 +115,23 @@ transaction_start(Producer *producer, TransactionOperation operation,
 	{
 		free(call);
 		errno = error;
+		return false;
+	}
+	producer->call = call;
+	return true;
+}
+
+/*
+ * The same, but raises an error when no thread can be made.
+ */
+void
+transaction_start(Producer *producer, TransactionOperation operation,
+				  int timeout_ms)
+{
+	if (!transaction_try_start(producer, operation, timeout_ms))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("could not create a thread for a Kafka transaction: %m")));
-	}
-	producer->call = call;
 }
 
 /*
@@ -193,19 +204,20 @@ ignore_delivery(void *arg, const Delivery *delivery)
 
 /*
  * Has the open transaction of a producer that is about to be closed aborted,
- * whatever is in flight.  Waits timeout_ms at most.
+ * whatever is in flight.  Waits timeout_ms at most, or a moment more, so that
+ * the call has come to its end.
  */
 void
 transaction_leave(Producer *producer, int timeout_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), timeout_ms);
+	long		left = timeout_ms + TRANSACTION_GRACE_MS;
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), left);
 	struct pollfd fd = {.events = POLLIN};
-	long		left = timeout_ms;
 
-	if (producer->fatal || producer->call)
+	if (producer->fatal || producer->call ||
+		!transaction_try_start(producer, TRANSACTION_ABORT, timeout_ms))
 		return;
 	fd.fd = producer_event_fd(producer);
-	transaction_start(producer, TRANSACTION_ABORT, timeout_ms);
 	while (left > 0 && transaction_result(producer) == TRANSACTION_RUNNING)
 	{
 		(void) poll(&fd, 1, (int) left);

@@ -12,6 +12,9 @@
 
 #include "kafka/producer.h"
 
+/* By which a call may outlast its time-out. */
+#define TRANSACTION_GRACE_MS 200
+
 /* What takes time. */
 typedef enum TransactionOperation
 {
@@ -33,6 +36,8 @@ typedef enum TransactionResult
 	TRANSACTION_FENCED			/* another producer has taken our name */
 } TransactionResult;
 
+extern bool transaction_try_start(Producer *producer, TransactionOperation operation,
+								  int timeout_ms);
 extern void transaction_start(Producer *producer, TransactionOperation operation,
 							  int timeout_ms);
 extern TransactionResult transaction_result(Producer *producer);

@@ -45,7 +45,7 @@
 
 #define ASK_AGAIN_MS 1000		/* whether a topic still refuses */
 #define ASK_AGAIN_EXACT_MS 10000	/* where that costs a Kafka transaction */
-#define SUSPICION_MS 10000		/* with what is compressed */
+#define SUSPICION_MS 10000		/* where one event does not tell of another */
 #define BATCH_FACTOR 4			/* by which they get smaller */
 #define LEAST_BATCH_BYTES 4000
 #define LOG_INTERVAL_MS 1000	/* between two messages about dead letters */
@@ -61,17 +61,6 @@ event_size(const Event *event)
 	return Max(event->payload.len, 1);
 }
 
-/* What the topic of an event has refused, if it may refuse that as well. */
-static const SuspectTopic *
-find_suspect(const Event *event)
-{
-	char		name[TOPIC_MAX_LEN + 1];
-
-	if (!suspects_any() || !route_topic(event, name))
-		return NULL;
-	return suspects_find(name, event_size(event));
-}
-
 /* What a message takes on the wire, but for some bytes that all take. */
 static int
 wire_size(const Message *message)
@@ -84,29 +73,77 @@ wire_size(const Message *message)
 }
 
 /*
+ * What the topic of an event has refused, if it may refuse that as well.  What
+ * was large for its key or headers does not make others suspect.
+ */
+static const SuspectTopic *
+find_suspect(Relay *relay, const Event *event)
+{
+	bool		has_key = event_key(event).data != NULL;
+	const SuspectTopic *suspect;
+	char		name[TOPIC_MAX_LEN + 1];
+	Message		message = {0};
+
+	if (!suspects_any() || !route_topic(event, name))
+		return NULL;
+	suspect = suspects_find(name, event_size(event), has_key);
+	if (suspect == NULL || suspect->wire_size == INT_MAX || suspect->size == 0 ||
+		suspect->single || (suspect->keyless && !has_key))
+		return suspect;
+	encode_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
+	return wire_size(&message) >= suspect->wire_size ? suspect : NULL;
+}
+
+/*
+ * Is there time to find out about an event?  In a Kafka transaction there is
+ * not always: starting over stores what was refused in it so far, and where
+ * nothing was, events are sent unasked.
+ */
+static bool
+has_time(Relay *relay)
+{
+	if (!relay->exact || exactly_once_has_time(relay))
+		return true;
+	if (deadletter_any_pending())
+	{
+		sender_drain(relay);
+		ending_restart();
+	}
+	return false;
+}
+
+/*
  * Shall an event be sent alone, because of what its topic refused before?
  * Cheap as long as nothing was refused.
  */
 bool
-careful_wanted(const Relay *relay, const Event *event)
+careful_wanted(Relay *relay, const Event *event)
 {
-	return find_suspect(event) != NULL;
+	return find_suspect(relay, event) != NULL && has_time(relay);
 }
 
 /*
- * The broker has taken the event: its topic is not what we thought.  Unless the
- * event was taken since compression made it small enough; the next one may not
- * be.
+ * The broker has taken the event: its topic is not what we thought.  Unless
+ * compression made the event small enough, or nothing tells it from those that
+ * were refused: the next one may be.
  */
 static void
-clear_suspicion(const Relay *relay, const Event *event)
+clear_suspicion(Relay *relay, const Event *event)
 {
-	const SuspectTopic *suspect = find_suspect(event);
+	const SuspectTopic *suspect = find_suspect(relay, event);
+	bool		may_differ;
 
 	if (suspect == NULL)
 		return;
-	if (suspect->size == 0 || !producer_compresses(relay->producer) ||
-		TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
+	may_differ = suspect->single ||
+		(suspect->size > 0 && suspect->size < INT_MAX &&
+		 producer_compresses(relay->producer));
+	if (may_differ &&
+		!TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
+		return;
+	if (relay->exact)
+		suspects_note_taken(suspect->name);
+	else
 		suspects_clear(suspect->name);
 }
 
@@ -126,9 +163,31 @@ suspect_topic(Relay *relay, const Event *event, const Commit *commit)
 		refusal.size = event_size(event);
 		refusal.wire_size = wire_size(&message);
 	}
+	else if (relay->failure == DELIVERY_REFUSED)
+	{
+		refusal.size = refusal.wire_size = INT_MAX;
+		refusal.keyless = event_key(event).data == NULL;
+		refusal.single = !refusal.keyless;
+	}
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
 	suspects_learn(name, &refusal);
+}
+
+/*
+ * The event was refused: others that come soon may be, too.  For what reason,
+ * where it is not size or topic, nobody can tell; so some are sent alone,
+ * whatever topic they are for, or, where that is not enough to go on if they
+ * are refused as well, all of the topic for a while.
+ */
+static void
+note_refusal(Relay *relay, const Event *event, const Commit *commit)
+{
+	if (relay->failure == DELIVERY_REFUSED && !relay->exact &&
+		event_key(event).data != NULL)
+		relay->careful = Max(relay->careful, AFTERCARE);
+	else
+		suspect_topic(relay, event, commit);
 }
 
 /*
@@ -161,7 +220,7 @@ careful_explain(Relay *relay)
 		return true;
 	}
 	/* If it was suspect already, then something else is wrong. */
-	if (suspects_find(relay->too_large_topic, relay->too_large) != NULL)
+	if (suspects_find(relay->too_large_topic, relay->too_large, true) != NULL)
 		return false;
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
@@ -246,8 +305,7 @@ go_on(Relay *relay)
 	/* A Kafka transaction cannot go on: the next begins where it did. */
 	if (relay->exact && reached_broker && !exactly_once_drop(relay))
 	{
-		if (relay->failure == DELIVERY_REFUSED ||
-			relay->failure == DELIVERY_TIME_REFUSED)
+		if (relay->failure == DELIVERY_TIME_REFUSED)
 			relay->careful += ledger_position(relay->ledger).outstanding;
 		ending_restart();
 	}
@@ -286,6 +344,8 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 	for (;;)
 	{
 		DestinationState state;
+		bool		in_doubt = relay->exact && find_suspect(relay, event) != NULL &&
+		exactly_once_has_time(relay);
 
 		reached_broker = false;
 		state = destination_wait(relay, event, false, destination);
@@ -294,8 +354,7 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
 		message.topic = destination->topic;
 		message.opaque = number;
-		if (relay->exact && find_suspect(event) &&
-			probe_refuses(relay, &message, destination->name))
+		if (in_doubt && probe_refuses(relay, &message, destination->name))
 			return OUTCOME_REFUSED;
 		if (relay->exact)
 			exactly_once_expect_refusal(relay);
@@ -377,10 +436,11 @@ give_up(Relay *relay, const Event *event, uint64 number)
 static bool
 was_refused_lately(Relay *relay, const Event *event, const Commit *commit)
 {
-	const SuspectTopic *suspect = find_suspect(event);
+	const SuspectTopic *suspect = find_suspect(relay, event);
 	Message		message = {0};
 
 	if (suspect == NULL || deadletter_is_retry() ||
+		event_size(event) < suspect->size ||
 		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
 								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))
 		return false;
@@ -427,10 +487,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 			go_on(relay);
 			break;
 		case OUTCOME_REFUSED:
-			if (relay->failure == DELIVERY_REFUSED)
-				relay->careful = Max(relay->careful, AFTERCARE);
-			else
-				suspect_topic(relay, event, commit);
+			note_refusal(relay, event, commit);
 			give_up(relay, event, number);
 			go_on(relay);
 			break;

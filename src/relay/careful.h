@@ -10,7 +10,7 @@
 
 #include "relay/relay.h"
 
-extern bool careful_wanted(const Relay *relay, const Event *event);
+extern bool careful_wanted(Relay *relay, const Event *event);
 extern bool careful_start(const Relay *relay, const Event *event,
 						  const ProducerTopic *topic);
 extern bool careful_explain(Relay *relay);

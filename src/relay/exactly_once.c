@@ -45,9 +45,9 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
-#include "relay/probe.h"
 #include "relay/running.h"
 #include "relay/settings.h"
+#include "relay/suspects.h"
 
 #define PROPOSAL_INTERVAL_MS 1000
 #define BACKLOG_FACTOR 10		/* times the interval, while there is more */
@@ -82,7 +82,6 @@ exactly_once_event(Relay *relay, const Event *event, const Commit *commit)
 	if (!exact->open)
 		begin(relay);
 	exact->sent_bytes += event->payload.len + MESSAGE_BYTES;
-	exact->sent++;
 	if (!XLogRecPtrIsInvalid(commit->end))
 		published_set_add(&exact->set, event->xid, TopMemoryContext);
 }
@@ -209,6 +208,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	ledger_acknowledge_all(relay->ledger);
 	relay->status.events += exact->events;
 	relay->status.bytes += exact->bytes;
+	suspects_clear_taken();
 	ending_progressed();
 	relay_work(relay);
 }
@@ -221,10 +221,21 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 void
 exactly_once_expect_refusal(Relay *relay)
 {
-	if (relay->exact->sent != 1)
+	if (relay->exact->sent != 0)
 		return;
 	send_record(relay);
 	sender_await_deliveries(relay);
+}
+
+/*
+ * Is there time in the open transaction for what makes it last?
+ */
+bool
+exactly_once_has_time(const Relay *relay)
+{
+	return !relay->exact->open ||
+		!TimestampDifferenceExceeds(relay->exact->opened_at, steady_now(),
+									producer_transaction_ms(relay->producer) / 3);
 }
 
 /*
@@ -345,7 +356,6 @@ exactly_once_step(Relay *relay, bool idle)
 		exactly_once_commit(relay, decode_position());
 	store_watermark(relay);
 	propose(relay);
-	probe_rest();
 }
 
 /*

@@ -37,7 +37,8 @@ struct ExactlyOnce
 	bool		open;			/* a Kafka transaction is */
 	TimestampTz opened_at;
 	TimestampTz ended_at;		/* when the one before was due */
-	uint64		sent;			/* events in the open transaction */
+	uint64		sent;			/* events in the open transaction, but for
+								 * those that were not sent after all */
 	TimestampTz moved_at;		/* when Kafka was last not to blame */
 	BrokerQuestion question;	/* does it answer? */
 	uint64		sent_bytes;		/* in the open one */
@@ -59,6 +60,7 @@ extern void exactly_once_reached(Relay *relay, const Watermark *reached);
 extern void exactly_once_leave(Relay *relay);
 extern void exactly_once_seal(Relay *relay);
 extern void exactly_once_expect_refusal(Relay *relay);
+extern bool exactly_once_has_time(const Relay *relay);
 extern bool exactly_once_drop(Relay *relay);
 
 /* exactly_once_trouble.c */

@@ -32,14 +32,15 @@
 #include "relay/destination.h"
 #include "relay/transactional_id.h"
 
-#define PATIENCE_MS 5000		/* for all that a probe takes */
+#define OPEN_MS 10000			/* to get to be the only one of its name */
+#define ASK_MS 10000			/* for all that a probe takes */
 #define REST_MS 60000			/* after which the producer is not needed, or
 								 * one that did not work is tried again */
 #define LEAVE_MS 500			/* for an abort when it is closed */
 
 /*
  * A transaction that a crash leaves open hides what comes behind it for so
- * long.
+ * long.  The library wants its requests to end before.
  */
 #define TRANSACTION_TIMEOUT_MS "10000"
 
@@ -66,68 +67,108 @@ on_answer(void *arg, const Delivery *delivery)
 			sizeof(answer_text));
 }
 
-/*
- * Waits for the producer, and serves it.  False when it has taken too long, or
- * is beyond use.
- */
+/* Waits for the producer, and serves it.  False when it has taken too long. */
 static bool
 wait_until(Relay *relay, TimestampTz deadline)
 {
 	long		left = TimestampDifferenceMilliseconds(steady_now(), deadline);
 
-	if (left <= 0 || producer_is_fatal(prober))
+	if (left <= 0)
 		return false;
 	producer_flush(prober);
 	(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE |
 							 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 producer_event_fd(prober), Min(left, 100),
 							 PG_WAIT_EXTENSION);
-	relay_handle_latch(relay);
+	relay_tend(relay);
 	producer_poll(prober, on_answer, NULL);
 	relay_show(relay);
 	return true;
 }
 
-/* Does what takes time; true when it is done. */
+/*
+ * Does what takes time; true when it is done.  Waits until the call has come to
+ * its end, however it ends: a producer can be closed only then.
+ */
 static bool
 perform(Relay *relay, TransactionOperation operation, TimestampTz deadline)
 {
 	TransactionResult result;
 
-	transaction_start(prober, operation,
-					  (int) TimestampDifferenceMilliseconds(steady_now(), deadline));
+	if (!transaction_try_start(prober, operation,
+							   (int) TimestampDifferenceMilliseconds(steady_now(), deadline)))
+		return false;
+	deadline = TimestampTzPlusMilliseconds(deadline, 5 * TRANSACTION_GRACE_MS);
 	while ((result = transaction_result(prober)) == TRANSACTION_RUNNING)
 		if (!wait_until(relay, deadline))
 			return false;
 	return result == TRANSACTION_DONE;
 }
 
-/* The relay's own settings, under another name. */
+/* Has an option a value of ours, whatever it is? */
+static bool
+is_ours(const char *name)
+{
+	return strcmp(name, "transaction.timeout.ms") == 0 ||
+		strcmp(name, "socket.timeout.ms") == 0 ||
+		strcmp(name, "linger.ms") == 0 ||
+		strcmp(name, "queue.buffering.max.ms") == 0;
+}
+
+/* The relay's own settings, but for times, under another name. */
 static Producer *
-open_prober(const Relay *relay)
+open_prober(const Relay *relay, char *error)
 {
 	KafkaConfig config = *relay->config;
+	char	   *name = psprintf("%s.probe", transactional_id_name(relay->config, 0));
 	DefElem    *timeout = makeDefElem("transaction.timeout.ms",
 									  (Node *) makeString(TRANSACTION_TIMEOUT_MS), -1);
-	char		error[PRODUCER_ERROR_LEN];
+	Producer   *producer;
+	ListCell   *lc;
 
-	config.options = lappend(list_copy(config.options), timeout);
-	config.transactional_id = psprintf("%s.probe",
-									   transactional_id_name(relay->config, 0));
-	return producer_open(&config, error);
+	config.options = list_make1(timeout);
+	foreach(lc, relay->config->options)
+		if (!is_ours(((DefElem *) lfirst(lc))->defname))
+		config.options = lappend(config.options, lfirst(lc));
+	config.transactional_id = name;
+	producer = producer_open(&config, error);
+	list_free(config.options);
+	pfree(timeout);
+	pfree(name);
+	return producer;
+}
+
+/* It does not work: says so, and leaves it alone for a while. */
+static void
+note_failure(const char *reason)
+{
+	failed_at = steady_now();
+	ereport(LOG,
+			(errmsg("outbox relay cannot ask Kafka beforehand whether it refuses an event: %s",
+					*reason ? reason : "no answer in time"),
+			 errdetail("Each event that is refused makes the relay start over."),
+			 errhint("The relay needs the right to write under all transactional ids with its prefix.")));
 }
 
 /* Has a producer that works; false when there is none now. */
 static bool
-has_prober(Relay *relay, TimestampTz deadline)
+has_prober(Relay *relay)
 {
+	char		error[PRODUCER_ERROR_LEN];
+
 	if (prober)
 		return true;
 	if (failed_at != 0 &&
 		!TimestampDifferenceExceeds(failed_at, steady_now(), REST_MS))
 		return false;
-	prober = open_prober(relay);
-	return prober && perform(relay, TRANSACTION_INIT, deadline);
+	prober = open_prober(relay, error);
+	if (prober == NULL)
+	{
+		note_failure(error);
+		return false;
+	}
+	return perform(relay, TRANSACTION_INIT,
+				   TimestampTzPlusMilliseconds(steady_now(), OPEN_MS));
 }
 
 /* Makes its topic known to the producer. */
@@ -144,28 +185,39 @@ find_topic(Relay *relay, const char *name, TimestampTz deadline)
 	return topic;
 }
 
+/* Waits until it is known what became of the event. */
+static bool
+await_answer(Relay *relay, TimestampTz deadline)
+{
+	producer_hurry(prober);
+	while (!answered)
+		if (producer_is_fatal(prober) || !wait_until(relay, deadline))
+			return false;
+	return true;
+}
+
 /*
  * Sends a message, has what it was sent in aborted, and knows what became of
- * it.
+ * it.  False when that went wrong, and the producer is of no use.
  */
 static bool
 ask(Relay *relay, const Message *message, const char *name)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(steady_now(), PATIENCE_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(steady_now(), ASK_MS);
 	Message		copy = *message;
+	SendResult	result;
 
-	if (!has_prober(relay, deadline) ||
-		(copy.topic = find_topic(relay, name, deadline)) == NULL ||
+	if ((copy.topic = find_topic(relay, name, deadline)) == NULL ||
 		transaction_begin(prober) != TRANSACTION_DONE)
 		return false;
 	is_open = true;
 	answered = false;
-	if (producer_send(prober, &copy) != SEND_QUEUED)
+	result = producer_send(prober, &copy);
+	/* What the library itself refuses, it refuses the relay, too. */
+	if (result == SEND_TOO_LARGE)
+		answer.result = DELIVERY_OK;
+	else if (result != SEND_QUEUED || !await_answer(relay, deadline))
 		return false;
-	producer_hurry(prober);
-	while (!answered)
-		if (!wait_until(relay, deadline))
-			return false;
 	if (!perform(relay, TRANSACTION_ABORT, deadline))
 		return false;
 	is_open = false;
@@ -179,11 +231,14 @@ ask(Relay *relay, const Message *message, const char *name)
 bool
 probe_refuses(Relay *relay, const Message *message, const char *topic)
 {
+	bool		known;
+
 	used_at = steady_now();
-	if (!ask(relay, message, topic))
+	known = has_prober(relay) && ask(relay, message, topic);
+	if (!known)
 	{
 		if (prober)
-			failed_at = steady_now();
+			note_failure(producer_error(prober));
 		probe_close();
 		return false;
 	}
@@ -197,13 +252,18 @@ probe_refuses(Relay *relay, const Message *message, const char *topic)
 }
 
 /*
- * Closes the producer if it was not needed for a while.
+ * Between records: serves the producer, and closes it if it was not needed for
+ * a while.
  */
 void
-probe_rest(void)
+probe_serve(void)
 {
-	if (prober && TimestampDifferenceExceeds(used_at, steady_now(), REST_MS))
+	if (prober == NULL)
+		return;
+	if (TimestampDifferenceExceeds(used_at, steady_now(), REST_MS))
 		probe_close();
+	else
+		producer_poll(prober, on_answer, NULL);
 }
 
 /*

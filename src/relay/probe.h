@@ -11,7 +11,7 @@
 #include "relay/relay.h"
 
 extern bool probe_refuses(Relay *relay, const Message *message, const char *topic);
-extern void probe_rest(void);
+extern void probe_serve(void);
 extern void probe_close(void);
 
 #endif							/* OUTBOX_PROBE_H */

@@ -241,8 +241,21 @@ is_behind(const Relay *relay)
 }
 
 /*
- * Waits for the latch, the producer, or the time-out in ms; -1 for none.  Who
- * has acquired the slot has to see to it that it does not hold too much.
+ * Does what must be done now and then, and after every wait: what the latch
+ * asks for, and, since the slot may be ours, keeping it from holding too much.
+ * May end the process.
+ */
+void
+relay_tend(Relay *relay)
+{
+	relay_handle_latch(relay);
+	limit_wal(relay);
+	if (is_behind(relay))
+		running_write();
+}
+
+/*
+ * Waits for the latch, the producer, or the time-out in ms; -1 for none.
  */
 void
 relay_wait(Relay *relay, long timeout_ms)
@@ -259,10 +272,7 @@ relay_wait(Relay *relay, long timeout_ms)
 	(void) WaitEventSetWait(relay->wait_set,
 							kafka_config_wait_ms(relay->config, timeout_ms),
 							&event, 1, PG_WAIT_EXTENSION);
-	relay_handle_latch(relay);
-	limit_wal(relay);
-	if (is_behind(relay))
-		running_write();
+	relay_tend(relay);
 }
 
 /* The plugin's sink: an event. */

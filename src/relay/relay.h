@@ -109,6 +109,7 @@ extern void relay_show_now(Relay *relay);
 extern void relay_work(Relay *relay);
 extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
 extern void relay_handle_latch(Relay *relay);
+extern void relay_tend(Relay *relay);
 extern void relay_wait(Relay *relay, long timeout_ms);
 
 /* sender.c */

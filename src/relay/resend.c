@@ -178,6 +178,9 @@ send_waiting(Relay *relay)
 
 	if (keys_may_be_free)
 	{
+		/* What is not stored yet holds its key as well. */
+		if (deadletter_any_pending())
+			quiesce(relay);
 		worker_begin_sql();
 		look_at_keys();
 		worker_commit_sql();

@@ -105,7 +105,7 @@ is_blocked(const Relay *relay, ResendKind kind, const char *topic, Slice key)
  * behind it.
  */
 static bool
-may_be_refused(const Relay *relay, const Event *event)
+may_be_refused(Relay *relay, const Event *event)
 {
 	return relay->exact && outbox_on_poison == POISON_HOLD &&
 		(relay->careful > 0 || careful_wanted(relay, event));

@@ -144,6 +144,7 @@ void
 sender_serve(Relay *relay)
 {
 	producer_poll(relay->producer, on_delivery, relay);
+	probe_serve();
 	if (!relay->acknowledged)
 		return;
 	relay->acknowledged = false;
@@ -366,7 +367,11 @@ sender_leave_message(Relay *relay, const Message *message)
 		relay_wait(relay, relay->status.in_flight < in_flight ? 0 : 1000);
 	}
 	if (result == SEND_QUEUED)
+	{
 		relay->status.in_flight++;
+		if (relay->exact && message->opaque != PROGRESS_OPAQUE)
+			relay->exact->sent++;
+	}
 	return result;
 }
 

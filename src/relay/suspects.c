@@ -5,8 +5,9 @@
  *
  * Whatever a broker refuses breaks the pipeline, and much has to be sent again.
  * So what was refused once makes us suspicious of what is like it: of events
- * that are as large, or of all if the topic refuses whatever we send.  Relays
- * tell each other of the latest ones.
+ * that are as large, that have no key either, or of all if the topic refuses
+ * whatever we send, or for reasons that we do not know.  Relays tell each other
+ * of the latest ones.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,12 +15,17 @@
 
 #include "relay/suspects.h"
 
+#include <limits.h>
+
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 /* By topic; NULL until there has been one. */
 static HTAB *suspects = NULL;
+
+/* Is one of them noted as taken? */
+static bool any_taken = false;
 
 /*
  * Is there any?
@@ -41,39 +47,47 @@ suspects_learn(const char *topic, const SuspectTopic *refusal)
 		.entrysize = sizeof(SuspectTopic),
 	.hcxt = TopMemoryContext};
 	SuspectTopic *suspect;
+	SuspectTopic before = {.size = INT_MAX,.wire_size = INT_MAX};
 	bool		found;
-	int			size = refusal->size;
-	int			wire_size = refusal->wire_size;
 
 	if (suspects == NULL)
 		suspects = hash_create("outbox suspect topics", 16, &ctl,
 							   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	suspect = hash_search(suspects, topic, HASH_ENTER, &found);
 	/* One that refused everything may be another one now. */
-	if (found && size > 0 && suspect->size > 0)
-	{
-		size = Min(size, suspect->size);
-		wire_size = Min(wire_size, suspect->wire_size);
-	}
+	if (found && suspect->size > 0 && refusal->size > 0)
+		before = *suspect;
 	*suspect = *refusal;
 	strlcpy(suspect->name, topic, sizeof(suspect->name));
-	suspect->size = size;
-	suspect->wire_size = wire_size;
+	suspect->size = Min(refusal->size, before.size);
+	suspect->wire_size = Min(refusal->wire_size, before.wire_size);
+	suspect->taken = false;
+	suspect->single |= before.single;
+	suspect->keyless |= before.keyless;
+	/* What is refused unasked has the error of what was as large. */
+	if (refusal->size == INT_MAX && before.size < INT_MAX)
+	{
+		strlcpy(suspect->error_name, before.error_name, sizeof(suspect->error_name));
+		strlcpy(suspect->error, before.error, sizeof(suspect->error));
+	}
 }
 
 /*
- * What a topic has refused, if an event with so many bytes of payload may be
- * refused as well; else NULL.
+ * What a topic has refused, if an event with so many bytes of payload, and with
+ * or without a key, may be refused as well; else NULL.
  */
 const SuspectTopic *
-suspects_find(const char *topic, int size)
+suspects_find(const char *topic, int size, bool has_key)
 {
 	const SuspectTopic *suspect;
 
 	if (!suspects_any())
 		return NULL;
 	suspect = hash_search(suspects, topic, HASH_FIND, NULL);
-	return suspect != NULL && size >= suspect->size ? suspect : NULL;
+	if (suspect == NULL)
+		return NULL;
+	return size >= suspect->size || suspect->single ||
+		(suspect->keyless && !has_key) ? suspect : NULL;
 }
 
 /*
@@ -104,6 +118,37 @@ suspects_clear(const char *topic)
 {
 	if (suspects != NULL)
 		hash_search(suspects, topic, HASH_REMOVE, NULL);
+}
+
+/*
+ * The topic may not be what we thought, if what was taken is committed.
+ */
+void
+suspects_note_taken(const char *topic)
+{
+	SuspectTopic *suspect = hash_search(suspects, topic, HASH_FIND, NULL);
+
+	if (suspect != NULL)
+		suspect->taken = any_taken = true;
+}
+
+/*
+ * What was taken is committed.  Before that, a relay that starts over must know
+ * what was refused behind it.
+ */
+void
+suspects_clear_taken(void)
+{
+	HASH_SEQ_STATUS scan;
+	SuspectTopic *suspect;
+
+	if (!any_taken)
+		return;
+	any_taken = false;
+	hash_seq_init(&scan, suspects);
+	while ((suspect = hash_seq_search(&scan)) != NULL)
+		if (suspect->taken)
+			hash_search(suspects, suspect->name, HASH_REMOVE, NULL);
 }
 
 /*
