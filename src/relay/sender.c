@@ -168,8 +168,11 @@ sender_leave(Relay *relay, int timeout_ms)
 	struct pollfd fd = {.events = POLLIN};
 	long		left = timeout_ms;
 
-	if (relay->producer == NULL || relay->exact || !relay->connected ||
-		producer_is_fatal(relay->producer))
+	if (relay->producer == NULL || relay->exact)
+		return;
+	/* What was acknowledged is, whatever came then. */
+	producer_poll(relay->producer, on_delivery, relay);
+	if (!relay->connected || producer_is_fatal(relay->producer))
 		return;
 	fd.fd = producer_event_fd(relay->producer);
 	while (left > 0 && relay->status.in_flight > 0 && !relay->delivery_failed)
@@ -247,10 +250,13 @@ sender_replace(Relay *relay)
 static void
 start_over(Relay *relay)
 {
-	LedgerPosition position = ledger_position(relay->ledger);
+	LedgerPosition position;
 
 	if (relay->exact)
 		exactly_once_start_over(relay);
+	/* The library may refuse a message before we have heard of others. */
+	sender_serve(relay);
+	position = ledger_position(relay->ledger);
 	ereport(LOG,
 			(errmsg("outbox relay starts over from what Kafka acknowledged"),
 			 errdetail("A message was not accepted: %s.",
