@@ -24,8 +24,16 @@ endif
 endif
 
 EXTENSION_VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/outbox.control)
-PG_CPPFLAGS = -I$(srcdir)/src -DOUTBOX_VERSION='"$(EXTENSION_VERSION)"' $(shell pkg-config --cflags rdkafka)
-SHLIB_LINK = $(shell pkg-config --libs rdkafka)
+# Compression libraries that are here tell how large a message is for a broker;
+# see src/kafka/compression.c.
+COMPRESSORS := $(foreach lib,zlib liblz4 libzstd,$(shell pkg-config --exists $(lib) && echo $(lib)))
+WITH_zlib = -DOUTBOX_WITH_ZLIB
+WITH_liblz4 = -DOUTBOX_WITH_LZ4
+WITH_libzstd = -DOUTBOX_WITH_ZSTD
+
+PG_CPPFLAGS = -I$(srcdir)/src -DOUTBOX_VERSION='"$(EXTENSION_VERSION)"' \
+	$(foreach lib,$(COMPRESSORS),$(WITH_$(lib))) $(shell pkg-config --cflags rdkafka $(COMPRESSORS))
+SHLIB_LINK = $(shell pkg-config --libs rdkafka $(COMPRESSORS))
 ifdef WERROR
 PG_CFLAGS += -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare -Wno-clobbered -Werror
 endif

@@ -160,7 +160,8 @@ copy_server()
 # distribution's; it must be there already, with its development files.
 install_packages()
 {
-	local package missing=() wanted=(gcc libc6-dev make pkg-config librdkafka-dev "$@")
+	local package missing=() wanted=(gcc libc6-dev make pkg-config librdkafka-dev
+		liblz4-dev libzstd-dev zlib1g-dev "$@")
 
 	if ! command -v apt-get >/dev/null; then
 		check_by_hand

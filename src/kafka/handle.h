@@ -30,6 +30,22 @@ typedef int32_t(*Partitioner) (const rd_kafka_topic_t *topic,
 							   int32_t npartitions,
 							   void *topic_opaque, void *opaque);
 
+/* How a producer compresses batches. */
+typedef enum CompressionCodec
+{
+	CODEC_NONE,
+	CODEC_GZIP,
+	CODEC_LZ4,
+	CODEC_ZSTD,
+	CODEC_OTHER					/* what we know nothing of */
+} CompressionCodec;
+
+typedef struct Compression
+{
+	CompressionCodec codec;
+	int			level;			/* as the codec's library counts */
+} Compression;
+
 typedef struct Setting
 {
 	const char *name;
@@ -127,7 +143,7 @@ struct Producer
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	int			max_bytes;		/* of a message */
 	int			batch_bytes;	/* of those that are sent at once */
-	bool		compresses;		/* them */
+	Compression compression;	/* of them */
 	int			linger_ms;		/* that messages wait on purpose */
 	int			transaction_ms; /* that a Kafka transaction may last */
 	bool		fatal;

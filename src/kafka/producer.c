@@ -20,6 +20,7 @@
 
 #include "utils/memutils.h"
 
+#include "kafka/compression.h"
 #include "kafka/destroy.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
@@ -98,17 +99,6 @@ producer_configure(const KafkaConfig *config, char *error)
 	return conf;
 }
 
-/* May messages get smaller on their way, or is that not known? */
-static bool
-compresses(const rd_kafka_conf_t *conf)
-{
-	char		codec[32];
-	size_t		size = sizeof(codec);
-
-	return rd_kafka_conf_get(conf, "compression.codec", codec, &size) != RD_KAFKA_CONF_OK ||
-		strcmp(codec, "none") != 0;
-}
-
 /*
  * Creates the producer's handle and its queue of events.
  */
@@ -128,7 +118,7 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	producer->partitioner = acquaintance_partitioner(conf);
 	producer->max_bytes = handle_number(conf, "message.max.bytes");
 	producer->batch_bytes = Min(handle_number(conf, "batch.size"), producer->max_bytes);
-	producer->compresses = compresses(conf);
+	producer->compression = compression_configured(conf);
 	producer->transaction_ms = handle_number(conf, "transaction.timeout.ms");
 	if (flush_is_unwanted(config))
 		producer->linger_ms = handle_number(conf, "linger.ms");
@@ -258,12 +248,14 @@ producer_batch_bytes(const Producer *producer)
 }
 
 /*
- * May messages get smaller on their way?
+ * How many bytes a broker is sent at once for that message alone, compressed;
+ * -1 if that cannot be known.  Takes as long as compressing it.  May raise an
+ * error for want of memory.
  */
-bool
-producer_compresses(const Producer *producer)
+int
+producer_sent_bytes(const Producer *producer, const Message *message)
 {
-	return producer->compresses;
+	return compression_size(&producer->compression, message);
 }
 
 /*

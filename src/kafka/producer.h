@@ -118,7 +118,7 @@ extern void producer_poll(Producer *producer, DeliveryHandler handler, void *arg
 extern bool producer_is_fatal(const Producer *producer);
 extern int	producer_max_bytes(const Producer *producer);
 extern int	producer_batch_bytes(const Producer *producer);
-extern bool producer_compresses(const Producer *producer);
+extern int	producer_sent_bytes(const Producer *producer, const Message *message);
 extern int	producer_linger_ms(const Producer *producer);
 extern int	producer_transaction_ms(const Producer *producer);
 extern const char *producer_error(const Producer *producer);

@@ -54,6 +54,9 @@
 /* Did a broker see the last event that was refused? */
 static bool reached_broker = false;
 
+/* Was it the library that refused it, whatever a broker may say? */
+static bool by_library = false;
+
 /* What its topic may refuse it for; as it is sent, whatever the encoding. */
 static int
 event_size(const Event *event)
@@ -61,15 +64,25 @@ event_size(const Event *event)
 	return Max(event->payload.len, 1);
 }
 
-/* What a message takes on the wire, but for some bytes that all take. */
+/*
+ * What a broker gets of it when it is sent alone, in bytes; -1 if that is not
+ * known.  It is asked for more than once, and takes time.
+ */
 static int
-wire_size(const Message *message)
+sent_bytes(Relay *relay, const Event *event)
 {
-	int			size = message->key.len + message->value.len;
+	static int64 last_id = -1;
+	static bool last_replay;
+	static int	last_bytes;
+	Message		message = {0};
 
-	for (int i = 0; i < message->nheaders; i++)
-		size += message->headers[i].name_len + message->headers[i].value.len + 2;
-	return size;
+	if (event->id == last_id && event->replay == last_replay)
+		return last_bytes;
+	encode_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
+	last_bytes = producer_sent_bytes(relay->producer, &message);
+	last_id = event->id;
+	last_replay = event->replay;
+	return last_bytes;
 }
 
 /*
@@ -82,7 +95,7 @@ find_suspect(Relay *relay, const Event *event)
 	bool		has_key = event_key(event).data != NULL;
 	const SuspectTopic *suspect;
 	char		name[TOPIC_MAX_LEN + 1];
-	Message		message = {0};
+	int			bytes;
 
 	if (!suspects_any() || !route_topic(event, name))
 		return NULL;
@@ -90,8 +103,8 @@ find_suspect(Relay *relay, const Event *event)
 	if (suspect == NULL || suspect->wire_size == INT_MAX || suspect->size == 0 ||
 		suspect->single || (suspect->keyless && !has_key))
 		return suspect;
-	encode_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
-	return wire_size(&message) >= suspect->wire_size ? suspect : NULL;
+	bytes = sent_bytes(relay, event);
+	return bytes < 0 || bytes >= suspect->wire_size ? suspect : NULL;
 }
 
 /*
@@ -124,8 +137,8 @@ careful_wanted(Relay *relay, const Event *event)
 
 /*
  * The broker has taken the event: its topic is not what we thought.  Unless
- * compression made the event small enough, or nothing tells it from those that
- * were refused: the next one may be.
+ * nothing that we know tells the event from those that were refused: the next
+ * one may be.
  */
 static void
 clear_suspicion(Relay *relay, const Event *event)
@@ -137,7 +150,7 @@ clear_suspicion(Relay *relay, const Event *event)
 		return;
 	may_differ = suspect->single ||
 		(suspect->size > 0 && suspect->size < INT_MAX &&
-		 producer_compresses(relay->producer));
+		 (suspect->wire_size == INT_MAX || sent_bytes(relay, event) < 0));
 	if (may_differ &&
 		!TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
 		return;
@@ -149,19 +162,19 @@ clear_suspicion(Relay *relay, const Event *event)
 
 /* Keeps in mind what the event's topic has just refused. */
 static void
-suspect_topic(Relay *relay, const Event *event, const Commit *commit)
+suspect_topic(Relay *relay, const Event *event)
 {
 	SuspectTopic refusal = {.refused_at = steady_now()};
 	char		name[TOPIC_MAX_LEN + 1];
-	Message		message = {0};
 
 	if (!route_topic(event, name))
 		return;
 	if (relay->failure == DELIVERY_TOO_LARGE)
 	{
-		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
+		int			bytes = sent_bytes(relay, event);
+
 		refusal.size = event_size(event);
-		refusal.wire_size = wire_size(&message);
+		refusal.wire_size = bytes < 0 ? INT_MAX : bytes;
 	}
 	else if (relay->failure == DELIVERY_REFUSED)
 	{
@@ -178,16 +191,19 @@ suspect_topic(Relay *relay, const Event *event, const Commit *commit)
  * The event was refused: others that come soon may be, too.  For what reason,
  * where it is not size or topic, nobody can tell; so some are sent alone,
  * whatever topic they are for, or, where that is not enough to go on if they
- * are refused as well, all of the topic for a while.
+ * are refused as well, all of the topic for a while.  What the library itself
+ * finds too large tells nothing of the topic.
  */
 static void
-note_refusal(Relay *relay, const Event *event, const Commit *commit)
+note_refusal(Relay *relay, const Event *event)
 {
+	if (by_library)
+		return;
 	if (relay->failure == DELIVERY_REFUSED && !relay->exact &&
 		event_key(event).data != NULL)
 		relay->careful = Max(relay->careful, AFTERCARE);
 	else
-		suspect_topic(relay, event, commit);
+		suspect_topic(relay, event);
 }
 
 /*
@@ -249,6 +265,7 @@ try_alone(Relay *relay, const Message *message)
 	relay->delivery_failed = false;
 	result = sender_leave_message(relay, message);
 	reached_broker = result == SEND_QUEUED;
+	by_library = result == SEND_TOO_LARGE;
 	if (reached_broker)
 	{
 		sender_await_deliveries(relay);
@@ -347,7 +364,7 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 		bool		in_doubt = relay->exact && find_suspect(relay, event) != NULL &&
 		exactly_once_has_time(relay);
 
-		reached_broker = false;
+		reached_broker = by_library = false;
 		state = destination_wait(relay, event, false, destination);
 		if (state != DESTINATION_READY)
 			return state == DESTINATION_PARKED ? OUTCOME_PARKED : OUTCOME_REFUSED;
@@ -430,32 +447,37 @@ give_up(Relay *relay, const Event *event, uint64 number)
 
 /*
  * Has the event's topic refused the like of it lately?  Then there is no need
- * to ask it again; notes the failure.  A compressed message may be smaller than
- * another one that was smaller before.
+ * to ask it again; notes the failure.
  */
 static bool
-was_refused_lately(Relay *relay, const Event *event, const Commit *commit)
+was_refused_lately(Relay *relay, const Event *event)
 {
 	const SuspectTopic *suspect = find_suspect(relay, event);
-	Message		message = {0};
 
 	if (suspect == NULL || deadletter_is_retry() ||
 		event_size(event) < suspect->size ||
 		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
 								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))
 		return false;
-	if (suspect->size > 0)
-	{
-		if (producer_compresses(relay->producer))
-			return false;
-		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
-		if (wire_size(&message) < suspect->wire_size)
-			return false;
-	}
+	if (suspect->size > 0 && sent_bytes(relay, event) < suspect->wire_size)
+		return false;
 	destination_note_failure(relay, suspect->size > 0 ? DELIVERY_TOO_LARGE :
 							 DELIVERY_TOPIC_REFUSED, suspects_error_name(suspect),
 							 suspect->error);
 	return true;
+}
+
+/*
+ * The library has just refused the event, which has that number in the ledger,
+ * as too large.  There is no need to ask again when it is alone.
+ */
+void
+careful_refuse(Relay *relay, const Event *event, uint64 number)
+{
+	destination_note_failure(relay, DELIVERY_TOO_LARGE,
+							 producer_error_name(relay->producer),
+							 producer_error(relay->producer));
+	give_up(relay, event, number);
 }
 
 /*
@@ -469,7 +491,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	Destination destination;
 
 	/* Nothing of such a topic is in flight, so order needs no wait. */
-	if (was_refused_lately(relay, event, commit))
+	if (was_refused_lately(relay, event))
 	{
 		give_up(relay, event, number);
 		return;
@@ -487,7 +509,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 			go_on(relay);
 			break;
 		case OUTCOME_REFUSED:
-			note_refusal(relay, event, commit);
+			note_refusal(relay, event);
 			give_up(relay, event, number);
 			go_on(relay);
 			break;

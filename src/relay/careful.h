@@ -14,6 +14,7 @@ extern bool careful_wanted(Relay *relay, const Event *event);
 extern bool careful_start(const Relay *relay, const Event *event,
 						  const ProducerTopic *topic);
 extern bool careful_explain(Relay *relay);
+extern void careful_refuse(Relay *relay, const Event *event, uint64 number);
 extern void careful_send(Relay *relay, const Event *event,
 						 const Commit *commit, uint64 number);
 

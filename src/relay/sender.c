@@ -458,7 +458,9 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	message.topic = destination.topic;
 	message.opaque = number;
 	result = sender_leave_message(relay, &message);
-	if (result == SEND_TOO_LARGE || result == SEND_REFUSED)
+	if (result == SEND_TOO_LARGE)
+		careful_refuse(relay, event, number);
+	else if (result == SEND_REFUSED)
 		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
 		start_over(relay);
