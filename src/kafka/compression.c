@@ -75,10 +75,10 @@ append_record(StringInfo record, const Message *message)
 		const MessageHeader *header = &message->headers[i];
 
 		append_slice(record, (Slice)
-/**INDENT** Error@77: Unbalanced parens */
+/**INDENT** Error@78: Unbalanced parens */
 					 {
 			header->name, header->name_len
-/**INDENT** Warning@77: Extra ) */
+/**INDENT** Warning@80: Extra ) */
 		});
 		append_slice(record, header->value);
 	}

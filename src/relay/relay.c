@@ -43,7 +43,6 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/guc.h"
 #include "base/session.h"
 #include "base/steady.h"
 #include "base/worker.h"
@@ -62,6 +61,7 @@
 #include "relay/replay.h"
 #include "relay/running.h"
 #include "relay/settings.h"
+#include "relay/slot_limit.h"
 #include "relay/unflushed.h"
 #include "relay/watermark.h"
 
@@ -71,9 +71,6 @@
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
 #define BEHIND_MS 1000			/* a commit, that is not acknowledged */
 #define MEBIBYTE (1024 * 1024)
-
-/* A slot may hold so much when all is well, whatever the setting says. */
-#define WORKING_WAL_MB 64
 
 /*
  * Freed memory that the C library keeps.  With less it returns what a batch
@@ -189,45 +186,6 @@ relay_handle_latch(Relay *relay)
 		ending_restart();
 }
 
-/* Gives the slot up and starts over: the events are in the table as well. */
-static void
-give_up_slot(const char *detail)
-{
-	ereport(LOG,
-			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
-			 errdetail("Nothing is lost: it takes the events from the table. %s",
-					   detail)));
-	decode_slot_drop();
-	ending_restart();
-}
-
-/*
- * Gives the slot up when it holds too much WAL: because Kafka does not take the
- * events, or not as fast as they come; or because a transaction is open that
- * began long ago.  What is done with stays a while without such a one, too,
- * until the server has written to the WAL which transactions run.
- */
-static void
-limit_wal(Relay *relay)
-{
-	uint64		limit = outbox_max_slot_wal;
-	uint64		owed;
-	uint64		pinned;
-
-	if (outbox_max_slot_wal < 0 || !decode_has_slot())
-		return;
-	if (relay->status.state == relay->working_state)
-		limit = Max(limit, WORKING_WAL_MB);
-	limit *= MEBIBYTE;
-	decode_held_wal(&owed, &pinned);
-	if (owed > limit)
-		give_up_slot("What the slot holds waits for Kafka.");
-	if (pinned >= limit / 2)
-		running_write();
-	if (pinned >= limit && decode_open_wal() >= limit / 2)
-		give_up_slot("The slot holds it for a transaction that is still open; when that has ended there will be a new one.");
-}
-
 /* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
 static bool
 is_behind(const Relay *relay)
@@ -249,7 +207,7 @@ void
 relay_tend(Relay *relay)
 {
 	relay_handle_latch(relay);
-	limit_wal(relay);
+	slot_limit_keep(relay);
 	if (is_behind(relay))
 		running_write();
 }
@@ -403,7 +361,7 @@ stream(Relay *relay)
 			producer_flush_old(relay->producer);
 			relay_show(relay);
 			relay_handle_latch(relay);
-			limit_wal(relay);
+			slot_limit_keep(relay);
 		}
 		else
 		{
