@@ -25,6 +25,8 @@
 /* An answer other than "ready" is good for so long. */
 #define ASK_AGAIN_MS 200
 
+#define MANY_TOPICS 8
+
 /*
  * For so long after a broker was lost, leaders may change: "ready" is asked
  * for again after a while, and relied on meanwhile, but not for long.
@@ -190,10 +192,13 @@ topics_poll(Producer *producer)
 	}
 	else
 	{
+		err = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 		for (int i = 0; i < metadata->topic_cnt; i++)
+		{
 			take_topic(producer, &metadata->topics[i]);
-		err = metadata->topic_cnt == 0 ?
-			RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : RD_KAFKA_RESP_ERR_NO_ERROR;
+			if (strcmp(metadata->topics[i].topic, producer->asked_topic) == 0)
+				err = RD_KAFKA_RESP_ERR_NO_ERROR;
+		}
 		rd_kafka_metadata_destroy(metadata);
 	}
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR || producer->asked_topic[0] == '\0')
@@ -203,15 +208,44 @@ topics_poll(Producer *producer)
 		note_answer(producer, topic, err);
 }
 
-/* Asks about a topic; "" stands for all. */
+/* Are there many topics, asked for before, that may not be ready? */
+static bool
+many_in_doubt(Producer *producer)
+{
+	long		known = hash_get_num_entries(producer->topics);
+	long		doubtful = 0;
+	HASH_SEQ_STATUS scan;
+	ProducerTopic *topic;
+
+	if (known < MANY_TOPICS)
+		return false;
+	hash_seq_init(&scan, producer->topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		if (topic->answered_at != 0 && topic->ready_since != producer->doubts)
+			doubtful++;
+	return doubtful >= MANY_TOPICS && doubtful >= known / 4;
+}
+
+/* Asks about a topic, or all that are known; remembers for which one. */
 static void
-ask(Producer *producer, const char *name)
+ask(Producer *producer, const char *name, bool all)
 {
 	if (producer->question)
 		return;
 	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
 	producer->asked_doubts = producer->doubts;
-	question_ask(producer, name[0] == '\0' ? NULL : name);
+	question_ask(producer, all ? NULL : name);
+}
+
+/*
+ * Asks about a topic.  Where that is of use for many, asks about all, since
+ * questions are answered one by one; but not for one that is new.
+ */
+static void
+ask_for(Producer *producer, const ProducerTopic *topic)
+{
+	if (producer->question == NULL)
+		ask(producer, topic->name, topic->answered_at != 0 && many_in_doubt(producer));
 }
 
 /*
@@ -238,7 +272,7 @@ is_stale(Producer *producer, ProducerTopic *topic)
 		producer->trouble_until = 0;
 	else if (TimestampDifferenceExceeds(topic->answered_at, now, REFRESH_MS))
 	{
-		ask(producer, topic->name);
+		ask_for(producer, topic);
 		return TimestampDifferenceExceeds(topic->answered_at, now, STALE_MS);
 	}
 	return false;
@@ -265,7 +299,7 @@ producer_topic_status(Producer *producer, ProducerTopic *topic)
 		producer_set_error(producer, topic->err);
 		return topic->status;
 	}
-	ask(producer, topic->name);
+	ask_for(producer, topic);
 	return TOPIC_ASKED;
 }
 
@@ -278,7 +312,7 @@ producer_recheck(Producer *producer, ProducerTopic *topic)
 {
 	if (TimestampDifferenceExceeds(topic->answered_at, steady_now(),
 								   ASK_AGAIN_MS))
-		ask(producer, topic->name);
+		ask_for(producer, topic);
 }
 
 /*
@@ -291,7 +325,7 @@ producer_probe(Producer *producer, ProducerTopic *topic, int partition,
 {
 	if (topic->answered_at <= since)
 	{
-		ask(producer, topic->name);
+		ask_for(producer, topic);
 		return TOPIC_ASKED;
 	}
 	/* One that is no more is no obstacle: its keys go elsewhere. */
@@ -308,7 +342,7 @@ producer_probe(Producer *producer, ProducerTopic *topic, int partition,
 uint64
 producer_ask(Producer *producer)
 {
-	ask(producer, "");
+	ask(producer, "", true);
 	return producer->asked;
 }
 

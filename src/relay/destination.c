@@ -30,7 +30,7 @@
 #include "relay/route.h"
 
 #define MOMENT_MS 1000			/* in which topics and leaders are made */
-#define SHORT_MOMENT_MS 300		/* when others are parked already */
+#define MOMENT_SHARE 10			/* of all time, that is spent on it */
 #define SHOW_MS 400				/* that a wait may last unseen */
 #define ANSWER_MS 2000			/* that an answer may take, after errors */
 #define LOOK_MS 200				/* between two questions */
@@ -186,6 +186,24 @@ show_obstacle(Relay *relay, TopicStatus status, TimestampTz since,
 }
 
 /*
+ * How long, in ms, may be waited for what is missing?  Others wait meanwhile,
+ * so however many topics are missing they get no more than a share of the time.
+ * "Spent" is what has just been waited.
+ */
+static long
+moment_left(TimestampTz now, long spent)
+{
+	static TimestampTz counted_at = 0;
+	static long left = MOMENT_MS;
+	long		earned = TimestampDifferenceMilliseconds(counted_at, now) / MOMENT_SHARE;
+
+	if (earned > 0)
+		counted_at = now;
+	left = Max(Min(left + earned, MOMENT_MS) - spent, 0);
+	return left < LOOK_MS ? 0 : left;
+}
+
+/*
  * Waits until the event's topic and partition can take messages, or it is clear
  * that they cannot for some time, or ever; then the reason is noted.
  * Pipelined: with others in flight.
@@ -196,6 +214,7 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 {
 	TimestampTz since = 0;
 	TimestampTz missing_since = 0;
+	long		patience = 0;
 
 	for (;;)
 	{
@@ -217,14 +236,25 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 		if (status == TOPIC_UNREACHABLE)
 			missing_since = 0;
 		else if (status != TOPIC_ASKED && missing_since == 0)
+		{
 			missing_since = now;
+			patience = moment_left(now, 0);
+		}
 		if (status != TOPIC_ASKED && missing_since != 0 &&
-			TimestampDifferenceExceeds(missing_since, now,
-									   parked_any() ? SHORT_MOMENT_MS : MOMENT_MS))
+			TimestampDifferenceExceeds(missing_since, now, patience))
+		{
+			(void) moment_left(now, patience);
 			return DESTINATION_PARKED;
+		}
 		show_obstacle(relay, status, since, now);
 		if (!wait_a_little(relay, pipelined, status))
 			return DESTINATION_BROKEN;
+	}
+	if (missing_since != 0)
+	{
+		TimestampTz now = steady_now();
+
+		(void) moment_left(now, TimestampDifferenceMilliseconds(missing_since, now));
 	}
 	if (since != 0)
 	{
