@@ -124,6 +124,33 @@ cmp_ok(
 	'DROP EXTENSION does not wait for Kafka while the relay catches up');
 is_gone('catching up');
 
+# The relay ends by itself, and has something to store in a table that the
+# session that drops the extension has locked.
+signal_kafka('CONT', $halted);
+$node->append_conf('postgresql.conf', 'outbox.max_event_size = 2MB');
+$node->reload;
+$node->safe_psql('postgres', 'CREATE EXTENSION outbox');
+create_server($node, 'postgres', kafka_bootstrap($halted));
+publish_key($node, 'postgres', $topic, 'known');
+wait_until_confirmed($node, 'postgres');
+signal_kafka('STOP', $halted);
+$node->safe_psql('postgres', <<"SQL");
+SELECT outbox.publish_bytes('Big', 'k', 'Big', convert_to(repeat('x', 1500000), 'UTF8'), topic => '$topic'),
+	   count(outbox.publish('Small', 'k', 'Small', to_jsonb(repeat('x', 1000)), topic => '$topic'))
+FROM generate_series(1, 50000);
+SQL
+$node->poll_query_until('postgres', "SELECT last_error LIKE '%dead letter%' FROM outbox.stat_relay")
+  or die 'the large event is not refused';
+my $owner = $node->background_psql('postgres');
+$owner->query_safe('BEGIN; LOCK TABLE outbox.dead_letter');
+my $offset = -s $node->logfile;
+$pid = relay_pid($node, 'postgres');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+$node->wait_for_log(qr/\[$pid\].*terminating background worker "outbox relay"/, $offset);
+$owner->query_safe('DROP EXTENSION outbox CASCADE; COMMIT');
+$owner->quit;
+is_gone('ending by itself');
+
 # A slot is being created, and waits for a transaction to end.
 my $first = $node->background_psql('postgres');
 $first->query_safe('BEGIN; SELECT pg_current_xact_id()');

@@ -9,16 +9,21 @@
 #include "base/worker.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/lmgr.h"
+#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 /*
  * Installs signal handlers and lets signals in.  SIGTERM ends the process at
@@ -179,4 +184,42 @@ worker_commit_sql_durably(void)
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
 	(void) pgstat_report_stat(false);
+}
+
+/*
+ * Begins to run SQL as the process ends, from wherever that happens, a decoding
+ * callback included.  No standby keeps the process from ending then.
+ */
+void
+worker_begin_sql_at_exit(void)
+{
+	LWLockReleaseAll();
+	AbortOutOfAnyTransaction();
+	if (HistoricSnapshotActive())
+		TeardownHistoricSnapshot(true);
+	InvalidateSystemCaches();
+	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	worker_begin_sql();
+}
+
+/*
+ * Locks a table of the schema outbox, to write to it in the current
+ * transaction, without waiting: a process that ends must not wait for those who
+ * may wait for it.
+ */
+LockOutcome
+worker_try_lock(const char *table)
+{
+	Oid			schema = get_namespace_oid("outbox", true);
+	Oid			relation = InvalidOid;
+
+	if (OidIsValid(schema))
+		relation = get_relname_relid(table, schema);
+	if (!OidIsValid(relation))
+		return LOCK_NO_TABLE;
+	if (!ConditionalLockRelationOid(relation, RowExclusiveLock))
+		return LOCK_BUSY;
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)) ?
+		LOCK_TAKEN : LOCK_NO_TABLE;
 }

@@ -13,6 +13,14 @@
 #define WORKER_LIBRARY "outbox"
 #define EXTENSION_NAME "outbox"
 
+/* What has come of a lock that is not waited for. */
+typedef enum LockOutcome
+{
+	LOCK_TAKEN,
+	LOCK_BUSY,					/* somebody has one that is in the way */
+	LOCK_NO_TABLE
+} LockOutcome;
+
 extern void worker_setup_signals(void);
 extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
@@ -20,6 +28,8 @@ extern const char *worker_version_conflict(void);
 extern void worker_begin(void);
 extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);
+extern void worker_begin_sql_at_exit(void);
+extern LockOutcome worker_try_lock(const char *table);
 extern bool worker_run_sql(const char *query, int nargs, Oid *types,
 						   Datum *args, int expected);
 extern void worker_prove_sql(const char *query, int nargs, Oid *types,

@@ -143,7 +143,7 @@ events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
 				(errmsg("librdkafka: %s: %s", facility, message)));
 	/* What is worse comes as an error event, too. */
 	if (level <= LEVEL_ERROR || level >= LEVEL_DEBUG ||
-		strcmp(facility, "FAIL") != 0 || !explain_connection(handle, message))
+		strcmp(facility, "FAIL") != 0 || !explain_connection(handle, text, message))
 		return false;
 	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
@@ -184,7 +184,7 @@ events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
 		return false;
 	if (vague)
 		return true;
-	(void) explain_connection(handle, message);
+	(void) explain_connection(handle, rd_kafka_event_error_string(event), message);
 	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
 }

@@ -41,6 +41,9 @@ static const struct
 	"security.protocol", false},
 	{"ApiVersionRequest failed: Local: Timed out", "there is a connection, but nobody answers: a broker that is stopped or overloaded, or no Kafka port",
 	NULL, false},
+	/* Releases since 2.14 say no more, if the other end is quick. */
+	{"in state APIVERSION_QUERY", "the broker closes the connection; perhaps the port speaks TLS, or wants authentication, or is no Kafka port",
+	"security.protocol", false},
 	{"Cluster authorization failed", "the principal needs the right IdempotentWrite on the cluster, or, since Kafka 2.8, Write on some topic",
 	NULL, true},
 };
@@ -57,10 +60,11 @@ replace(char *error, const char *explanation)
 
 /*
  * Says about an error of a connection (PRODUCER_ERROR_LEN bytes) what it means,
- * if it is one that does not say so itself.  Returns whether it is.
+ * if it is one that does not say so itself.  Returns whether it is.  "Text" is
+ * the library's, of which the error is made.
  */
 bool
-explain_connection(const rd_kafka_t *handle, char *error)
+explain_connection(const rd_kafka_t *handle, const char *text, char *error)
 {
 	const rd_kafka_conf_t *conf = rd_kafka_conf(unconstify(rd_kafka_t *, handle));
 	char		value[VALUE_LEN];
@@ -70,7 +74,7 @@ explain_connection(const rd_kafka_t *handle, char *error)
 		const char *property = explanations[i].property;
 		size_t		len;
 
-		if (strstr(error, explanations[i].part) == NULL)
+		if (strstr(text, explanations[i].part) == NULL)
 			continue;
 		if (explanations[i].added)
 			strlcat(error, "; ", PRODUCER_ERROR_LEN);

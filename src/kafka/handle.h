@@ -267,7 +267,8 @@ extern bool events_error_text(const rd_kafka_t *handle,
 							  bool has_error);
 
 /* explain.c */
-extern bool explain_connection(const rd_kafka_t *handle, char *error);
+extern bool explain_connection(const rd_kafka_t *handle, const char *text,
+							   char *error);
 extern void explain_refusal(const KafkaConfig *config, char *error);
 
 /* transaction.c */

@@ -19,19 +19,14 @@
 
 #include "relay/catchup_store.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
-#include "utils/syscache.h"
 
 #include "base/home.h"
 #include "base/worker.h"
@@ -215,19 +210,9 @@ catchup_save(const CatchupProgress *progress)
 void
 catchup_save_at_exit(const CatchupProgress *progress)
 {
-	Oid			schema;
-	Oid			table = InvalidOid;
-
-	AbortOutOfAnyTransaction();
-	worker_begin_sql();
-	schema = get_namespace_oid("outbox", true);
-	if (OidIsValid(schema))
-		table = get_relname_relid("catchup", schema);
-
+	worker_begin_sql_at_exit();
 	/* Nobody but us changes the row: the table's lock is the only one. */
-	if (OidIsValid(table) &&
-		ConditionalLockRelationOid(table, RowExclusiveLock) &&
-		SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table)))
+	if (worker_try_lock("catchup") == LOCK_TAKEN)
 		write_row(progress);
 	worker_commit_sql();
 }

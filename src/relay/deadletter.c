@@ -40,13 +40,8 @@
 
 #include "relay/deadletter.h"
 
-#include "access/xact.h"
-#include "storage/lwlock.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "base/guc.h"
 #include "base/shmem.h"
@@ -425,6 +420,18 @@ deadletter_write(Relay *relay)
 	truncate_pending(npending - count);
 }
 
+/* The same, and commits, durably. */
+static void
+write_and_commit(Relay *relay)
+{
+	writing = true;
+	deadletter_write(relay);
+	writing = true;
+	worker_commit_sql_durably();
+	writing = false;
+	ending_proved();
+}
+
 /*
  * Writes what was set aside and the ledger has passed, durably, in a
  * transaction of its own.  To be called between records before anything that
@@ -436,12 +443,7 @@ deadletter_store(Relay *relay)
 	if ((npending == 0 || count_passed(relay) == 0) && parked_is_stored())
 		return;
 	worker_begin_sql();
-	writing = true;
-	deadletter_write(relay);
-	writing = true;
-	worker_commit_sql_durably();
-	writing = false;
-	ending_proved();
+	write_and_commit(relay);
 }
 
 /*
@@ -480,16 +482,8 @@ deadletter_leave(Relay *relay)
 		deadletter_rewind(relay);
 	if (npending == 0 && parked_is_stored())
 		return !writing;
-	if (writing || shmem_relay_must_not_wait())
+	if (writing || !deadletter_begin_at_exit())
 		return false;
-	LWLockReleaseAll();
-	AbortOutOfAnyTransaction();
-	if (HistoricSnapshotActive())
-		TeardownHistoricSnapshot(true);
-	InvalidateSystemCaches();
-	/* No standby may keep the process from ending. */
-	(void) set_config_option("synchronous_commit", "local", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
-	deadletter_store(relay);
+	write_and_commit(relay);
 	return true;
 }

@@ -78,6 +78,7 @@ extern bool deadletter_leave(Relay *relay);
 extern HTAB *deadletter_load_stored(void);
 extern void deadletter_load_keys(bool exact);
 extern void deadletter_write_one(const SetAside *item);
+extern bool deadletter_begin_at_exit(void);
 
 /* heldkeys.c */
 extern void heldkeys_clear(void);

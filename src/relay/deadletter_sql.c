@@ -18,6 +18,12 @@
 #include "utils/memutils.h"
 #include "utils/xid8.h"
 
+#include "base/shmem.h"
+#include "base/worker.h"
+
+/* Between looks whether a table can be locked, as the process ends. */
+#define LOOK_AGAIN_US 10000
+
 /* Parameters of the statements below, in the order of SetAside's columns. */
 enum
 {
@@ -258,4 +264,28 @@ deadletter_write_one(const SetAside *item)
 	if (!item->waits && waited &&
 		SPI_execute_with_args(FORGET_HELD, 1, arg_types, args, NULL, false, 0) < 0)
 		elog(ERROR, "could not store a dead letter");
+}
+
+/*
+ * Begins to write as the process ends.  Returns false when the tables have gone
+ * or may be locked by somebody who waits for this process.
+ */
+bool
+deadletter_begin_at_exit(void)
+{
+	static const char *const tables[] = {"dead_letter", "held_event", "parked"};
+	LockOutcome outcome = LOCK_BUSY;
+
+	while (outcome == LOCK_BUSY && !shmem_relay_must_not_wait())
+	{
+		worker_begin_sql_at_exit();
+		outcome = LOCK_TAKEN;
+		for (int i = 0; i < lengthof(tables) && outcome == LOCK_TAKEN; i++)
+			outcome = worker_try_lock(tables[i]);
+		if (outcome == LOCK_TAKEN)
+			return true;
+		worker_commit_sql();
+		pg_usleep(LOOK_AGAIN_US);
+	}
+	return false;
 }
