@@ -10,7 +10,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use List::Util qw(max sum);
+use List::Util qw(max);
 use OutboxChaos;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -23,11 +23,18 @@ my $delivery = $ENV{CHAOS_DELIVERY} || '';
 my @choice =
   $ENV{CHAOS_ONLY} ? split /,/, $ENV{CHAOS_ONLY} : OutboxChaos::faults();
 my $keys = 100;
+
+# Events of the keys above this one go to the topic whose partitions have but one
+# replica.  Two keys more are those of an old transaction.
+my $shared = 80;
+my $old = $keys + 1;
 my $clients = 6;
 
 # What a transaction may take, in seconds: some messages carry the time of its
 # beginning.
 my $grace = 1;
+
+plan skip_all => 'openssl is not installed' unless OutboxCertificates::available();
 
 srand $seed;
 diag "seed $seed: CHAOS_SEED=$seed CHAOS_FAULTS=$faults repeats this run";
@@ -35,22 +42,23 @@ diag "seed $seed: CHAOS_SEED=$seed CHAOS_FAULTS=$faults repeats this run";
 my $chaos = OutboxChaos->new(
 	outage => $faults > 20 ? 20 : 3,
 	delivery => $delivery,
+	publish => "SELECT publish_next($old, 'kept'), publish_next($old + 1, 'kept')",
 	while_down => $delivery eq 'exactly_once' ? \&check_wholeness : undef);
-my $topic = $chaos->topic;
+my @topics = ($chaos->topic, $chaos->lone_topic);
 
 # Each key counts its events, in the transaction that publishes them: what was
 # committed for a key is 1 to its count.  What is to be rolled back says so.
 # Every transaction publishes two events, of neighbouring keys, and its id.
 $chaos->sql(<<SQL);
 CREATE TABLE counter (key integer PRIMARY KEY, events integer NOT NULL DEFAULT 0);
-INSERT INTO counter SELECT generate_series(1, $keys);
+INSERT INTO counter SELECT generate_series(1, $keys + 2);
 CREATE FUNCTION publish_next(k integer, fate text) RETURNS void LANGUAGE plpgsql AS \$\$
 DECLARE
 	n integer;
 BEGIN
 	UPDATE counter SET events = events + 1 WHERE key = k RETURNING events INTO n;
 	PERFORM outbox.publish('Chaos', k::text, fate,
-		to_jsonb(n || ' ' || pg_current_xact_id()), topic => '$topic');
+		to_jsonb(n || ' ' || pg_current_xact_id()), topic => CASE WHEN k <= $shared THEN '$topics[0]' ELSE '$topics[1]' END);
 END
 \$\$;
 SQL
@@ -149,36 +157,57 @@ sub wait_for_watermark
 	return $time;
 }
 
-# All messages so far, or those that are committed, so many at least: time in ms,
-# key, number, transaction and type of each.
+sub topic_of { return $topics[ $_[0] <= $shared ? 0 : 1 ] }
+
+# All messages so far, or those that are committed, so many of each topic at
+# least: time in ms, key, number, transaction and type of each.
 sub messages
 {
-	my ($count) = @_;
-	my @source = ($topic, '%T %k %s %h', $chaos->bootstrap);
+	my ($counts) = @_;
 	my @messages;
-	foreach my $line (
-		defined $count ? committed_lines($count, @source) : consume_lines(@source))
+	foreach my $topic (@topics)
 	{
-		my ($time, $key, $n, $xid, $type) =
-		  $line =~ /^(\d+) (\d+) "(\d+) (\d+)" id=[^,]+,type=(\w+),/
-		  or die "unexpected message: $line\n";
-		push @messages,
-		  { time => $time, key => $key, n => $n, xid => $xid, type => $type };
+		my @source = ($topic, '%T %k %s %h', $chaos->bootstrap);
+		foreach my $line (
+			$counts ? committed_lines($counts->{$topic} || 0, @source) : consume_lines(@source))
+		{
+			my ($time, $key, $n, $xid, $type) =
+			  $line =~ /^(\d+) (\d+) "(\d+) (\d+)" id=[^,]+,type=(\w+),/
+			  or die "unexpected message: $line\n";
+			$topic eq topic_of($key) or die "message of another topic: $line\n";
+			push @messages,
+			  { time => $time, key => $key, n => $n, xid => $xid, type => $type };
+		}
 	}
 	return @messages;
 }
 
+# How many events there are for each topic.
+sub count_by_topic
+{
+	my ($events) = @_;
+	my %count;
+	$count{ topic_of($_) } += $events->{$_} foreach keys %$events;
+	return \%count;
+}
+
 # Transactions of which a part can be seen.  Each has two events, but for those
-# that undid a third.  What was seen before is there still.
-my $seen_before = 0;
+# that undid a third.  What was seen before is there still.  A transaction may
+# wait in part when a partition has no leader, so only the topic with replicas
+# is looked at: the part that is there has no key that leads to the other one.
+my $seen_before = {};
 
 sub split_transactions
 {
 	my %events;
-	my @messages = messages($seen_before);
-	$seen_before = @messages;
-	$events{"$_->{xid}"}{"$_->{key} $_->{n}"} = 1 foreach @messages;
-	return grep { keys %{ $events{$_} } != 2 } keys %events;
+	my %seen;
+	foreach my $message (messages($seen_before))
+	{
+		$seen{ topic_of($message->{key}) }++;
+		$events{"$message->{xid}"}{"$message->{key} $message->{n}"} = $message->{key};
+	}
+	$seen_before = \%seen;
+	return grep { keys %{ $events{$_} } != 2 && max(values %{ $events{$_} }) < $shared } keys %events;
 }
 
 my $split = 0;
@@ -228,7 +257,7 @@ my %committed = map { split /\|/ } split /\n/,
 my ($total, $lost, $phantom, $overtaken, $duplicates) = (0) x 5;
 my ($oldest, %old) = (0);
 my (%seen, %last);
-my $expected = $delivery eq 'exactly_once' ? sum(values %committed) : undef;
+my $expected = $delivery eq 'exactly_once' ? count_by_topic(\%committed) : undef;
 foreach my $message (messages($expected))
 {
 	my ($key, $n) = @$message{qw(key n)};
