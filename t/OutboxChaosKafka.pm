@@ -52,23 +52,22 @@ sub kill_all_brokers
 	return;
 }
 
-# One of the rights that the relay needs.
+# The right to write, to one of what the relay needs it for.
 sub take_right
 {
 	my ($self) = @_;
-	my $brokers = $self->{brokers};
-	my @rights = map { [ $_, '--topic', $self->{topic} ] } 'Write', 'Describe';
-	push @rights, map { [ 'Write', $_, 'outbox.', '--resource-pattern-type', 'prefixed' ] }
+	my @resources = ([ '--topic', $self->{topic} ]);
+	push @resources, map { [ $_, 'outbox.', '--resource-pattern-type', 'prefixed' ] }
 	  '--transactional-id', '--topic'
 	  if $self->{delivery} eq 'exactly_once';
-	my $number = int(rand @rights);
-	my @right = @{ $rights[$number] };
+	my $number = int(rand @resources);
+	my @right = ('Write', @{ $resources[$number] });
 	note "right: @right";
-	$brokers->take_right(@right);
-	if ($number < 2) { $self->wait_until_parked($self->{topic}) }
+	$self->{brokers}->take_right(@right);
+	if ($number == 0) { $self->wait_until_parked($self->{topic}) }
 	else { $self->wait_until_held_up }
 	$self->last_for(3);
-	$brokers->give_back_right(@right);
+	$self->{brokers}->give_back_right(@right);
 	return;
 }
 
@@ -91,7 +90,8 @@ sub expire_certificate
 	my $end = $self->use_short_certificate;
 	$self->last_for(max(0, $end + 1 - time));
 	$self->{brokers}->reconnect;
-	$self->wait_until_held_up;
+	$self->wait_for("SELECT state = 'waiting for kafka' AND last_error LIKE '%alert certificate%' FROM outbox.stat_relay",
+		'the relay does not say that its certificate is not accepted');
 	$self->{brokers}->renew_certificate;
 	return;
 }
