@@ -255,7 +255,7 @@ $chaos->wait_for('SELECT count(*) = 0 FROM outbox.held_event',
 my %committed = map { split /\|/ } split /\n/,
   $chaos->sql('SELECT key, events FROM counter');
 my ($total, $lost, $phantom, $overtaken, $duplicates) = (0) x 5;
-my ($oldest, %old) = (0);
+my ($oldest, %old, %repeated) = (0);
 my (%seen, %last);
 my $expected = $delivery eq 'exactly_once' ? count_by_topic(\%committed) : undef;
 foreach my $message (messages($expected))
@@ -271,8 +271,10 @@ foreach my $message (messages($expected))
 		# of the commit.
 		my $time = $seen{"$key $n"} / 1000;
 		my ($hit) = grep { $time <= $_->{to} } @hits;
+		my $name = $hit ? $hit->{name} : 'no fault';
 		$duplicates++;
-		$old{ $hit ? $hit->{name} : 'no fault' }++
+		$repeated{$name}++;
+		$old{$name}++
 		  if !$hit || $time < $hit->{settled} - $grace;
 		$oldest = max($oldest, $hit->{from} - $time) if $hit;
 	}
@@ -305,8 +307,8 @@ if ($delivery eq 'exactly_once')
 }
 diag sprintf '%d events, %d duplicates, committed at most %.1f s before a fault',
   $total, $duplicates, $oldest;
-diag sprintf('%s: %s s to recover',
-	$_, join ' ', map { sprintf '%.1f', $_ } @{ $recovery{$_} })
+diag sprintf('%s: %s s to recover, %d duplicates',
+	$_, join(' ', map { sprintf '%.1f', $_ } @{ $recovery{$_} }), $repeated{$_} || 0)
   foreach sort keys %recovery;
 $chaos->end;
 
