@@ -11,7 +11,7 @@ PG_CONFIG ?= pg_config
 
 EXTENSION = outbox
 MODULE_big = outbox
-DATA = outbox--1.0.sql
+DATA = outbox--1.0.sql outbox--0.9--1.0.sql
 PGFILEDESC = "outbox - messaging as part of the transaction"
 
 SOURCES = $(sort $(wildcard src/*.c src/*/*.c))

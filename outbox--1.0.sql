@@ -1,4 +1,9 @@
-/* outbox--1.0.sql: the objects of the extension. */
+/*
+ * outbox--1.0.sql: the objects of the extension.
+ *
+ * Whoever changes something here has outbox--0.9--1.0.sql change it in
+ * databases that have it already.  t/115_upgrade.pl compares what both make.
+ */
 
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION outbox" to load this file. \quit

@@ -108,7 +108,7 @@ sub make_topic
 sub new_server
 {
 	my ($name, $settings, %options) = @_;
-	my $node = OutboxServer->new($name);
+	my $node = OutboxServer->new($name, install_path => delete $options{install_path});
 	$node->init(%options);
 	my $known = `postgres --describe-config`;
 	$node->append_conf('postgresql.conf', <<'CONF');

@@ -1,0 +1,1519 @@
+/*
+ * outbox--0.9.sql: the objects of the extension in the last snapshot before
+ * 1.0, where t/115_upgrade.pl begins.  Not to be changed.
+ */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION outbox" to load this file. \quit
+
+-- Names without a schema are PostgreSQL's own, whatever is in schema outbox.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- Functions of somebody else in the schema would be found beside ours: publish()
+-- of another signature would be called instead of ours.
+DO $$
+DECLARE
+    installed_by oid := (SELECT oid FROM pg_roles WHERE rolname = current_user);
+    schema record;
+    found text;
+BEGIN
+    SELECT oid, nspowner, nspacl, xmin = pg_current_xact_id()::xid AS is_new INTO schema
+    FROM pg_namespace WHERE nspname = 'outbox';
+    IF schema.nspowner <> installed_by
+        AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = schema.nspowner) THEN
+        RAISE EXCEPTION 'schema "outbox" belongs to role "%"', pg_get_userbyid(schema.nspowner)
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'Its owner could put functions there that are called instead of those of the extension.',
+                  HINT = 'Drop the schema, or make it that of the role that creates the extension.';
+    END IF;
+    SELECT string_agg(pg_describe_object(classid, objid, 0), ', ') INTO found
+    FROM (SELECT classid, objid FROM pg_depend
+          WHERE refclassid = 'pg_namespace'::regclass AND refobjid = schema.oid
+            AND classid <> 'pg_extension'::regclass
+          LIMIT 3) d;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "outbox" is not empty'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('It contains, for example, %s.', found),
+                  HINT = 'Drop what is in it, or the schema.';
+    END IF;
+    SELECT string_agg(DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE format('role "%s"', pg_get_userbyid(grantee)) END, ', ')
+    INTO found
+    FROM aclexplode(schema.nspacl)
+    WHERE privilege_type = 'CREATE' AND grantee <> schema.nspowner AND NOT schema.is_new;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'others than its owner may create objects in schema "outbox"'
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = format('Privilege CREATE on it belongs to %s.', found),
+                  HINT = 'Revoke that, or drop the schema.';
+    END IF;
+END
+$$;
+
+CREATE SCHEMA inbox;
+
+COMMENT ON SCHEMA outbox IS
+    'publish events to Kafka as part of a transaction';
+COMMENT ON SCHEMA inbox IS
+    'take Kafka messages into the database exactly once';
+
+--
+-- Events.
+--
+-- Rows live in a fixed ring of partitions, the chunks.  All inserts go to the
+-- current chunk, so old chunks can be given back whole with TRUNCATE, which
+-- blocks no publisher.  The ring is fixed so that a dump, which cannot carry
+-- an extension's later-made tables, restores.
+--
+
+CREATE SEQUENCE outbox.event_id_seq;
+COMMENT ON SEQUENCE outbox.event_id_seq IS 'numbers the rows of outbox.event';
+
+CREATE SEQUENCE outbox.event_chunk_seq AS smallint MINVALUE 0 MAXVALUE 7 CYCLE;
+COMMENT ON SEQUENCE outbox.event_chunk_seq IS
+    'last_value is the chunk of outbox.event that takes new rows';
+
+CREATE FUNCTION outbox.current_chunk() RETURNS smallint
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_current_chunk';
+COMMENT ON FUNCTION outbox.current_chunk() IS
+    'the chunk of outbox.event that takes new rows';
+
+CREATE FUNCTION outbox.home() RETURNS integer
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_home';
+COMMENT ON FUNCTION outbox.home() IS
+    'the number of this database: other numbers mark rows that were published elsewhere';
+
+CREATE FUNCTION outbox.check_event(aggregate_type text, aggregate_id text, event_type text,
+    payload bytea, content_type text, headers jsonb, topic text, partition_key text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_check_event';
+COMMENT ON FUNCTION outbox.check_event(text, text, text, bytea, text, jsonb, text, text) IS
+    'true for an event that Kafka can take; else an error that says what is wrong with it';
+
+CREATE TABLE outbox.event (
+    id              bigint      NOT NULL DEFAULT pg_catalog.nextval('outbox.event_id_seq'::pg_catalog.regclass),
+    event_id        uuid        NOT NULL,
+    aggregate_type  text        NOT NULL,
+    aggregate_id    text,
+    event_type      text        NOT NULL,
+    payload         bytea,
+    content_type    text,
+    headers         jsonb,
+    topic           text,
+    partition_key   text,
+    deliver_at      timestamptz,
+    created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    xid             xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+    chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
+    home            integer     NOT NULL DEFAULT outbox.home(),
+    PRIMARY KEY (id, chunk, home),
+    UNIQUE (event_id, chunk),
+    CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
+        payload, content_type, headers, topic, partition_key))
+) PARTITION BY LIST (chunk);
+
+-- Lets a relay that reads the table skip what is published long since, at next
+-- to no cost for those who publish.  Vacuum summarizes it, and relays that poll;
+-- to ask for that as rows come in would flood the log.
+CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
+    OPERATOR 1 pg_catalog.<,
+    OPERATOR 2 pg_catalog.<=,
+    OPERATOR 3 pg_catalog.=,
+    OPERATOR 4 pg_catalog.>=,
+    OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
+    FUNCTION 2 pg_catalog.brin_minmax_add_value(internal, internal, internal, internal),
+    FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
+    FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
+CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops);
+
+COMMENT ON TABLE outbox.event IS
+    'events, one row each, inserted by outbox.publish(); those that are on Kafka may be deleted';
+COMMENT ON COLUMN outbox.event.id IS 'order in which events were published within a session';
+COMMENT ON COLUMN outbox.event.event_id IS 'identity of the event, sent as Kafka header "id"';
+COMMENT ON COLUMN outbox.event.aggregate_type IS 'kind of thing that the event is about; decides the topic';
+COMMENT ON COLUMN outbox.event.aggregate_id IS 'which thing; the Kafka key, so that events of one thing keep their order';
+COMMENT ON COLUMN outbox.event.event_type IS 'what happened, sent as Kafka header "type"';
+COMMENT ON COLUMN outbox.event.payload IS 'the Kafka value, byte for byte; NULL is a tombstone';
+COMMENT ON COLUMN outbox.event.content_type IS 'media type of payload';
+COMMENT ON COLUMN outbox.event.headers IS 'further Kafka headers, a flat object';
+COMMENT ON COLUMN outbox.event.topic IS 'Kafka topic instead of the one that aggregate_type leads to';
+COMMENT ON COLUMN outbox.event.partition_key IS 'Kafka key instead of aggregate_id';
+COMMENT ON COLUMN outbox.event.deliver_at IS 'not to be sent before this time';
+COMMENT ON COLUMN outbox.event.created_at IS 'start of the transaction that published';
+COMMENT ON COLUMN outbox.event.xid IS 'transaction that published; tells with outbox.watermark whether the event is on Kafka';
+COMMENT ON COLUMN outbox.event.chunk IS 'partition that holds the row';
+COMMENT ON COLUMN outbox.event.home IS 'database that published; xid has a meaning there';
+
+CREATE TABLE outbox.event_0 PARTITION OF outbox.event FOR VALUES IN (0);
+CREATE TABLE outbox.event_1 PARTITION OF outbox.event FOR VALUES IN (1);
+CREATE TABLE outbox.event_2 PARTITION OF outbox.event FOR VALUES IN (2);
+CREATE TABLE outbox.event_3 PARTITION OF outbox.event FOR VALUES IN (3);
+CREATE TABLE outbox.event_4 PARTITION OF outbox.event FOR VALUES IN (4);
+CREATE TABLE outbox.event_5 PARTITION OF outbox.event FOR VALUES IN (5);
+CREATE TABLE outbox.event_6 PARTITION OF outbox.event FOR VALUES IN (6);
+CREATE TABLE outbox.event_7 PARTITION OF outbox.event FOR VALUES IN (7);
+
+-- The relay may have to read what is not on Kafka yet.
+CREATE FUNCTION outbox.keep_rows() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_keep_rows';
+COMMENT ON FUNCTION outbox.keep_rows() IS
+    'refuses to delete, change or truncate rows of outbox.event that are not on Kafka';
+CREATE TRIGGER keep_rows BEFORE UPDATE OR DELETE ON outbox.event
+FOR EACH ROW EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_0
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_1
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_2
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_3
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_4
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_5
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_6
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+CREATE TRIGGER keep_chunk BEFORE TRUNCATE ON outbox.event_7
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.keep_rows();
+
+COMMENT ON TABLE outbox.event_0 IS 'chunk 0 of outbox.event';
+COMMENT ON TABLE outbox.event_1 IS 'chunk 1 of outbox.event';
+COMMENT ON TABLE outbox.event_2 IS 'chunk 2 of outbox.event';
+COMMENT ON TABLE outbox.event_3 IS 'chunk 3 of outbox.event';
+COMMENT ON TABLE outbox.event_4 IS 'chunk 4 of outbox.event';
+COMMENT ON TABLE outbox.event_5 IS 'chunk 5 of outbox.event';
+COMMENT ON TABLE outbox.event_6 IS 'chunk 6 of outbox.event';
+COMMENT ON TABLE outbox.event_7 IS 'chunk 7 of outbox.event';
+
+CREATE TABLE outbox.identity (
+    home              integer     NOT NULL PRIMARY KEY,
+    system_identifier bigint      NOT NULL,
+    database          oid         NOT NULL,
+    database_name     name        NOT NULL,
+    adopted           boolean     NOT NULL DEFAULT false
+);
+
+COMMENT ON TABLE outbox.identity IS
+    'the database that this is, and those that it is a copy of; see outbox.resume()';
+COMMENT ON COLUMN outbox.identity.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.identity.system_identifier IS 'database cluster, as pg_control_system() shows it';
+COMMENT ON COLUMN outbox.identity.database IS 'oid of the database there';
+COMMENT ON COLUMN outbox.identity.database_name IS 'name of the database when its relay first ran';
+COMMENT ON COLUMN outbox.identity.adopted IS 'may the pending events of an original be published from here?';
+
+-- A restored dump brings the identity of the original: the relay shall notice.
+CREATE FUNCTION outbox.wake_relay() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_wake_relay';
+COMMENT ON FUNCTION outbox.wake_relay() IS
+    'makes the relay look at its settings and at outbox.identity again when the transaction commits';
+CREATE TRIGGER wake_relay AFTER INSERT OR UPDATE OR DELETE ON outbox.identity
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+CREATE TABLE outbox.watermark (
+    id        bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    home      integer     NOT NULL DEFAULT outbox.home(),
+    lsn       pg_lsn      NOT NULL,
+    snapshot  pg_snapshot NOT NULL,
+    upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_catalog.pg_snapshot_xmax(snapshot)) STORED,
+    taken_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (home, id)
+);
+CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (home, upper_xid);
+CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
+
+COMMENT ON TABLE outbox.watermark IS
+    'how far the relay has come: an event whose xid is visible in the latest snapshot of its home is on Kafka';
+COMMENT ON COLUMN outbox.watermark.id IS 'order of the rows; the latest counts';
+COMMENT ON COLUMN outbox.watermark.home IS 'database whose events it is about';
+COMMENT ON COLUMN outbox.watermark.lsn IS 'everything committed up to here is acknowledged by Kafka';
+COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are acknowledged';
+COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
+COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
+
+CREATE TABLE outbox.exactly_once (
+    home     integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
+    since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    timeline bigint      NOT NULL
+);
+
+COMMENT ON TABLE outbox.exactly_once IS
+    'has a row while the relay delivers exactly once, and until it has gone on from what that left on Kafka';
+COMMENT ON COLUMN outbox.exactly_once.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.exactly_once.since IS 'when it began to';
+COMMENT ON COLUMN outbox.exactly_once.timeline IS
+    'where it did so last; a server that was restored since to a point in time is perhaps a copy';
+
+CREATE FUNCTION outbox.progress_snapshot(record text) RETURNS pg_snapshot
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_progress_snapshot';
+COMMENT ON FUNCTION outbox.progress_snapshot(text) IS
+    'transactions whose events are on Kafka according to a record of the progress topic, not counting a catch-up under way';
+
+CREATE TABLE outbox.catchup (
+    home         integer     NOT NULL PRIMARY KEY,
+    snapshot     pg_snapshot NOT NULL,
+    lsn          pg_lsn      NOT NULL,
+    last_id      bigint      NOT NULL,
+    from_id      bigint,
+    events_done  bigint      NOT NULL,
+    events_total bigint      NOT NULL,
+    saved_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+
+COMMENT ON TABLE outbox.catchup IS
+    'how far a catch-up has come that takes more than a second: of the events whose xid is visible in the snapshot of their home, those up to last_id are on Kafka';
+COMMENT ON COLUMN outbox.catchup.home IS 'database whose events it publishes';
+COMMENT ON COLUMN outbox.catchup.snapshot IS 'what it publishes: the transactions seen here and not in the latest watermark of home';
+COMMENT ON COLUMN outbox.catchup.lsn IS 'what the snapshot shows was committed before';
+COMMENT ON COLUMN outbox.catchup.last_id IS 'without from_id, events up to this id are on Kafka; with from_id, all events of those transactions whose last event has this id or a lower one';
+COMMENT ON COLUMN outbox.catchup.from_id IS 'NULL when events are published in the order of ids; else transactions are, in the order of their last events, but for events up to this id, which are on Kafka already';
+COMMENT ON COLUMN outbox.catchup.events_done IS 'number of events that Kafka has acknowledged';
+COMMENT ON COLUMN outbox.catchup.events_total IS 'number of events to publish, those included';
+COMMENT ON COLUMN outbox.catchup.saved_at IS 'when the row was last written, about once a second';
+
+CREATE TABLE outbox.replay_job (
+    id             bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    since          timestamptz NOT NULL,
+    until          timestamptz NOT NULL,
+    aggregate_type text,
+    published      pg_snapshot NOT NULL,
+    last_id        bigint      NOT NULL,
+    through_id     bigint      NOT NULL,
+    total          bigint      NOT NULL,
+    sent           bigint      NOT NULL DEFAULT 0,
+    requested_by   name        NOT NULL DEFAULT SESSION_USER,
+    requested_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    finished_at    timestamptz
+);
+CREATE TRIGGER wake_relay AFTER INSERT ON outbox.replay_job
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+COMMENT ON TABLE outbox.replay_job IS
+    'replays that were asked for, and how far each has come; delete a row to cancel it';
+COMMENT ON COLUMN outbox.replay_job.since IS 'events created from then on';
+COMMENT ON COLUMN outbox.replay_job.until IS 'up to then';
+COMMENT ON COLUMN outbox.replay_job.aggregate_type IS 'of this type only, when not NULL';
+COMMENT ON COLUMN outbox.replay_job.published IS 'what was published when it was asked for';
+COMMENT ON COLUMN outbox.replay_job.last_id IS 'id of the last event that was sent';
+COMMENT ON COLUMN outbox.replay_job.through_id IS 'id of the last event to send';
+COMMENT ON COLUMN outbox.replay_job.total IS 'number of events to send';
+COMMENT ON COLUMN outbox.replay_job.sent IS 'number of events that Kafka has acknowledged';
+COMMENT ON COLUMN outbox.replay_job.requested_by IS 'who asked';
+COMMENT ON COLUMN outbox.replay_job.requested_at IS 'when';
+COMMENT ON COLUMN outbox.replay_job.finished_at IS 'when all of it was on Kafka';
+
+--
+-- Events that Kafka refuses for good.  Written by the relay alone; retry() and
+-- discard() mark or remove.
+--
+
+CREATE TABLE outbox.dead_letter (
+    position   bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id   text        NOT NULL,
+    topic      text        NOT NULL,
+    key        text,
+    error_code text        NOT NULL,
+    error      text        NOT NULL,
+    attempts   integer     NOT NULL DEFAULT 1,
+    failed_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    state      text        NOT NULL DEFAULT 'failed' CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'retrying'])),
+    holds      boolean     NOT NULL,
+    replay     boolean     NOT NULL,
+    id         bigint      NOT NULL PRIMARY KEY,
+    chunk      smallint    NOT NULL,
+    xid        xid8        NOT NULL,
+    home       integer     NOT NULL
+);
+CREATE INDEX dead_letter_event_id_idx ON outbox.dead_letter (event_id);
+CREATE INDEX dead_letter_topic_idx ON outbox.dead_letter (topic);
+CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE state OPERATOR(pg_catalog.=) 'retrying';
+CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (position) WHERE holds;
+CREATE TRIGGER wake_relay AFTER UPDATE OR DELETE OR TRUNCATE ON outbox.dead_letter
+FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+
+COMMENT ON TABLE outbox.dead_letter IS
+    'events that Kafka refuses for good; see outbox.retry() and outbox.discard()';
+COMMENT ON COLUMN outbox.dead_letter.position IS 'order in which they were refused, and are sent again';
+COMMENT ON COLUMN outbox.dead_letter.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.topic IS 'Kafka topic that it was sent to';
+COMMENT ON COLUMN outbox.dead_letter.key IS 'Kafka key that it was sent with';
+COMMENT ON COLUMN outbox.dead_letter.error_code IS 'librdkafka''s name of the error';
+COMMENT ON COLUMN outbox.dead_letter.error IS 'what Kafka said when it was last refused';
+COMMENT ON COLUMN outbox.dead_letter.attempts IS 'how often it was refused';
+COMMENT ON COLUMN outbox.dead_letter.failed_at IS 'when it was last refused';
+COMMENT ON COLUMN outbox.dead_letter.state IS 'failed, or retrying when it is to be sent again';
+COMMENT ON COLUMN outbox.dead_letter.holds IS 'do later events of topic and key wait behind it, in outbox.held_event?';
+COMMENT ON COLUMN outbox.dead_letter.replay IS 'was it published before, and refused when outbox.replay() sent it again?';
+COMMENT ON COLUMN outbox.dead_letter.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.xid IS 'transaction that published';
+COMMENT ON COLUMN outbox.dead_letter.home IS 'database that published';
+
+CREATE TABLE outbox.held_event (
+    position bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id text        NOT NULL,
+    topic    text        NOT NULL,
+    key      text,
+    partition integer,
+    held_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    replay   boolean     NOT NULL DEFAULT false,
+    id       bigint      NOT NULL PRIMARY KEY,
+    chunk    smallint    NOT NULL,
+    xid      xid8        NOT NULL,
+    home     integer     NOT NULL,
+    CHECK (key IS NOT NULL OR partition IS NOT NULL)
+);
+-- A key may be longer than an index has room for.
+CREATE INDEX held_event_key_idx ON outbox.held_event
+    (topic, pg_catalog.hashtextextended(key, 0::pg_catalog.int8), position) WHERE partition IS NULL;
+CREATE INDEX held_event_parked_idx ON outbox.held_event (topic, partition, position) WHERE partition IS NOT NULL;
+CREATE INDEX held_event_event_id_idx ON outbox.held_event (event_id);
+
+COMMENT ON TABLE outbox.held_event IS
+    'events that wait: for their topic, which cannot be written now (outbox.stat_topic), or behind a dead letter of the same topic and key (outbox.on_poison)';
+COMMENT ON COLUMN outbox.held_event.position IS 'order in which they will be sent';
+COMMENT ON COLUMN outbox.held_event.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.held_event.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.held_event.key IS 'Kafka key';
+COMMENT ON COLUMN outbox.held_event.partition IS 'partition that cannot be written, or -1 for its topic as a whole; NULL when it waits behind a dead letter';
+COMMENT ON COLUMN outbox.held_event.held_at IS 'when the relay met it';
+COMMENT ON COLUMN outbox.held_event.replay IS 'was it published before, and is to be sent again by outbox.replay()?';
+COMMENT ON COLUMN outbox.held_event.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.held_event.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.held_event.xid IS 'transaction that published';
+COMMENT ON COLUMN outbox.held_event.home IS 'database that published';
+
+-- Topics, or partitions of them, that cannot be written now.  Written by the
+-- relay alone.
+CREATE TABLE outbox.parked (
+    topic      text        NOT NULL,
+    partition  integer     NOT NULL,
+    state      text        NOT NULL CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sending'])),
+    error_code text        NOT NULL,
+    error      text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (topic, partition)
+);
+COMMENT ON TABLE outbox.parked IS
+    'topics and partitions that cannot be written now, so that their events wait in outbox.held_event; see outbox.stat_topic';
+COMMENT ON COLUMN outbox.parked.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.parked.partition IS 'partition of it, or -1 for all';
+COMMENT ON COLUMN outbox.parked.state IS 'waiting, or sending when it can be written again and those that waited are being sent';
+COMMENT ON COLUMN outbox.parked.error_code IS 'librdkafka''s name of the error';
+COMMENT ON COLUMN outbox.parked.error IS 'why it cannot be written';
+COMMENT ON COLUMN outbox.parked.since IS 'when the relay found out';
+
+CREATE TABLE outbox.discarded_event (
+    id           bigint      NOT NULL PRIMARY KEY,
+    chunk        smallint    NOT NULL,
+    xid          xid8        NOT NULL,
+    home         integer     NOT NULL,
+    event_id     text        NOT NULL,
+    topic        text        NOT NULL,
+    key          text,
+    error        text        NOT NULL,
+    discarded_by name        NOT NULL DEFAULT session_user,
+    discarded_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE outbox.discarded_event IS
+    'events that outbox.discard() gave up; rows go some time after the event has left outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.id IS 'row in outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.chunk IS 'partition of outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.xid IS 'transaction that published';
+COMMENT ON COLUMN outbox.discarded_event.home IS 'database that published';
+COMMENT ON COLUMN outbox.discarded_event.event_id IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.discarded_event.topic IS 'Kafka topic that it was for';
+COMMENT ON COLUMN outbox.discarded_event.key IS 'Kafka key';
+COMMENT ON COLUMN outbox.discarded_event.error IS 'why it was not on Kafka';
+COMMENT ON COLUMN outbox.discarded_event.discarded_by IS 'role that gave it up';
+COMMENT ON COLUMN outbox.discarded_event.discarded_at IS 'when';
+
+-- What a dump of the database carries.
+SELECT pg_catalog.pg_extension_config_dump('outbox.event', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_0', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_1', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_2', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_3', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_4', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_5', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_6', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_7', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.event_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.watermark', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.watermark_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.held_event', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.held_event_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.parked', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.discarded_event', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.catchup', '');
+
+--
+-- Publishing.
+--
+
+CREATE FUNCTION outbox.publish(
+    aggregate_type  text,
+    aggregate_id    text,
+    event_type      text,
+    payload         jsonb,
+    headers         jsonb       DEFAULT NULL,
+    event_id        uuid        DEFAULT NULL,
+    topic           text        DEFAULT NULL,
+    partition_key   text        DEFAULT NULL,
+    deliver_at      timestamptz DEFAULT NULL,
+    idempotency_key text        DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_publish';
+COMMENT ON FUNCTION outbox.publish(text, text, text, jsonb, jsonb, uuid, text, text, timestamptz, text) IS
+    'publish a JSON event to Kafka if and when this transaction commits; returns the event''s id';
+
+CREATE FUNCTION outbox.publish_bytes(
+    aggregate_type  text,
+    aggregate_id    text,
+    event_type      text,
+    payload         bytea,
+    content_type    text        DEFAULT 'application/octet-stream',
+    headers         jsonb       DEFAULT NULL,
+    event_id        uuid        DEFAULT NULL,
+    topic           text        DEFAULT NULL,
+    partition_key   text        DEFAULT NULL,
+    deliver_at      timestamptz DEFAULT NULL,
+    idempotency_key text        DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_publish_bytes';
+COMMENT ON FUNCTION outbox.publish_bytes(text, text, text, bytea, text, jsonb, uuid, text, text, timestamptz, text) IS
+    'publish an event of any bytes to Kafka if and when this transaction commits; returns the event''s id';
+
+CREATE FUNCTION outbox.wait_published(timeout interval DEFAULT '10 s') RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_wait_published';
+COMMENT ON FUNCTION outbox.wait_published(interval) IS
+    'waits until the relay is done with everything that this session committed: it is on Kafka, or a dead letter, or waits behind one or for its topic; false when it takes longer';
+
+CREATE FUNCTION outbox.resume(pending boolean) RETURNS void
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    LOCK TABLE outbox.identity IN EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM outbox.identity WHERE home <> outbox.home() AND NOT adopted) THEN
+        RAISE EXCEPTION 'this database is not a copy that waits to be adopted'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('Its relay is in state "%s".', (SELECT state FROM outbox.relay_status())),
+                  HINT = 'outbox.resume() is for a database that was restored from a dump or copied.';
+    END IF;
+    IF pending THEN
+        UPDATE outbox.identity SET adopted = true WHERE home <> outbox.home();
+    ELSE
+        -- a snapshot that shows every transaction that there can be
+        INSERT INTO outbox.watermark (home, lsn, snapshot)
+        SELECT home, '0/0', '9223372036854775807:9223372036854775807:'
+        FROM outbox.identity WHERE home <> outbox.home();
+        INSERT INTO outbox.watermark (lsn, snapshot)
+        VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
+        DELETE FROM outbox.held_event WHERE home <> outbox.home();
+        DELETE FROM outbox.dead_letter WHERE home <> outbox.home();
+        DELETE FROM outbox.discarded_event WHERE home <> outbox.home();
+        DELETE FROM outbox.catchup;
+        DELETE FROM outbox.identity WHERE home <> outbox.home();
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.resume(boolean) IS
+    'adopt a copied database: publish what its original had not published (true) or count it as done (false)';
+
+CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT pg_catalog.now(), aggregate_type text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mark pg_snapshot;
+    events bigint;
+BEGIN
+    IF replay.since IS NULL OR replay.until IS NULL THEN
+        RAISE EXCEPTION 'since and until must not be NULL'
+            USING ERRCODE = 'null_value_not_allowed',
+                  HINT = 'Use ''-infinity'' for everything that is still in the table.';
+    END IF;
+    IF replay.since > replay.until THEN
+        RAISE EXCEPTION 'since is later than until'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('since is %s, until is %s.', replay.since, replay.until),
+                  HINT = 'Exchange them.';
+    END IF;
+    SELECT w.snapshot INTO mark FROM outbox.watermark w
+    WHERE w.home = outbox.home() ORDER BY w.id DESC LIMIT 1;
+    IF mark IS NULL THEN
+        RETURN 0;
+    END IF;
+
+    INSERT INTO outbox.replay_job AS j (since, until, aggregate_type, published, last_id, through_id, total)
+    SELECT replay.since, replay.until, replay.aggregate_type, mark, min(e.id) - 1, max(e.id), count(*)
+    FROM outbox.event e
+    WHERE e.created_at BETWEEN replay.since AND replay.until
+      AND (replay.aggregate_type IS NULL OR e.aggregate_type = replay.aggregate_type)
+      AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id AND d.home = e.home)
+      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id AND h.home = e.home)
+      AND NOT EXISTS (SELECT FROM outbox.discarded_event x WHERE x.id = e.id AND x.home = e.home)
+    HAVING count(*) > 0
+    RETURNING j.total INTO events;
+    RETURN coalesce(events, 0);
+END
+$$;
+COMMENT ON FUNCTION outbox.replay(timestamptz, timestamptz, text) IS
+    'send published events again, in order, with header "replay"; returns how many, outbox.replay_job shows the progress';
+
+CREATE FUNCTION outbox.retry(event_id uuid) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM outbox.dead_letter d WHERE d.event_id = retry.event_id::text
+               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home)) THEN
+        RAISE EXCEPTION 'event % cannot be sent again', retry.event_id
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'It is no longer in outbox.event.',
+                  HINT = 'Use outbox.discard() to forget it.';
+    END IF;
+    UPDATE outbox.dead_letter d SET state = 'retrying' WHERE d.event_id = retry.event_id::text;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION outbox.retry(uuid) IS
+    'send a dead letter again, once this transaction commits; false when there is no such dead letter';
+
+CREATE FUNCTION outbox.retry(event_id text) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.retry(retry.event_id::uuid);
+END
+$$;
+COMMENT ON FUNCTION outbox.retry(text) IS
+    'send a dead letter again, once this transaction commits; false when there is no such dead letter';
+
+CREATE FUNCTION outbox.retry_all(topic text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    letters bigint;
+BEGIN
+    UPDATE outbox.dead_letter d SET state = 'retrying'
+    WHERE d.state = 'failed' AND (retry_all.topic IS NULL OR d.topic = retry_all.topic)
+      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home);
+    GET DIAGNOSTICS letters = ROW_COUNT;
+    RETURN letters;
+END
+$$;
+COMMENT ON FUNCTION outbox.retry_all(text) IS
+    'send all dead letters of a topic again, or of all topics; returns how many';
+
+-- Gives events up that are not on Kafka; rows are the arguments' ids.
+CREATE FUNCTION outbox.discard_rows(ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    events bigint;
+BEGIN
+    DELETE FROM outbox.discarded_event x
+    WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = x.id AND e.chunk = x.chunk AND e.home = x.home);
+    WITH letters AS (
+        DELETE FROM outbox.dead_letter d WHERE d.id = ANY (ids)
+        RETURNING d.id, d.chunk, d.xid, d.home, d.event_id, d.topic, d.key, d.error, d.replay
+    ), held AS (
+        DELETE FROM outbox.held_event h WHERE h.id = ANY (ids)
+        RETURNING h.id, h.chunk, h.xid, h.home, h.event_id, h.topic, h.key,
+                  coalesce((SELECT p.error FROM outbox.parked p WHERE p.topic = h.topic AND p.partition = h.partition),
+                           'waited behind a dead letter') AS error, h.replay
+    ), both_kinds AS (
+        SELECT * FROM letters UNION ALL SELECT * FROM held
+    ), noted AS (
+        -- one that was published before, and was only to be replayed, still counts as published
+        INSERT INTO outbox.discarded_event (id, chunk, xid, home, event_id, topic, key, error)
+        SELECT id, chunk, xid, home, event_id, topic, key, error FROM both_kinds WHERE NOT replay
+        ON CONFLICT (id) DO NOTHING
+    )
+    SELECT count(*) INTO events FROM both_kinds;
+    RETURN events;
+END
+$$;
+COMMENT ON FUNCTION outbox.discard_rows(bigint[]) IS
+    'for outbox.discard() and outbox.discard_all()';
+
+CREATE FUNCTION outbox.discard(event_id uuid) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.discard_rows(ARRAY(
+        SELECT d.id FROM outbox.dead_letter d WHERE d.event_id = discard.event_id::text
+        UNION ALL
+        SELECT h.id FROM outbox.held_event h WHERE h.event_id = discard.event_id::text)) > 0;
+END
+$$;
+COMMENT ON FUNCTION outbox.discard(uuid) IS
+    'give up an event that is a dead letter or waits, and let those go on that wait behind it; false when it is neither';
+
+CREATE FUNCTION outbox.discard(event_id text) RETURNS boolean
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.discard(discard.event_id::uuid);
+END
+$$;
+COMMENT ON FUNCTION outbox.discard(text) IS
+    'give up an event that is a dead letter or waits, and let those go on that wait behind it; false when it is neither';
+
+CREATE FUNCTION outbox.discard_all(topic text) RETURNS bigint
+LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN outbox.discard_rows(ARRAY(
+        SELECT d.id FROM outbox.dead_letter d WHERE d.topic = discard_all.topic
+        UNION ALL
+        SELECT h.id FROM outbox.held_event h WHERE h.topic = discard_all.topic));
+END
+$$;
+COMMENT ON FUNCTION outbox.discard_all(text) IS
+    'give up all events of a topic that are dead letters or wait; returns how many';
+
+--
+-- Kafka settings.
+--
+
+CREATE FUNCTION outbox.kafka_validator(options text[], catalog oid) RETURNS void
+LANGUAGE C STRICT VOLATILE
+AS 'MODULE_PATHNAME', 'outbox_kafka_validator';
+COMMENT ON FUNCTION outbox.kafka_validator(text[], oid) IS
+    'checks the options of servers and user mappings of outbox_kafka, asking librdkafka';
+
+CREATE FOREIGN DATA WRAPPER outbox_kafka VALIDATOR outbox.kafka_validator;
+COMMENT ON FOREIGN DATA WRAPPER outbox_kafka IS
+    'Kafka settings: the options of the server named "kafka" are librdkafka properties';
+
+--
+-- Monitoring.
+--
+
+CREATE FUNCTION outbox.utf8_text(bytes bytea) RETURNS text
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_utf8_text';
+COMMENT ON FUNCTION outbox.utf8_text(bytea) IS
+    'bytes in UTF-8 as text; NULL when they are not, or have characters that the encoding of the database does not have';
+
+CREATE VIEW outbox.events AS
+SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
+       coalesce(CASE WHEN e.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,
+                pg_catalog.encode(e.payload, 'escape')) AS payload,
+       e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
+       CASE WHEN d.id IS NOT NULL THEN 'failed'
+            WHEN x.id IS NOT NULL THEN 'discarded'
+            WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
+            ELSE 'published' END AS status,
+       CASE WHEN d.id IS NULL AND h.id IS NULL AND x.id IS NULL THEN w.taken_at END AS published_at,
+       coalesce(d.error, x.error, p.error) AS error
+FROM outbox.event e
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
+LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition
+LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.home = e.home
+LEFT JOIN LATERAL (
+    SELECT w.taken_at
+    FROM outbox.watermark w
+    WHERE w.home = e.home AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    ORDER BY w.upper_xid, w.id
+    LIMIT 1
+) w ON true;
+COMMENT ON VIEW outbox.events IS
+    'events with a readable payload and whether each is on Kafka yet, or was refused';
+
+CREATE FUNCTION outbox.relay_status(
+    OUT state                  text,
+    OUT pid                    integer,
+    OUT slot_name              name,
+    OUT received_lsn           pg_lsn,
+    OUT confirmed_lsn          pg_lsn,
+    OUT lag_bytes              bigint,
+    OUT lag_seconds            double precision,
+    OUT events                 bigint,
+    OUT bytes                  bigint,
+    OUT in_flight              bigint,
+    OUT retries                bigint,
+    OUT round_trip_ms          double precision,
+    OUT last_error             text,
+    OUT last_error_at          timestamptz,
+    OUT started_at             timestamptz,
+    OUT librdkafka_version     text,
+    OUT catchup_done           bigint,
+    OUT catchup_left           bigint,
+    OUT state_since            timestamptz,
+    OUT held_bytes             bigint,
+    OUT pinned_bytes           bigint,
+    OUT pinned_xid             xid,
+    OUT pinned_pid             integer
+) RETURNS record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_relay_status';
+COMMENT ON FUNCTION outbox.relay_status() IS
+    'the state of this database''s relay, out of shared memory; see outbox.stat_relay';
+
+-- Ids follow commits but for transactions that overlap, so the place where
+-- events begin that no watermark shows is found by halves; those of overlapping
+-- transactions are not far in front of it.
+CREATE FUNCTION outbox.pending_since() RETURNS timestamptz
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+AS $$
+DECLARE
+    place integer;
+    mark pg_snapshot;
+    first bigint;
+    low bigint;
+    high bigint;
+    event record;
+    oldest timestamptz;
+BEGIN
+    FOR place IN SELECT outbox.home() UNION SELECT i.home FROM outbox.identity i WHERE i.adopted LOOP
+        SELECT e.id INTO high FROM outbox.event e WHERE e.home = place ORDER BY e.id DESC LIMIT 1;
+        CONTINUE WHEN high IS NULL;
+        high := high + 1;
+        mark := coalesce((SELECT w.snapshot FROM outbox.watermark w WHERE w.home = place ORDER BY w.id DESC LIMIT 1),
+                         '1:1:');
+        -- a catch-up has published what is in front
+        first := coalesce((SELECT coalesce(c.from_id, c.last_id) + 1 FROM outbox.catchup c WHERE c.home = place), 0);
+        SELECT e.id INTO low FROM outbox.event e WHERE e.home = place AND e.id >= first ORDER BY e.id LIMIT 1;
+        WHILE low < high LOOP
+            SELECT e.id, e.xid INTO event FROM outbox.event e
+            WHERE e.home = place AND e.id >= low + (high - low) / 2 ORDER BY e.id LIMIT 1;
+            IF pg_visible_in_snapshot(event.xid, mark) THEN
+                low := event.id + 1;
+            ELSE
+                high := low + (high - low) / 2;
+            END IF;
+        END LOOP;
+        SELECT e.created_at INTO event FROM outbox.event e
+        WHERE e.home = place AND e.id >= greatest(first, high - 10000) AND NOT pg_visible_in_snapshot(e.xid, mark)
+        ORDER BY e.id LIMIT 1;
+        oldest := least(oldest, event.created_at);
+    END LOOP;
+    RETURN oldest;
+END
+$$;
+COMMENT ON FUNCTION outbox.pending_since() IS
+    'when the oldest event was published that no watermark shows, as the table tells; NULL when there is none';
+
+CREATE VIEW outbox.stat_relay AS
+SELECT s.state, s.pid, coalesce(s.slot_name, r.slot_name) AS slot_name, s.received_lsn,
+       coalesce(s.confirmed_lsn, r.confirmed_flush_lsn) AS confirmed_lsn,
+       coalesce(s.lag_bytes, CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+                             THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), r.confirmed_flush_lsn)::bigint
+                             END) AS lag_bytes,
+       -- what it sends it knows best; else the table tells whether there is something to send
+       CASE WHEN s.lag_seconds > 0 OR s.state IN ('streaming', 'polling') THEN s.lag_seconds
+            ELSE coalesce(greatest(extract(epoch FROM pg_catalog.clock_timestamp() - outbox.pending_since()), 0)::float8, 0)
+       END AS lag_seconds,
+       s.events, s.bytes, s.in_flight, s.retries, s.round_trip_ms,
+       (SELECT pg_catalog.count(*) FROM outbox.dead_letter) AS dead_letters,
+       s.last_error, s.last_error_at, s.started_at, s.librdkafka_version,
+       s.catchup_done, s.catchup_left,
+       (SELECT pg_catalog.count(*) FROM outbox.held_event) AS waiting_events,
+       s.state_since,
+       s.held_bytes, s.pinned_bytes, t.pinned_by, t.pinned_since
+FROM outbox.relay_status() s
+-- one that is left over, while no relay tells of it
+LEFT JOIN pg_catalog.pg_replication_slots r ON s.slot_name IS NULL AND r.plugin = 'outbox'
+      AND r.datoid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND r.slot_name = 'outbox_' || r.datoid
+LEFT JOIN LATERAL (
+    SELECT 'process ' || a.pid AS pinned_by, a.xact_start AS pinned_since
+    FROM pg_catalog.pg_stat_get_activity(s.pinned_pid) a
+    WHERE a.pid = s.pinned_pid
+    UNION ALL
+    SELECT pg_catalog.format('prepared transaction "%s"', p.gid), p.prepared
+    FROM pg_catalog.pg_prepared_xact() p
+    WHERE p.transaction = s.pinned_xid
+) t ON true;
+COMMENT ON VIEW outbox.stat_relay IS
+    'one row: what the relay of this database does, how far behind it is and what went wrong last';
+COMMENT ON COLUMN outbox.stat_relay.state_since IS 'since when it is in that state';
+COMMENT ON COLUMN outbox.stat_relay.lag_seconds IS
+    'age of the oldest event that waits to be acknowledged, 0 when there is none: since its commit, or, where the relay does not know that, since the start of its transaction';
+COMMENT ON COLUMN outbox.stat_relay.catchup_done IS
+    'events of the present catch-up that Kafka has acknowledged, those before a restart included as far as they were stored; NULL when there is none';
+COMMENT ON COLUMN outbox.stat_relay.catchup_left IS
+    'events that it has still to publish: counted when the catch-up, or this relay, began it, so rows removed since still count; events published since are not among them';
+
+COMMENT ON COLUMN outbox.stat_relay.waiting_events IS
+    'events in outbox.held_event, which wait for their topic or behind a dead letter; see outbox.stat_topic';
+COMMENT ON COLUMN outbox.stat_relay.held_bytes IS
+    'WAL that the server keeps for the slot; NULL when there is none';
+COMMENT ON COLUMN outbox.stat_relay.pinned_bytes IS
+    'the part of it that is done with, and kept for transactions that were open in it';
+COMMENT ON COLUMN outbox.stat_relay.pinned_by IS
+    'the first open transaction that has written, in any database: WAL is kept for it, or a new slot waits for it to end';
+COMMENT ON COLUMN outbox.stat_relay.pinned_since IS
+    'when that began, or was prepared; NULL for who may not see it';
+
+CREATE VIEW outbox.stat_topic AS
+SELECT p.topic,
+       CASE WHEN pg_catalog.bool_or(p.state = 'sending') THEN 'sending' ELSE 'waiting' END AS state,
+       CASE WHEN pg_catalog.min(p.partition) >= 0 THEN pg_catalog.array_agg(p.partition ORDER BY p.partition) END AS partitions,
+       pg_catalog.sum(h.events)::bigint AS waiting_events,
+       pg_catalog.min(h.oldest) AS oldest,
+       (pg_catalog.array_agg(p.error ORDER BY p.since DESC))[1] AS last_error,
+       pg_catalog.min(p.since) AS since
+FROM outbox.parked p,
+LATERAL (
+    SELECT pg_catalog.count(*) AS events,
+           (SELECT e.created_at FROM outbox.held_event f
+            JOIN outbox.event e ON e.id = f.id AND e.chunk = f.chunk AND e.home = f.home
+            WHERE f.topic = p.topic AND f.partition = p.partition ORDER BY f.position LIMIT 1) AS oldest
+    FROM outbox.held_event h WHERE h.topic = p.topic AND h.partition = p.partition
+) h
+GROUP BY p.topic;
+COMMENT ON VIEW outbox.stat_topic IS
+    'topics that cannot be written now: their events wait, and all others go on';
+COMMENT ON COLUMN outbox.stat_topic.state IS
+    'waiting, or sending when it can be written again and those that waited are being sent';
+COMMENT ON COLUMN outbox.stat_topic.partitions IS 'those that cannot be written; NULL for all';
+COMMENT ON COLUMN outbox.stat_topic.waiting_events IS 'how many events wait';
+COMMENT ON COLUMN outbox.stat_topic.oldest IS 'when the first of them was published';
+COMMENT ON COLUMN outbox.stat_topic.last_error IS 'why the topic cannot be written';
+COMMENT ON COLUMN outbox.stat_topic.since IS 'when the relay found out';
+
+-- Without the library in shared_preload_libraries no relay does it.  That the
+-- command is about us cannot be told for sure; but a slot that is dropped in
+-- vain does no harm, since the next relay takes the events from the table.
+CREATE FUNCTION outbox.drop_slot() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_drop_replication_slot(r.slot_name)
+    FROM pg_replication_slots r
+    WHERE r.plugin = 'outbox' AND r.database = current_database() AND r.slot_name = 'outbox_' || r.datoid
+      AND NOT r.active AND current_query() ~* 'outbox'
+      AND EXISTS (SELECT FROM pg_extension x WHERE x.extname = 'outbox' AND pg_has_role(x.extowner, 'USAGE'))
+      AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_type = 'outbox launcher');
+END
+$$;
+COMMENT ON FUNCTION outbox.drop_slot() IS
+    'drops the replication slot before the extension is dropped in a server that was started without it';
+CREATE EVENT TRIGGER outbox_drop_slot ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA')
+EXECUTE FUNCTION outbox.drop_slot();
+COMMENT ON EVENT TRIGGER outbox_drop_slot IS
+    'the replication slot goes with the extension, whether or not its library is loaded';
+
+--
+-- Inbox: who takes what from Kafka, and how far they are.
+--
+
+CREATE FUNCTION inbox.wake_consumers() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'outbox_wake_consumers';
+COMMENT ON FUNCTION inbox.wake_consumers() IS
+    'makes the consumers look at inbox.subscription again when the transaction commits';
+
+CREATE TABLE inbox.subscription (
+    name               text        NOT NULL PRIMARY KEY,
+    topics             text[]      NOT NULL,
+    handler            text        NOT NULL,
+    role_id            oid         NOT NULL,
+    role_name          name        NOT NULL,
+    server             name        NOT NULL,
+    start              text        NOT NULL,
+    max_attempts       integer     NOT NULL,
+    retry_backoff      interval    NOT NULL,
+    ordering           text        NOT NULL CHECK (ordering OPERATOR(pg_catalog.=) ANY (ARRAY['key', 'partition', 'none'])),
+    on_failure         text        NOT NULL CHECK (on_failure OPERATOR(pg_catalog.=) ANY (ARRAY['dead_letter', 'stop'])),
+    batch_size         integer     NOT NULL,
+    workers            integer     NOT NULL,
+    filter_event_types text[],
+    isolation          text        NOT NULL CHECK (isolation OPERATOR(pg_catalog.=) ANY
+                                   (ARRAY['read_committed', 'read_uncommitted', 'repeatable_read', 'serializable'])),
+    keep               interval,
+    handler_timeout    interval    NOT NULL,
+    group_id           text,
+    paused             boolean     NOT NULL DEFAULT false,
+    stopped_by         text,
+    home               integer     NOT NULL DEFAULT outbox.home(),
+    generation         bigint      NOT NULL DEFAULT 1,
+    created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
+FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
+
+COMMENT ON TABLE inbox.subscription IS
+    'who takes what from Kafka; changed by inbox.subscribe() and its kin only';
+COMMENT ON COLUMN inbox.subscription.name IS 'name of the subscription';
+COMMENT ON COLUMN inbox.subscription.topics IS 'topics; one that begins with ^ is a regular expression';
+COMMENT ON COLUMN inbox.subscription.handler IS
+    'name of the function, qualified and quoted; whether it takes one message or an array is seen when it is called';
+COMMENT ON COLUMN inbox.subscription.role_id IS
+    'role that subscribed: the handler runs as it, with the search_path of inbox.role_search_path()';
+COMMENT ON COLUMN inbox.subscription.role_name IS 'name that the role had; finds the role again after a restore';
+COMMENT ON COLUMN inbox.subscription.server IS 'foreign server with the Kafka settings';
+COMMENT ON COLUMN inbox.subscription.start IS
+    'where a partition begins that has no position yet: earliest, or a time, in ISO 8601, or latest, which is created_at';
+COMMENT ON COLUMN inbox.subscription.max_attempts IS 'calls of the handler for a message before it counts as failed';
+COMMENT ON COLUMN inbox.subscription.retry_backoff IS 'pause after the first attempt; doubles, to 1 minute';
+COMMENT ON COLUMN inbox.subscription.ordering IS 'what waits for a message that is retried: its key, its partition or nothing';
+COMMENT ON COLUMN inbox.subscription.on_failure IS 'dead_letter: go on without a failed message; stop: stop at it';
+COMMENT ON COLUMN inbox.subscription.batch_size IS 'messages of one transaction, at most';
+COMMENT ON COLUMN inbox.subscription.workers IS 'number of workers; partition p belongs to worker p modulo workers';
+COMMENT ON COLUMN inbox.subscription.filter_event_types IS 'only messages of these event types; NULL for all';
+COMMENT ON COLUMN inbox.subscription.isolation IS
+    'read_uncommitted: messages of aborted Kafka transactions too; repeatable_read, serializable: what the handler''s transaction sees';
+COMMENT ON COLUMN inbox.subscription.keep IS
+    'how long processed messages stay in inbox.message, at least; zero: they are not stored; NULL: as long as inbox.dedupe_window';
+COMMENT ON COLUMN inbox.subscription.handler_timeout IS 'longest time that one call of the handler may take';
+COMMENT ON COLUMN inbox.subscription.group_id IS
+    'Kafka group that the offsets are reported to; NULL: <name of the database>.<name>';
+COMMENT ON COLUMN inbox.subscription.paused IS 'set by inbox.pause()';
+COMMENT ON COLUMN inbox.subscription.stopped_by IS
+    'event_id of the message that stopped the subscription; reset by inbox.retry() or inbox.discard() of it';
+COMMENT ON COLUMN inbox.subscription.home IS
+    'database that it is for, see outbox.home(): in a copy, where it differs, nothing is consumed until inbox.resume()';
+COMMENT ON COLUMN inbox.subscription.generation IS
+    'grows with every change that workers shall notice, those of seek, retry and discard too';
+COMMENT ON COLUMN inbox.subscription.created_at IS 'when it was made';
+COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
+
+-- A worker makes the row of a partition when it first meets it, and takes it
+-- over by raising its fence.  Every batch moves next_offset WHERE the fence is
+-- still its own.  inbox.seek() raises the fence too, so that a batch that is
+-- under way fails, and the worker reads the row again.  It sets next_offset
+-- when it was given an offset; given a time, it sets seek_time, which the
+-- worker turns into next_offset ('-infinity' is the first offset there is,
+-- 'infinity' the end) and resets to NULL.  Duplicates below rerun_until are
+-- processed once more.  A fence begins at random, so that a worker of a
+-- subscription that has ended finds its own nowhere in a new one of the name.
+CREATE TABLE inbox.position (
+    subscription text        NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
+    topic        text        NOT NULL,
+    partition    integer     NOT NULL,
+    next_offset  bigint,
+    fence        bigint      NOT NULL DEFAULT pg_catalog.hashtextextended(
+        pg_catalog.gen_random_uuid()::pg_catalog.text, 0::pg_catalog.int8) OPERATOR(pg_catalog.>>) 1::pg_catalog.int4,
+    seek_time    timestamptz,
+    rerun_until  bigint,
+    end_offset   bigint,
+    lost_from    bigint,
+    lost_until   bigint,
+    received     bigint      NOT NULL DEFAULT 0,
+    processed    bigint      NOT NULL DEFAULT 0,
+    duplicates   bigint      NOT NULL DEFAULT 0,
+    updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (subscription, topic, partition)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE inbox.position IS
+    'how far each subscription is: moves in the transaction that processes the messages';
+COMMENT ON COLUMN inbox.position.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.position.topic IS 'topic';
+COMMENT ON COLUMN inbox.position.partition IS 'partition of the topic';
+COMMENT ON COLUMN inbox.position.next_offset IS 'offset of the next message; NULL: not known yet, see seek_time and the subscription''s start';
+COMMENT ON COLUMN inbox.position.fence IS 'raised by whoever takes the partition over: others that write then find that they are late';
+COMMENT ON COLUMN inbox.position.seek_time IS 'time to go to, asked for by inbox.seek()';
+COMMENT ON COLUMN inbox.position.rerun_until IS 'messages before this offset are processed though they were before; NULL: none';
+COMMENT ON COLUMN inbox.position.end_offset IS 'end of the partition when it was last seen';
+COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read; NULL: nothing is lost';
+COMMENT ON COLUMN inbox.position.lost_until IS 'first offset after it that is still there';
+COMMENT ON COLUMN inbox.position.received IS 'number of messages that were read, duplicates too';
+COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler committed';
+COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been received before';
+COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
+
+--
+-- Inbox: messages, and what tells a repeated one.
+--
+-- Both tables are a ring of four chunks, as outbox.event is.  Rows go into the
+-- current chunk; inbox.expire() truncates the oldest once everything in it is
+-- old enough, and then moves on.  Between them the chunks that are in use hold
+-- between one and one and a third of the time that rows shall stay.
+--
+-- An entry of inbox.received must be unique over all chunks.  Who adds one
+-- looks for it in the other chunks, seeing uncommitted entries too and
+-- waiting for them, and checks afterwards that the ring has not moved on
+-- meanwhile: see src/inbox/received.c, which also has the functions for a
+-- consumer's batch.
+--
+
+-- They only ever grow, so that nobody takes a ring that has moved all the way
+-- round for one that has not moved.
+CREATE SEQUENCE inbox.message_chunk_seq MINVALUE 0;
+COMMENT ON SEQUENCE inbox.message_chunk_seq IS
+    'last_value modulo 4 is the chunk of inbox.message that takes new rows';
+CREATE SEQUENCE inbox.received_chunk_seq MINVALUE 0;
+COMMENT ON SEQUENCE inbox.received_chunk_seq IS
+    'last_value modulo 4 is the chunk of inbox.received that takes new rows';
+
+CREATE FUNCTION inbox.current_message_chunk() RETURNS smallint
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_current_message_chunk';
+COMMENT ON FUNCTION inbox.current_message_chunk() IS
+    'the chunk of inbox.message that takes new rows';
+
+-- Processed messages need no index, so that they cost little to store.
+CREATE TABLE inbox.message (
+    subscription   text        NOT NULL,
+    event_id       text        NOT NULL,
+    topic          text        NOT NULL,
+    partition      integer     NOT NULL,
+    "offset"       bigint      NOT NULL,
+    key            bytea,
+    event_type     text,
+    aggregate_type text,
+    aggregate_id   text,
+    payload        bytea,
+    headers        jsonb,
+    status         text        NOT NULL DEFAULT 'pending' CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['pending', 'processed', 'failed'])),
+    attempts       integer     NOT NULL DEFAULT 0,
+    error          text,
+    received_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    processed_at   timestamptz,
+    created_at     timestamptz,
+    error_sqlstate text,
+    error_context  text,
+    error_at       timestamptz,
+    next_attempt_at timestamptz,
+    chunk          smallint    NOT NULL DEFAULT inbox.current_message_chunk()
+) PARTITION BY LIST (chunk);
+CREATE INDEX message_unprocessed_idx ON inbox.message (subscription, status, event_id)
+    WHERE status OPERATOR(pg_catalog.<>) 'processed';
+CREATE INDEX message_pending_idx ON inbox.message (subscription, topic, partition, "offset")
+    WHERE status OPERATOR(pg_catalog.=) 'pending';
+
+COMMENT ON TABLE inbox.message IS
+    'messages that subscriptions received; also the type of a handler''s argument';
+COMMENT ON COLUMN inbox.message.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.message.event_id IS
+    'identity of the message: its header "id", else <topic>/<partition>/<offset>';
+COMMENT ON COLUMN inbox.message.topic IS 'Kafka topic';
+COMMENT ON COLUMN inbox.message.partition IS 'partition of the topic';
+COMMENT ON COLUMN inbox.message."offset" IS 'offset in the partition';
+COMMENT ON COLUMN inbox.message.key IS 'Kafka key, byte for byte; NULL when there is none';
+COMMENT ON COLUMN inbox.message.event_type IS 'what happened: header "type"';
+COMMENT ON COLUMN inbox.message.aggregate_type IS 'kind of thing that the event is about: header "aggregate_type"';
+COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: the key as text, when it is valid UTF-8';
+COMMENT ON COLUMN inbox.message.payload IS 'Kafka value, byte for byte; NULL is a tombstone; see inbox.payload_json()';
+COMMENT ON COLUMN inbox.message.headers IS
+    'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text; a name that is no text is in base64';
+COMMENT ON COLUMN inbox.message.status IS 'pending, processed or failed';
+COMMENT ON COLUMN inbox.message.attempts IS 'number of times that the handler failed';
+COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt';
+COMMENT ON COLUMN inbox.message.received_at IS 'when it came into the database';
+COMMENT ON COLUMN inbox.message.processed_at IS 'when the handler succeeded';
+COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message';
+COMMENT ON COLUMN inbox.message.error_sqlstate IS 'SQLSTATE of that error';
+COMMENT ON COLUMN inbox.message.error_context IS 'where in the handler it was raised';
+COMMENT ON COLUMN inbox.message.error_at IS 'when it was raised';
+COMMENT ON COLUMN inbox.message.next_attempt_at IS 'when the handler is called again, while pending after an error';
+COMMENT ON COLUMN inbox.message.chunk IS 'partition of the table that holds the row';
+
+CREATE TABLE inbox.message_0 PARTITION OF inbox.message FOR VALUES IN (0);
+CREATE TABLE inbox.message_1 PARTITION OF inbox.message FOR VALUES IN (1);
+CREATE TABLE inbox.message_2 PARTITION OF inbox.message FOR VALUES IN (2);
+CREATE TABLE inbox.message_3 PARTITION OF inbox.message FOR VALUES IN (3);
+COMMENT ON TABLE inbox.message_0 IS 'chunk 0 of inbox.message';
+COMMENT ON TABLE inbox.message_1 IS 'chunk 1 of inbox.message';
+COMMENT ON TABLE inbox.message_2 IS 'chunk 2 of inbox.message';
+COMMENT ON TABLE inbox.message_3 IS 'chunk 3 of inbox.message';
+
+-- Where a publication of all tables takes them in, updates need an identity.
+ALTER TABLE inbox.message_0 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_1 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_2 REPLICA IDENTITY FULL;
+ALTER TABLE inbox.message_3 REPLICA IDENTITY FULL;
+
+CREATE TABLE inbox.received (
+    received_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    chunk        smallint    NOT NULL,
+    consumer     text        NOT NULL COLLATE "C",
+    event_id     text        NOT NULL COLLATE "C",
+    payload_hash bytea,
+    PRIMARY KEY (consumer, event_id, chunk)
+) PARTITION BY LIST (chunk);
+
+COMMENT ON TABLE inbox.received IS
+    'what consumers have received, to tell a repeated message; entries stay for inbox.dedupe_window';
+COMMENT ON COLUMN inbox.received.received_at IS 'when it came';
+COMMENT ON COLUMN inbox.received.chunk IS 'partition of the table that holds the row';
+COMMENT ON COLUMN inbox.received.consumer IS
+    'as inbox.receive() was told, or @ and the name of a subscription';
+COMMENT ON COLUMN inbox.received.event_id IS 'identity of the message';
+COMMENT ON COLUMN inbox.received.payload_hash IS
+    'as inbox.receive() was told: another one under the same id is an error';
+
+CREATE TABLE inbox.received_0 PARTITION OF inbox.received FOR VALUES IN (0);
+CREATE TABLE inbox.received_1 PARTITION OF inbox.received FOR VALUES IN (1);
+CREATE TABLE inbox.received_2 PARTITION OF inbox.received FOR VALUES IN (2);
+CREATE TABLE inbox.received_3 PARTITION OF inbox.received FOR VALUES IN (3);
+COMMENT ON TABLE inbox.received_0 IS 'chunk 0 of inbox.received';
+COMMENT ON TABLE inbox.received_1 IS 'chunk 1 of inbox.received';
+COMMENT ON TABLE inbox.received_2 IS 'chunk 2 of inbox.received';
+COMMENT ON TABLE inbox.received_3 IS 'chunk 3 of inbox.received';
+
+CREATE TABLE inbox.ring (
+    name     text        NOT NULL,
+    chunk    smallint    NOT NULL,
+    ended_at timestamptz NOT NULL,
+    PRIMARY KEY (name, chunk)
+);
+COMMENT ON TABLE inbox.ring IS 'when the chunks of inbox.message and inbox.received took their last rows';
+COMMENT ON COLUMN inbox.ring.name IS 'message or received';
+COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
+COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
+
+-- Emptied by a crash of the server.
+CREATE UNLOGGED TABLE inbox.survivor (
+    subscription text    NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
+    worker       integer NOT NULL,
+    PRIMARY KEY (subscription, worker)
+);
+COMMENT ON TABLE inbox.survivor IS
+    'workers that have worked since the server last crashed; one that is not here takes its first messages one by one, since a handler may have been the cause';
+COMMENT ON COLUMN inbox.survivor.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.survivor.worker IS 'number of the worker';
+
+-- What a dump of the database carries.  Not inbox.ring: consumers may have
+-- filled it before it is restored, and without it rows just stay longer.
+SELECT pg_catalog.pg_extension_config_dump('inbox.subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.position', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_0', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_1', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_2', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_3', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.message_chunk_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_0', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_1', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_2', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_3', '');
+SELECT pg_catalog.pg_extension_config_dump('inbox.received_chunk_seq', '');
+
+CREATE FUNCTION inbox.receive(consumer text, event_id text, payload_hash bytea DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_receive';
+COMMENT ON FUNCTION inbox.receive(text, text, bytea) IS
+    'true when the consumer receives the message for the first time, false afterwards; atomic with the transaction';
+
+-- The setting that a role's own sessions would have, for its handlers.
+CREATE FUNCTION inbox.role_search_path(role_id oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT substr(setting, length('search_path=') + 1)
+         FROM pg_db_role_setting r CROSS JOIN unnest(setconfig) setting
+         WHERE r.setrole IN (0, role_id)
+           AND r.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+           AND setting LIKE 'search\_path=%'
+         ORDER BY r.setrole = 0, r.setdatabase = 0
+         LIMIT 1),
+        (SELECT setting FROM pg_file_settings
+         WHERE name = 'search_path' AND applied ORDER BY seqno DESC LIMIT 1),
+        (SELECT boot_val FROM pg_settings WHERE name = 'search_path'))
+$$;
+COMMENT ON FUNCTION inbox.role_search_path(oid) IS
+    'the search_path that a role''s sessions in this database begin with';
+
+CREATE FUNCTION inbox.expire() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
+AS $$
+DECLARE
+    dedupe_window interval := current_setting('inbox.dedupe_window');
+    ring record;
+    ring_position bigint;
+    current_chunk smallint;
+    next_chunk smallint;
+    old_chunk smallint;
+    changed boolean := false;
+BEGIN
+    LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE;
+    FOR ring IN
+        SELECT 'received' AS name, dedupe_window AS stay
+        UNION ALL
+        SELECT 'message', coalesce(max(coalesce(s.keep, dedupe_window)) FILTER (WHERE s.keep > '0' OR s.keep IS NULL),
+                                   dedupe_window)
+        FROM inbox.subscription s
+    LOOP
+        EXECUTE format('SELECT last_value FROM inbox.%I', ring.name || '_chunk_seq') INTO ring_position;
+        current_chunk := ring_position % 4;
+        next_chunk := (current_chunk + 1) % 4;
+        -- Where nothing is known, as after a crash, now is late enough.
+        DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = current_chunk;
+        INSERT INTO inbox.ring
+        SELECT ring.name, c, clock_timestamp() FROM generate_series(0, 3) c WHERE c <> current_chunk
+        ON CONFLICT DO NOTHING;
+        -- The same when the clock was set back since.
+        UPDATE inbox.ring r SET ended_at = clock_timestamp() WHERE r.name = ring.name AND r.ended_at > clock_timestamp();
+
+        SELECT r.chunk INTO old_chunk
+        FROM inbox.ring r
+        WHERE r.name = ring.name AND r.ended_at <= now() - ring.stay
+          AND pg_relation_size(format('inbox.%I', ring.name || '_' || r.chunk)) > 0
+        ORDER BY r.ended_at LIMIT 1;
+        IF FOUND THEN
+            EXECUTE format('LOCK TABLE inbox.%I IN ACCESS EXCLUSIVE MODE', ring.name || '_' || old_chunk);
+            IF ring.name = 'message' THEN
+                -- What is not processed stays, however old it is.
+                UPDATE inbox.message m SET chunk = current_chunk
+                WHERE m.chunk = old_chunk AND m.status <> 'processed'
+                  AND EXISTS (SELECT FROM inbox.subscription s WHERE s.name = m.subscription);
+            END IF;
+            EXECUTE format('TRUNCATE inbox.%I', ring.name || '_' || old_chunk);
+            changed := true;
+        ELSIF pg_relation_size(format('inbox.%I', ring.name || '_' || next_chunk)) = 0
+            AND pg_relation_size(format('inbox.%I', ring.name || '_' || current_chunk)) > 0
+            AND EXISTS (
+                SELECT FROM inbox.ring r
+                WHERE r.name = ring.name AND r.chunk = (current_chunk + 3) % 4 AND r.ended_at <= now() - ring.stay / 3)
+        THEN
+            PERFORM setval(format('inbox.%I', ring.name || '_chunk_seq')::regclass, ring_position + 1);
+            DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = next_chunk;
+            INSERT INTO inbox.ring VALUES (ring.name, current_chunk, clock_timestamp());
+            changed := true;
+        END IF;
+    END LOOP;
+    RETURN changed;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END
+$$;
+COMMENT ON FUNCTION inbox.expire() IS
+    'gives back what is old enough in inbox.message and inbox.received, a step at a time; called by consumers once a minute';
+
+--
+-- Inbox: the functions for users.
+--
+
+CREATE FUNCTION inbox.subscribe(
+    name               text,
+    topics             text[],
+    handler            text,
+    start              text     DEFAULT 'earliest',
+    max_attempts       integer  DEFAULT 5,
+    retry_backoff      interval DEFAULT '1 s',
+    ordering           text     DEFAULT 'key',
+    on_failure         text     DEFAULT 'dead_letter',
+    batch_size         integer  DEFAULT 1000,
+    workers            integer  DEFAULT 1,
+    filter_event_types text[]   DEFAULT NULL,
+    isolation          text     DEFAULT 'read_committed',
+    keep               interval DEFAULT NULL,
+    handler_timeout    interval DEFAULT '1 min',
+    group_id           text     DEFAULT NULL,
+    server             text     DEFAULT 'kafka'
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscribe';
+COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
+    text, interval, interval, text, text) IS
+    'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
+
+CREATE FUNCTION inbox.unsubscribe(name text, keep_messages boolean DEFAULT true) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_unsubscribe';
+COMMENT ON FUNCTION inbox.unsubscribe(text, boolean) IS
+    'ends a subscription; its messages, and the memory of them, stay until they are old, or go at once';
+
+CREATE FUNCTION inbox.pause(name text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_pause';
+COMMENT ON FUNCTION inbox.pause(text) IS 'makes a subscription rest until inbox.resume()';
+
+CREATE FUNCTION inbox.resume(name text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_resume';
+COMMENT ON FUNCTION inbox.resume(text) IS
+    'makes a subscription go on that was paused, or that came with a copy of the database';
+
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" text, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_text';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, text, boolean) IS
+    'makes a subscription go on at an offset or a time; rerun processes again what was processed before';
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" bigint, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_offset';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, bigint, boolean) IS
+    'makes a subscription go on at an offset; rerun processes again what was processed before';
+CREATE FUNCTION inbox.seek(name text, topic text, partition integer, "position" timestamptz, rerun boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscription_seek_time';
+COMMENT ON FUNCTION inbox.seek(text, text, integer, timestamptz, boolean) IS
+    'makes a subscription go on at a time; rerun processes again what was processed before';
+
+CREATE FUNCTION inbox.retry(name text, event_id text DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_retry';
+COMMENT ON FUNCTION inbox.retry(text, text) IS
+    'calls the handler again, now, for a message that failed or for all of them; returns how many';
+
+CREATE FUNCTION inbox.discard(name text, event_id text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_discard';
+COMMENT ON FUNCTION inbox.discard(text, text) IS
+    'gives up a message that failed or waits; false when there is none';
+
+CREATE FUNCTION inbox.payload_text(message inbox.message) RETURNS text
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_payload_text';
+COMMENT ON FUNCTION inbox.payload_text(inbox.message) IS
+    'the payload of a message as text; NULL for a tombstone';
+
+CREATE FUNCTION inbox.payload_json(message inbox.message) RETURNS jsonb
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_payload_json';
+COMMENT ON FUNCTION inbox.payload_json(inbox.message) IS
+    'the payload of a message as JSON; NULL for a tombstone';
+
+CREATE FUNCTION inbox.consumer_status(
+    OUT subscription text,
+    OUT worker       integer,
+    OUT pid          integer,
+    OUT state        text,
+    OUT partitions   integer,
+    OUT lag          bigint,
+    OUT lag_seconds  double precision,
+    OUT error        text,
+    OUT error_at     timestamptz,
+    OUT started_at   timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_consumer_status';
+COMMENT ON FUNCTION inbox.consumer_status() IS
+    'the workers of this database''s subscriptions, out of shared memory; see inbox.stat_subscription';
+
+CREATE VIEW inbox.stat_subscription AS
+SELECT s.name,
+       CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
+            WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
+            WHEN l.error IS NOT NULL THEN 'data lost'
+            ELSE coalesce(c.state, 'starting') END AS state,
+       s.topics,
+       s.workers,
+       p.partitions,
+       coalesce(c.lag, p.lag) AS lag,
+       c.lag_seconds,
+       p.received,
+       p.processed,
+       p.duplicates,
+       m.failed,
+       m.retrying,
+       CASE WHEN s.home <> outbox.home()
+            THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
+            WHEN pg_catalog.pg_is_in_recovery()
+            THEN 'this server is a standby, and consumes when it is promoted'
+            ELSE coalesce(b.error, e.error) END AS last_error,
+       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+            ELSE e.error_at END AS last_error_at,
+       m.waiting
+FROM inbox.subscription s
+-- without the library there is nobody to tell
+LEFT JOIN LATERAL (
+    SELECT r.last_error AS error FROM outbox.relay_status() r
+    WHERE r.last_error ^@ 'outbox is not in shared_preload_libraries'
+) b ON true
+CROSS JOIN LATERAL (
+    SELECT count(*)::integer AS partitions,
+           sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
+           coalesce(sum(p.received), 0)::bigint AS received,
+           coalesce(sum(p.processed), 0)::bigint AS processed,
+           coalesce(sum(p.duplicates), 0)::bigint AS duplicates
+    FROM inbox.position p
+    WHERE p.subscription = s.name
+) p
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
+                             p.lost_from, p.lost_until - 1, p.topic, p.partition) AS error,
+           p.updated_at AS lost_at
+    FROM inbox.position p
+    WHERE p.subscription = s.name AND p.lost_from IS NOT NULL
+    ORDER BY p.topic, p.partition
+    LIMIT 1
+) l ON true
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN bool_or(c.state = 'stopped') THEN 'stopped'
+                WHEN bool_or(c.state = 'data lost') THEN 'data lost'
+                WHEN bool_or(c.state = 'waiting for kafka') THEN 'waiting for kafka'
+                WHEN bool_or(c.state = 'starting') THEN 'starting'
+                WHEN count(*) > 0 THEN 'running' END AS state,
+           sum(c.lag)::bigint AS lag,
+           max(c.lag_seconds) AS lag_seconds,
+           (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
+           max(c.error_at) AS error_at
+    FROM inbox.consumer_status() c
+    WHERE c.subscription = s.name
+) c
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
+           count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
+           count(*) FILTER (WHERE m.status = 'pending') AS waiting,
+           (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
+           max(m.error_at) AS error_at
+    FROM inbox.message m
+    WHERE m.subscription = s.name AND m.status <> 'processed'
+) m
+-- The newest error, of a worker or a message; lost messages wait for somebody
+-- to act.
+LEFT JOIN LATERAL (
+    SELECT v.error, v.error_at
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, m.error, m.error_at)) v (rank, error, error_at)
+    WHERE v.error IS NOT NULL
+    ORDER BY v.rank, v.error_at DESC NULLS LAST
+    LIMIT 1
+) e ON true;
+COMMENT ON VIEW inbox.stat_subscription IS
+    'one row for each subscription: what it does, how far behind it is and what went wrong last';
+
+COMMENT ON COLUMN inbox.stat_subscription.waiting IS
+    'messages that were read and wait: to be tried, for the first time, again or after inbox.retry(), or behind such a one';
+
+--
+-- Rights: nothing for PUBLIC; monitoring roles may look at relay and subscriptions.
+--
+
+-- Default privileges of the role that installs may have granted more.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
+        FROM (SELECT n.oid, acl.owner, acl.list
+              FROM pg_namespace n
+              CROSS JOIN LATERAL (
+                  SELECT n.nspowner, n.nspacl
+                  UNION ALL SELECT relowner, relacl FROM pg_class WHERE relnamespace = n.oid
+                  UNION ALL SELECT proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc
+                  WHERE pronamespace = n.oid) acl (owner, list)
+              WHERE n.nspname IN ('outbox', 'inbox')) o
+        CROSS JOIN LATERAL aclexplode(o.list) a
+        WHERE a.grantee <> o.owner
+    LOOP
+        EXECUTE format('REVOKE CREATE ON SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA outbox, inbox FROM %s', role);
+        EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA outbox, inbox FROM %s', role);
+    END LOOP;
+END
+$$;
+GRANT USAGE ON SCHEMA outbox TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.relay_status(), outbox.pending_since() TO pg_monitor;
+GRANT SELECT ON outbox.stat_relay, outbox.stat_topic TO pg_monitor;
+GRANT USAGE ON SCHEMA inbox TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.home(), inbox.consumer_status() TO pg_monitor;
+GRANT SELECT ON inbox.stat_subscription TO pg_monitor;
