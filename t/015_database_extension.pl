@@ -134,17 +134,19 @@ create_server($node, 'postgres', kafka_bootstrap($halted));
 publish_key($node, 'postgres', $topic, 'known');
 wait_until_confirmed($node, 'postgres');
 signal_kafka('STOP', $halted);
-$node->safe_psql('postgres', <<"SQL");
-SELECT outbox.publish_bytes('Big', 'k', 'Big', convert_to(repeat('x', 1500000), 'UTF8'), topic => '$topic'),
-	   count(outbox.publish('Small', 'k', 'Small', to_jsonb(repeat('x', 1000)), topic => '$topic'))
-FROM generate_series(1, 50000);
-SQL
-$node->poll_query_until('postgres', "SELECT last_error LIKE '%dead letter%' FROM outbox.stat_relay")
-  or die 'the large event is not refused';
-my $owner = $node->background_psql('postgres');
-$owner->query_safe('BEGIN; LOCK TABLE outbox.dead_letter');
 my $offset = -s $node->logfile;
+$node->safe_psql('postgres', <<"SQL");
+BEGIN;
+SELECT outbox.publish_bytes('Big', 'k', 'Big', convert_to(repeat('x', 1500000), 'UTF8'), topic => '$topic');
+SELECT count(outbox.publish('Small', 'k', 'Small', to_jsonb(repeat('x', 1000)), topic => '$topic'))
+FROM generate_series(1, 50000);
+COMMIT;
+SQL
+$node->wait_for_log(qr/became a dead letter/, $offset);
 $pid = relay_pid($node, 'postgres');
+my $owner = $node->background_psql('postgres');
+$owner->query_safe('SET client_min_messages = warning; BEGIN; LOCK TABLE outbox.dead_letter');
+$offset = -s $node->logfile;
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 $node->wait_for_log(qr/\[$pid\].*terminating background worker "outbox relay"/, $offset);
 $owner->query_safe('DROP EXTENSION outbox CASCADE; COMMIT');

@@ -141,6 +141,15 @@ acquaintance_note_reported(const rd_kafka_message_t *message, bool acknowledged,
 }
 
 /*
+ * Are messages for the topic under way?
+ */
+bool
+producer_is_busy(const ProducerTopic *topic)
+{
+	return topic->outstanding > 0;
+}
+
+/*
  * The partition that messages of a key go to; -1 when the key says nothing
  * about it.  The topic must have been ready.
  */

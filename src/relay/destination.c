@@ -186,6 +186,56 @@ show_obstacle(Relay *relay, TopicStatus status, TimestampTz since,
 }
 
 /*
+ * What is in flight for a partition, or a topic, does not move: parks it, and
+ * has the pipeline broken.  Not if it was parked before the producer was
+ * opened: then nothing in flight is for it.
+ */
+static void
+park_in_flight(Relay *relay, const char *topic, int partition,
+			   const char *error_name)
+{
+	Parked	   *parked = parked_find(topic, WHOLE_TOPIC);
+
+	/* One that relays need themselves cannot be done without. */
+	if (relay->exact && strcmp(topic, relay->exact->topic) == 0)
+		return;
+	if (parked == NULL)
+		parked = parked_find(topic, partition);
+	if (parked && parked != relay->releasing &&
+		parked->parked_at < relay->opened_at)
+		return;
+	if (parked == NULL)
+		parked = parked_add(topic, partition, error_name, relay->failure_text);
+	if (parked == relay->releasing)
+	{
+		parked_fail(parked, error_name, relay->failure_text);
+		relay->releasing = NULL;
+	}
+	relay->failure = DELIVERY_RETRY;
+	relay->failure_name = error_name;
+	relay->stuck = true;
+}
+
+/*
+ * What is parked after a wait: the event's partition has no leader, or its
+ * topic is not there.  Others of the topic that are in flight may have the same
+ * in their way, and the ledger would stand still while more and more is
+ * acknowledged behind them, only to be sent again.  So that is done now.
+ * Returns false when that breaks the pipeline.
+ */
+static bool
+leave_behind(Relay *relay, const Destination *destination)
+{
+	if (!producer_is_busy(destination->topic))
+		return true;
+	park_in_flight(relay, destination->name, destination->partition,
+				   relay->failure_name);
+	relay->delivery_failed = relay->stuck;
+	sender_poll(relay);
+	return !relay->broken;
+}
+
+/*
  * How long, in ms, may be waited for what is missing?  Others wait meanwhile,
  * so however many topics are missing they get no more than a share of the time.
  * "Spent" is what has just been waited.
@@ -244,7 +294,8 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 			TimestampDifferenceExceeds(missing_since, now, patience))
 		{
 			(void) moment_left(now, patience);
-			return DESTINATION_PARKED;
+			return leave_behind(relay, destination) ? DESTINATION_PARKED :
+				DESTINATION_BROKEN;
 		}
 		show_obstacle(relay, status, since, now);
 		if (!wait_a_little(relay, pipelined, status))
@@ -263,37 +314,6 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 		relay_work(relay);
 	}
 	return DESTINATION_READY;
-}
-
-/*
- * What is in flight for a partition, or a topic, does not move: parks it, and
- * has the pipeline broken.  Not if it was parked before the producer was
- * opened: then nothing in flight is for it.
- */
-static void
-park_in_flight(Relay *relay, const char *topic, int partition,
-			   const char *error_name)
-{
-	Parked	   *parked = parked_find(topic, WHOLE_TOPIC);
-
-	/* One that relays need themselves cannot be done without. */
-	if (relay->exact && strcmp(topic, relay->exact->topic) == 0)
-		return;
-	if (parked == NULL)
-		parked = parked_find(topic, partition);
-	if (parked && parked != relay->releasing &&
-		parked->parked_at < relay->opened_at)
-		return;
-	if (parked == NULL)
-		parked = parked_add(topic, partition, error_name, relay->failure_text);
-	if (parked == relay->releasing)
-	{
-		parked_fail(parked, error_name, relay->failure_text);
-		relay->releasing = NULL;
-	}
-	relay->failure = DELIVERY_RETRY;
-	relay->failure_name = error_name;
-	relay->stuck = true;
 }
 
 /* A partition that has no leader. */
