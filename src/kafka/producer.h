@@ -105,7 +105,6 @@ typedef struct ProducerStats
 {
 	uint64		retries;		/* requests sent again */
 	int64		round_trip_us;	/* average to the brokers; -1 unknown */
-	bool		connected;		/* at least one broker is up */
 	char		error[PRODUCER_ERROR_LEN];	/* the last error event; "" if
 											 * none yet */
 	uint64		nerrors;		/* grows with each error event */

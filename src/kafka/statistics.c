@@ -4,38 +4,31 @@
  *	  The few numbers that we show out of librdkafka's statistics.
  *
  * The library emits them as JSON every few seconds.  Per broker we want
- * "state", "txretries" and "rtt"."avg".
+ * "txretries" and "rtt"."avg".  Most of the text, megabytes where there are
+ * thousands of partitions, is about topics, and comes behind what is about
+ * brokers.  So the text is read where it is, and only so far.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
-#include "utils/memutils.h"
-#include "utils/numeric.h"
-
 #include "kafka/statistics.h"
 
-/* A member of an object by name; NULL when it is not there. */
-static JsonbValue *
-member(JsonbContainer *object, const char *name)
-{
-	return getKeyJsonValueFromContainer(object, name, strlen(name), NULL);
-}
+#define BROKERS "\"brokers\":"
 
-/* A member that is a number; 0 when it is not there. */
-static int64
-number(JsonbContainer *object, const char *name)
-{
-	JsonbValue *value = member(object, name);
+/* How deep in "brokers" the members are: of a broker, and of its "rtt". */
+#define BROKER_DEPTH 2
+#define AVERAGE_DEPTH 3
 
-	if (value == NULL || value->type != jbvNumeric)
-		return 0;
-	return DatumGetInt64(DirectFunctionCall1(numeric_int8,
-											 NumericGetDatum(value->val.numeric)));
-}
+/* Where reading is. */
+typedef struct JsonScan
+{
+	const char *next;
+	int			depth;			/* objects that are open */
+	const char *name;			/* of the last member */
+	int			name_len;
+	bool		in_rtt;			/* the last member of a broker is that */
+} JsonScan;
 
 /* What is added up over the brokers. */
 typedef struct Sums
@@ -43,47 +36,94 @@ typedef struct Sums
 	int64		retries;
 	int64		round_trips;	/* of brokers that answered lately */
 	int			answering;		/* how many those are */
-	bool		connected;
 } Sums;
 
-/* Adds one broker's numbers. */
-static void
-add_broker(JsonbContainer *broker, Sums *sums)
+static bool
+is_named(const JsonScan *scan, const char *name)
 {
-	JsonbValue *state = member(broker, "state");
-	JsonbValue *rtt = member(broker, "rtt");
-	int64		average = 0;
-
-	if (rtt && rtt->type == jbvBinary)
-		average = number(rtt->val.binary.data, "avg");
-	if (average > 0)
-	{
-		sums->round_trips += average;
-		sums->answering++;
-	}
-	sums->retries += number(broker, "txretries");
-	if (state && state->type == jbvString && state->val.string.len == 2 &&
-		memcmp(state->val.string.val, "UP", 2) == 0)
-		sums->connected = true;
+	return scan->name_len == strlen(name) &&
+		memcmp(scan->name, name, scan->name_len) == 0;
 }
 
-/* Reads the JSON; raises an error when it is not JSON. */
+/* Passes over a string, which may name a member; false when it has no end. */
+static bool
+pass_string(JsonScan *scan)
+{
+	const char *begin = scan->next + 1;
+	const char *end = strchr(begin, '"');
+
+	if (end == NULL)
+		return false;
+	scan->next = end + 1;
+	if (*scan->next != ':')
+		return true;
+	scan->name = begin;
+	scan->name_len = end - begin;
+	if (scan->depth == BROKER_DEPTH)
+		scan->in_rtt = is_named(scan, "rtt");
+	return true;
+}
+
+/* Takes a number, or passes over whatever else stands there. */
 static void
+take_number(JsonScan *scan, Sums *sums)
+{
+	char	   *end;
+	int64		value = strtoi64(scan->next, &end, 10);
+
+	if (end == scan->next)
+	{
+		scan->next++;
+		return;
+	}
+	scan->next = end;
+	if (scan->depth == BROKER_DEPTH && is_named(scan, "txretries"))
+		sums->retries += value;
+	if (scan->depth == AVERAGE_DEPTH && scan->in_rtt && value > 0 &&
+		is_named(scan, "avg"))
+	{
+		sums->round_trips += value;
+		sums->answering++;
+	}
+}
+
+/* Reads what is about brokers; false when it does not come to an end. */
+static bool
 add_brokers(const char *json, Sums *sums)
 {
-	Jsonb	   *all = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-														 CStringGetDatum(json)));
-	JsonbValue *brokers = member(&all->root, "brokers");
-	JsonbIterator *it;
-	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonScan	scan = {.next = strstr(json, BROKERS),.name = json};
 
-	if (brokers == NULL || brokers->type != jbvBinary)
-		return;
-	it = JsonbIteratorInit(brokers->val.binary.data);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-		if (token == WJB_VALUE && value.type == jbvBinary)
-			add_broker(value.val.binary.data, sums);
+	if (scan.next == NULL)
+		return false;
+	scan.next += strlen(BROKERS);
+	do
+	{
+		switch (*scan.next)
+		{
+			case '\0':
+				return false;
+			case '{':
+				scan.depth++;
+				scan.next++;
+				break;
+			case '}':
+				scan.depth--;
+				scan.next++;
+				break;
+			case '"':
+				if (!pass_string(&scan))
+					return false;
+				break;
+			case ' ':
+			case ',':
+			case ':':
+				scan.next++;
+				break;
+			default:
+				take_number(&scan, sums);
+		}
+	} while (scan.depth > 0);
+	return true;
 }
 
 /*
@@ -91,31 +131,16 @@ add_brokers(const char *json, Sums *sums)
  * nothing was sent since.
  *
  * librdkafka does not escape what it writes (client.id may hold a quote), so
- * what is no JSON is passed over.  Raises no error.
+ * what is not as expected is passed over.
  */
 void
 statistics_parse(const char *json, ProducerStats *stats)
 {
-	MemoryContext old = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "outbox statistics",
-												  ALLOCSET_DEFAULT_SIZES);
 	Sums		sums = {0};
 
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		add_brokers(json, &sums);
-		stats->retries = Max(stats->retries, (uint64) sums.retries);
-		stats->connected = sums.connected;
-		if (sums.answering > 0)
-			stats->round_trip_us = sums.round_trips / sums.answering;
-	}
-	PG_CATCH();
-	{
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	if (!add_brokers(json, &sums))
+		return;
+	stats->retries = Max(stats->retries, (uint64) sums.retries);
+	if (sums.answering > 0)
+		stats->round_trip_us = sums.round_trips / sums.answering;
 }
