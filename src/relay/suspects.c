@@ -21,6 +21,9 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+/* More topics than that do not refuse something again and again. */
+#define MAX_SUSPECTS 256
+
 /* By topic; NULL until there has been one. */
 static HTAB *suspects = NULL;
 
@@ -34,6 +37,21 @@ bool
 suspects_any(void)
 {
 	return suspects != NULL && hash_get_num_entries(suspects) > 0;
+}
+
+/* Forgets the topic whose refusal is the oldest. */
+static void
+forget_oldest(void)
+{
+	HASH_SEQ_STATUS scan;
+	SuspectTopic *suspect;
+	SuspectTopic *oldest = NULL;
+
+	hash_seq_init(&scan, suspects);
+	while ((suspect = hash_seq_search(&scan)) != NULL)
+		if (oldest == NULL || suspect->refused_at < oldest->refused_at)
+			oldest = suspect;
+	suspects_clear(oldest->name);
 }
 
 /*
@@ -53,6 +71,9 @@ suspects_learn(const char *topic, const SuspectTopic *refusal)
 	if (suspects == NULL)
 		suspects = hash_create("outbox suspect topics", 16, &ctl,
 							   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	if (hash_get_num_entries(suspects) >= MAX_SUSPECTS &&
+		hash_search(suspects, topic, HASH_FIND, NULL) == NULL)
+		forget_oldest();
 	suspect = hash_search(suspects, topic, HASH_ENTER, &found);
 	/* One that refused everything may be another one now. */
 	if (found && suspect->size > 0 && refusal->size > 0)
