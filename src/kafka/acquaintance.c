@@ -25,6 +25,9 @@
 /* Brokers forget a producer that is silent for a day, unless told otherwise. */
 #define FORGOTTEN_MS (60 * 60 * 1000)
 
+/* Partitions, of topics that nobody uses, that a producer may keep. */
+#define MAX_IDLE 256
+
 static const struct
 {
 	const char *name;
@@ -180,6 +183,42 @@ producer_is_known(const Producer *producer, const ProducerTopic *topic,
 	acknowledged_at = topic->partitions[partition].acknowledged_at;
 	return acknowledged_at != 0 &&
 		!TimestampDifferenceExceeds(acknowledged_at, steady_now(), FORGOTTEN_MS);
+}
+
+/* Was the topic not used for so long that its partitions are unknown again? */
+static bool
+is_idle(const ProducerTopic *topic, TimestampTz now)
+{
+	return topic->outstanding == 0 &&
+		TimestampDifferenceExceeds(Max(topic->used_at, topic->moved_at), now,
+								   FORGOTTEN_MS);
+}
+
+/*
+ * Does the producer keep more topics that nobody uses any more than others, and
+ * not just a few?  The library never lets go of a topic, nor of its partitions:
+ * it only goes with the handle.  The next producer need not know less than this
+ * one of what was idle for so long.
+ */
+bool
+producer_is_overgrown(const Producer *producer)
+{
+	HASH_SEQ_STATUS scan;
+	ProducerTopic *topic;
+	TimestampTz now = steady_now();
+	int64		idle = 0;
+	int64		all = 0;
+
+	hash_seq_init(&scan, producer->topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
+		int			size = Max(topic->npartitions, 1);
+
+		all += size;
+		if (is_idle(topic, now))
+			idle += size;
+	}
+	return idle > MAX_IDLE && idle > all / 2;
 }
 
 /*

@@ -86,7 +86,8 @@ struct ProducerTopic
 	ProducerPartition *partitions;
 	uint64		outstanding;	/* messages that are under way */
 	TimestampTz moved_at;		/* last acknowledgement, or when the first of
-								 * them was sent */
+								 * them was sent; 0 for never */
+	TimestampTz used_at;		/* last looked up, after another one */
 };
 
 typedef struct TransactionCall TransactionCall;

@@ -134,6 +134,7 @@ extern bool producer_is_leaderless(const ProducerTopic *topic, int partition,
 								   int ms);
 extern bool producer_is_known(const Producer *producer,
 							  const ProducerTopic *topic, Slice key);
+extern bool producer_is_overgrown(const Producer *producer);
 extern void producer_each_stuck(Producer *producer, int ms,
 								PartitionHandler handler, void *arg);
 extern void producer_each_leaderless(Producer *producer, int ms,

@@ -81,8 +81,8 @@ open_topic(Producer *producer, ProducerTopic *topic)
 /*
  * Returns the topic of that name, making it known to the library if it is
  * not; NULL, with the reason in producer_error(), when the library refuses
- * the name.  The topic lives as long as the producer.  May raise an error for
- * want of memory.
+ * the name.  The topic lives as long as the producer, see
+ * producer_is_overgrown().  May raise an error for want of memory.
  */
 ProducerTopic *
 producer_topic(Producer *producer, const char *name)
@@ -106,7 +106,9 @@ producer_topic(Producer *producer, const char *name)
 		topic->npartitions = topic->nleaderless = topic->capacity = 0;
 		topic->partitions = NULL;
 		topic->outstanding = 0;
+		topic->moved_at = 0;
 	}
+	topic->used_at = steady_now();
 	if (topic->handle == NULL)
 		topic->handle = open_topic(producer, topic);
 	if (topic->handle == NULL)

@@ -230,13 +230,14 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 }
 
 /*
- * Starts over when the settings have changed.  The next relay goes on with the
- * round.  What is committed after the change is not part of it.
+ * Starts over when the settings have changed, or to let go of topics.  The next
+ * relay goes on with the round.  What is committed after the change is not part
+ * of it.
  */
 static void
 check_settings(Relay *relay)
 {
-	if (settings_changed(relay))
+	if (settings_outdated(relay))
 		ending_restart();
 }
 

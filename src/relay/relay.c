@@ -307,11 +307,14 @@ decode_some(Relay *relay, XLogRecPtr limit)
 	return true;
 }
 
-/* Starts over in an orderly way when the settings have changed. */
+/*
+ * Starts over in an orderly way when the settings have changed, or to let go of
+ * topics.
+ */
 static void
 check_settings(Relay *relay)
 {
-	if (!settings_changed(relay))
+	if (!settings_outdated(relay))
 		return;
 	if (relay->connected && relay->exact)
 		exactly_once_commit(relay, decode_position());

@@ -20,9 +20,11 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 #include "base/guc.h"
+#include "base/steady.h"
 #include "base/worker.h"
 #include "kafka/config.h"
 #include "relay/deadletter.h"
@@ -32,6 +34,8 @@
 #include "relay/identity.h"
 #include "relay/replay.h"
 #include "relay/transactional_id.h"
+
+#define LOOK_INTERVAL_MS 10000	/* at what the producer keeps */
 
 /* Waits until something may have changed: settings, or a reload. */
 static void
@@ -220,13 +224,11 @@ check_extension(Relay *relay)
 
 /*
  * Looks again at what the relay goes by, after somebody changed something.
- * Returns whether it goes by other Kafka settings than the present ones: then
- * it is to start over, and what was sent is acknowledged, if a broker answers.
- * Ends the process when the database is not ours to publish any more, or when
- * something is in the way of those acknowledgements.  Outside of transactions.
+ * Returns whether it goes by other Kafka settings than the present ones.  Ends
+ * the process when the database is not ours to publish any more.
  */
-bool
-settings_changed(Relay *relay)
+static bool
+kafka_settings_changed(Relay *relay)
 {
 	uint64		before = relay->configuration;
 	uint64		configuration = shmem_relay_configuration();
@@ -249,6 +251,40 @@ settings_changed(Relay *relay)
 	}
 	relay->configuration = before;
 	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
+	return true;
+}
+
+/*
+ * Does the producer keep too much that nobody uses?  Looks now and then, and
+ * leaves alone what waits for Kafka.
+ */
+static bool
+producer_is_worn(const Relay *relay)
+{
+	static TimestampTz looked_at = 0;
+	TimestampTz now = steady_now();
+
+	if (!relay->connected ||
+		!TimestampDifferenceExceeds(looked_at, now, LOOK_INTERVAL_MS))
+		return false;
+	looked_at = now;
+	if (!producer_is_overgrown(relay->producer))
+		return false;
+	ereport(LOG, (errmsg("outbox relay starts over to let go of topics that were not used for an hour")));
+	return true;
+}
+
+/*
+ * Is the relay to start over, with other Kafka settings or with another
+ * producer?  Then what was sent is acknowledged, if a broker answers.  Ends the
+ * process when the database is not ours to publish any more, or when something
+ * is in the way of those acknowledgements.  Outside of transactions.
+ */
+bool
+settings_outdated(Relay *relay)
+{
+	if (!kafka_settings_changed(relay) && !producer_is_worn(relay))
+		return false;
 	if (relay->connected)
 		sender_drain(relay);
 	return true;

@@ -12,6 +12,6 @@
 
 extern bool settings_polling(void);
 extern void settings_wait(Relay *relay);
-extern bool settings_changed(Relay *relay);
+extern bool settings_outdated(Relay *relay);
 
 #endif							/* OUTBOX_SETTINGS_H */
