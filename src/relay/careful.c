@@ -39,13 +39,11 @@
 #include "relay/exactly_once.h"
 #include "relay/parked.h"
 #include "relay/probe.h"
+#include "relay/refusal.h"
 #include "relay/route.h"
 #include "relay/suspects.h"
 #include "relay/timestamp.h"
 
-#define ASK_AGAIN_MS 1000		/* whether a topic still refuses */
-#define ASK_AGAIN_EXACT_MS 10000	/* where that costs a Kafka transaction */
-#define SUSPICION_MS 10000		/* where one event does not tell of another */
 #define BATCH_FACTOR 4			/* by which they get smaller */
 #define LEAST_BATCH_BYTES 4000
 #define LOG_INTERVAL_MS 1000	/* between two messages about dead letters */
@@ -56,56 +54,6 @@ static bool reached_broker = false;
 
 /* Was it the library that refused it, whatever a broker may say? */
 static bool by_library = false;
-
-/* What its topic may refuse it for; as it is sent, whatever the encoding. */
-static int
-event_size(const Event *event)
-{
-	return Max(event->payload.len, 1);
-}
-
-/*
- * What a broker gets of it when it is sent alone, in bytes; -1 if that is not
- * known.  It is asked for more than once, and takes time.
- */
-static int
-sent_bytes(Relay *relay, const Event *event)
-{
-	static int64 last_id = -1;
-	static bool last_replay;
-	static int	last_bytes;
-	Message		message = {0};
-
-	if (event->id == last_id && event->replay == last_replay)
-		return last_bytes;
-	encode_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
-	last_bytes = producer_sent_bytes(relay->producer, &message);
-	last_id = event->id;
-	last_replay = event->replay;
-	return last_bytes;
-}
-
-/*
- * What the topic of an event has refused, if it may refuse that as well.  What
- * was large for its key or headers does not make others suspect.
- */
-static const SuspectTopic *
-find_suspect(Relay *relay, const Event *event)
-{
-	bool		has_key = event_key(event).data != NULL;
-	const SuspectTopic *suspect;
-	char		name[TOPIC_MAX_LEN + 1];
-	int			bytes;
-
-	if (!suspects_any() || !route_topic(event, name))
-		return NULL;
-	suspect = suspects_find(name, event_size(event), has_key);
-	if (suspect == NULL || suspect->wire_size == INT_MAX || suspect->size == 0 ||
-		suspect->single || (suspect->keyless && !has_key))
-		return suspect;
-	bytes = sent_bytes(relay, event);
-	return bytes < 0 || bytes >= suspect->wire_size ? suspect : NULL;
-}
 
 /*
  * Is there time to find out about an event?  In a Kafka transaction there is
@@ -132,59 +80,7 @@ has_time(Relay *relay)
 bool
 careful_wanted(Relay *relay, const Event *event)
 {
-	return find_suspect(relay, event) != NULL && has_time(relay);
-}
-
-/*
- * The broker has taken the event: its topic is not what we thought.  Unless
- * nothing that we know tells the event from those that were refused: the next
- * one may be.
- */
-static void
-clear_suspicion(Relay *relay, const Event *event)
-{
-	const SuspectTopic *suspect = find_suspect(relay, event);
-	bool		may_differ;
-
-	if (suspect == NULL)
-		return;
-	may_differ = suspect->single ||
-		(suspect->size > 0 && suspect->size < INT_MAX &&
-		 (suspect->wire_size == INT_MAX || sent_bytes(relay, event) < 0));
-	if (may_differ &&
-		!TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
-		return;
-	if (relay->exact)
-		suspects_note_taken(suspect->name);
-	else
-		suspects_clear(suspect->name);
-}
-
-/* Keeps in mind what the event's topic has just refused. */
-static void
-suspect_topic(Relay *relay, const Event *event)
-{
-	SuspectTopic refusal = {.refused_at = steady_now()};
-	char		name[TOPIC_MAX_LEN + 1];
-
-	if (!route_topic(event, name))
-		return;
-	if (relay->failure == DELIVERY_TOO_LARGE)
-	{
-		int			bytes = sent_bytes(relay, event);
-
-		refusal.size = event_size(event);
-		refusal.wire_size = bytes < 0 ? INT_MAX : bytes;
-	}
-	else if (relay->failure == DELIVERY_REFUSED)
-	{
-		refusal.size = refusal.wire_size = INT_MAX;
-		refusal.keyless = event_key(event).data == NULL;
-		refusal.single = !refusal.keyless;
-	}
-	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
-	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
-	suspects_learn(name, &refusal);
+	return refusal_expected(relay, event) != NULL && has_time(relay);
 }
 
 /*
@@ -203,7 +99,7 @@ note_refusal(Relay *relay, const Event *event)
 		event_key(event).data != NULL)
 		relay->careful = Max(relay->careful, AFTERCARE);
 	else
-		suspect_topic(relay, event);
+		refusal_learn(relay, event);
 }
 
 /*
@@ -361,7 +257,7 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 	for (;;)
 	{
 		DestinationState state;
-		bool		in_doubt = relay->exact && find_suspect(relay, event) != NULL &&
+		bool		in_doubt = relay->exact && refusal_expected(relay, event) != NULL &&
 		exactly_once_has_time(relay);
 
 		reached_broker = by_library = false;
@@ -446,28 +342,6 @@ give_up(Relay *relay, const Event *event, uint64 number)
 }
 
 /*
- * Has the event's topic refused the like of it lately?  Then there is no need
- * to ask it again; notes the failure.
- */
-static bool
-was_refused_lately(Relay *relay, const Event *event)
-{
-	const SuspectTopic *suspect = find_suspect(relay, event);
-
-	if (suspect == NULL || deadletter_is_retry() ||
-		event_size(event) < suspect->size ||
-		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
-								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))
-		return false;
-	if (suspect->size > 0 && sent_bytes(relay, event) < suspect->wire_size)
-		return false;
-	destination_note_failure(relay, suspect->size > 0 ? DELIVERY_TOO_LARGE :
-							 DELIVERY_TOPIC_REFUSED, suspects_error_name(suspect),
-							 suspect->error);
-	return true;
-}
-
-/*
  * The library has just refused the event, which has that number in the ledger,
  * as too large.  There is no need to ask again when it is alone.
  */
@@ -491,7 +365,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	Destination destination;
 
 	/* Nothing of such a topic is in flight, so order needs no wait. */
-	if (was_refused_lately(relay, event))
+	if (refusal_is_certain(relay, event))
 	{
 		give_up(relay, event, number);
 		return;
@@ -502,7 +376,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 	switch (send_patiently(relay, event, commit, number, &destination))
 	{
 		case OUTCOME_DELIVERED:
-			clear_suspicion(relay, event);
+			refusal_dispel(relay, event);
 			break;
 		case OUTCOME_PARKED:
 			deadletter_park(relay, event, number, &destination);
