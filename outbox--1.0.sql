@@ -891,24 +891,41 @@ COMMENT ON COLUMN outbox.stat_topic.oldest IS 'when the first of them was publis
 COMMENT ON COLUMN outbox.stat_topic.last_error IS 'why the topic cannot be written';
 COMMENT ON COLUMN outbox.stat_topic.since IS 'when the relay found out';
 
--- Without the library in shared_preload_libraries no relay does it.  That the
--- command is about us cannot be told for sure; but a slot that is dropped in
--- vain does no harm, since the next relay takes the events from the table.
+CREATE FUNCTION outbox.watch_extension() RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'outbox_watch_extension';
+COMMENT ON FUNCTION outbox.watch_extension() IS
+    'has the replication slot go with the extension, should this session drop it';
+
+-- In a server that was started without the library nothing of it runs in a
+-- session before this.  Whoever gives the command needs no right for it: that
+-- is the command's affair.  Without the library's file it is not known what the
+-- command drops, but then nobody can publish, either, and a slot that is dropped
+-- in vain does no harm: the next relay takes the events from the table.
 CREATE FUNCTION outbox.drop_slot() RETURNS event_trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    slot name;
 BEGIN
-    PERFORM pg_drop_replication_slot(r.slot_name)
-    FROM pg_replication_slots r
-    WHERE r.plugin = 'outbox' AND r.database = current_database() AND r.slot_name = 'outbox_' || r.datoid
-      AND NOT r.active AND current_query() ~* 'outbox'
-      AND EXISTS (SELECT FROM pg_extension x WHERE x.extname = 'outbox' AND pg_has_role(x.extowner, 'USAGE'))
-      AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_type = 'outbox launcher');
+    PERFORM outbox.watch_extension();
+EXCEPTION WHEN OTHERS THEN
+    SELECT r.slot_name INTO slot FROM pg_replication_slots r
+    WHERE r.plugin = 'outbox' AND r.database = current_database() AND r.slot_name = 'outbox_' || r.datoid AND NOT r.active;
+    IF slot IS NULL THEN
+        RETURN;
+    ELSIF (SELECT r.rolsuper OR r.rolreplication FROM pg_roles r WHERE r.rolname = current_user) THEN
+        PERFORM pg_drop_replication_slot(slot);
+    ELSE
+        RAISE WARNING 'replication slot "%" stays and keeps WAL, since extension outbox cannot tell whether it is dropped: %', slot, SQLERRM
+            USING HINT = format('If this command drops the extension, have a superuser call pg_drop_replication_slot(%L).', slot);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION outbox.drop_slot() IS
-    'drops the replication slot before the extension is dropped in a server that was started without it';
-CREATE EVENT TRIGGER outbox_drop_slot ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA')
+    'has the replication slot go with the extension, also in a server that was started without the library';
+CREATE EVENT TRIGGER outbox_drop_slot ON ddl_command_start
+WHEN TAG IN ('DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED', 'DROP SCHEMA')
 EXECUTE FUNCTION outbox.drop_slot();
 COMMENT ON EVENT TRIGGER outbox_drop_slot IS
     'the replication slot goes with the extension, whether or not its library is loaded';

@@ -118,11 +118,15 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	object_ownercheck(DatabaseRelationId, dboid, GetUserId())
 #define compat_owns_extension(extoid) \
 	object_ownercheck(ExtensionRelationId, extoid, GetUserId())
+#define compat_owns_schema(nspoid) \
+	object_ownercheck(NamespaceRelationId, nspoid, GetUserId())
 #else
 #define compat_owns_database(dboid) \
 	pg_database_ownercheck(dboid, GetUserId())
 #define compat_owns_extension(extoid) \
 	pg_extension_ownercheck(extoid, GetUserId())
+#define compat_owns_schema(nspoid) \
+	pg_namespace_ownercheck(nspoid, GetUserId())
 #endif
 
 /* May a role use the object in the way of the privilege? */

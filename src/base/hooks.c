@@ -8,7 +8,10 @@
  * - Object access: CREATE and DROP EXTENSION, in whatever way they come about
  *	 (DROP SCHEMA ... CASCADE drops it too), start and end a relay; changes of
  *	 foreign servers and user mappings make the relay read its settings again.
- *	 All of it takes effect when the transaction commits.
+ *	 All of it takes effect when the transaction commits.  The replication slot
+ *	 goes with the extension, just before the commit: in a server that was
+ *	 started without the library no relay would drop it, nor in a template
+ *	 database.  There an event trigger has this hook installed in the session.
  *
  * - Utility commands: some commands on a database need it to be empty of
  *	 sessions and of active slots, and DROP EXTENSION needs locks that a relay
@@ -24,6 +27,7 @@
 #include "base/hooks.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
@@ -42,14 +46,17 @@
 
 #include "base/compat.h"
 #include "base/guard.h"
+#include "base/registry.h"
 #include "base/shmem.h"
 #include "base/slot.h"
 #include "publish/session.h"
 #include "base/worker.h"
 
+PG_FUNCTION_INFO_V1(outbox_watch_extension);
 PG_FUNCTION_INFO_V1(outbox_wake_relay);
 PG_FUNCTION_INFO_V1(outbox_wake_consumers);
 
+static bool watching = false;	/* the first hook is installed */
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 
@@ -125,17 +132,46 @@ release_databases(void)
 	commits_halfway = false;
 }
 
+/*
+ * If the extension is dropped, drops the slot as well, provided that no relay
+ * has it: one that was not made to leave does so when it finds the extension
+ * gone.  Raises an error when somebody else reads from the slot.
+ */
+static void
+drop_slot_with_extension(void)
+{
+	RelayStatus status;
+	pid_t		relay;
+
+	if (!extension_changed ||
+		OidIsValid(get_extension_oid(EXTENSION_NAME, true)))
+		return;
+	if (registry != NULL &&
+		shmem_read_status(MyDatabaseId, &status, &relay) && relay != 0)
+		return;
+	slot_forget(MyDatabaseId);
+}
+
 static void
 changes_xact_callback(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			drop_slot_with_extension();
+			return;
+		case XACT_EVENT_PRE_PREPARE:
+			/* Else the relay does it when it is committed. */
+			if (registry == NULL)
+				drop_slot_with_extension();
+			return;
 		case XACT_EVENT_COMMIT:
 			announce_changes();
 			break;
 		case XACT_EVENT_PREPARE:
-			if (extension_changed || configuration_changed ||
-				subscriptions_changed)
+			if (registry != NULL && (extension_changed ||
+									 configuration_changed ||
+									 subscriptions_changed))
 				shmem_set_prepared_changes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -258,13 +294,19 @@ drops_extension(DropStmt * stmt)
 	return false;
 }
 
-/* This database, when the caller owns the extension in it. */
+/*
+ * This database, when the caller may drop the extension in it: owns it, or the
+ * schema that it is in.
+ */
 static Oid
 owned_extension_database(void)
 {
 	Oid			extension = get_extension_oid(EXTENSION_NAME, true);
+	Oid			schema = get_namespace_oid(EXTENSION_NAME, true);
 
-	return OidIsValid(extension) && compat_owns_extension(extension) ?
+	return OidIsValid(extension) &&
+		(compat_owns_extension(extension) ||
+		 (OidIsValid(schema) && compat_owns_schema(schema))) ?
 		MyDatabaseId : InvalidOid;
 }
 
@@ -390,15 +432,37 @@ outbox_wake_consumers(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* Installs what tells changes of the extension, unless it is there. */
+static void
+watch(void)
+{
+	if (watching)
+		return;
+	watching = true;
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+	RegisterXactCallback(changes_xact_callback, NULL);
+}
+
+/*
+ * SQL function outbox.watch_extension() RETURNS void: has the slot go with the
+ * extension, should this session drop it, also in a server that was started
+ * without the library.
+ */
+Datum
+outbox_watch_extension(PG_FUNCTION_ARGS)
+{
+	watch();
+	PG_RETURN_VOID();
+}
+
 /*
  * Installs the hooks.  Call once, from _PG_init in the postmaster.
  */
 void
 hooks_init(void)
 {
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = object_access;
+	watch();
 	prev_process_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
-	RegisterXactCallback(changes_xact_callback, NULL);
 }
