@@ -1409,7 +1409,8 @@ CREATE FUNCTION inbox.consumer_status(
     OUT lag_seconds  double precision,
     OUT error        text,
     OUT error_at     timestamptz,
-    OUT started_at   timestamptz
+    OUT started_at   timestamptz,
+    OUT state_since  timestamptz
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'outbox_consumer_status';
@@ -1439,7 +1440,11 @@ SELECT s.name,
             ELSE coalesce(b.error, e.error) END AS last_error,
        CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
             ELSE e.error_at END AS last_error_at,
-       m.waiting
+       m.waiting,
+       CASE WHEN s.paused OR s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+            WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
+            WHEN l.error IS NOT NULL THEN l.lost_at
+            ELSE c.state_since END AS state_since
 FROM inbox.subscription s
 -- without the library there is nobody to tell
 LEFT JOIN LATERAL (
@@ -1465,16 +1470,16 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) l ON true
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN bool_or(c.state = 'stopped') THEN 'stopped'
-                WHEN bool_or(c.state = 'data lost') THEN 'data lost'
-                WHEN bool_or(c.state = 'waiting for kafka') THEN 'waiting for kafka'
-                WHEN bool_or(c.state = 'starting') THEN 'starting'
-                WHEN count(*) > 0 THEN 'running' END AS state,
+    -- of several workers the one that is worst, and the first that was
+    SELECT (pg_catalog.array_agg(c.state ORDER BY k.rank))[1] AS state,
+           (pg_catalog.array_agg(c.state_since ORDER BY k.rank, c.state_since))[1] AS state_since,
            sum(c.lag)::bigint AS lag,
            max(c.lag_seconds) AS lag_seconds,
            (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
            max(c.error_at) AS error_at
     FROM inbox.consumer_status() c
+    CROSS JOIN LATERAL pg_catalog.array_position(
+        ARRAY['stopped', 'data lost', 'waiting for kafka', 'starting', 'running'], c.state) k (rank)
     WHERE c.subscription = s.name
 ) c
 CROSS JOIN LATERAL (
@@ -1482,7 +1487,8 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
            count(*) FILTER (WHERE m.status = 'pending') AS waiting,
            (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
-           max(m.error_at) AS error_at
+           max(m.error_at) AS error_at,
+           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by) AS stopped_at
     FROM inbox.message m
     WHERE m.subscription = s.name AND m.status <> 'processed'
 ) m
@@ -1498,6 +1504,8 @@ LEFT JOIN LATERAL (
 COMMENT ON VIEW inbox.stat_subscription IS
     'one row for each subscription: what it does, how far behind it is and what went wrong last';
 
+COMMENT ON COLUMN inbox.stat_subscription.state_since IS
+    'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
 COMMENT ON COLUMN inbox.stat_subscription.waiting IS
     'messages that were read and wait: to be tried, for the first time, again or after inbox.retry(), or behind such a one';
 

@@ -37,6 +37,17 @@ static DatabaseEntry *attached_database = NULL;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
+/*
+ * Changes the state in a status, and when it began.
+ */
+void
+consumers_set_state(ConsumerStatus *status, ConsumerState state)
+{
+	if (status->state != state || status->state_since == 0)
+		status->state_since = GetCurrentTimestamp();
+	status->state = state;
+}
+
 static Size
 consumers_bytes(void)
 {
@@ -329,7 +340,7 @@ consumers_report_failure(ConsumerEntry *entry, const char *message)
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&entry->mutex);
-	entry->status.state = CONSUMER_STOPPED;
+	consumers_set_state(&entry->status, CONSUMER_STOPPED);
 	entry->status.error_at = now;
 	strlcpy(entry->status.error, message, CONSUMER_MESSAGE_LEN);
 	SpinLockRelease(&entry->mutex);
@@ -349,7 +360,7 @@ consumer_detach(int code, Datum arg)
 	entry->pid = 0;
 	entry->latch = NULL;
 	SpinLockAcquire(&entry->mutex);
-	entry->status.state = CONSUMER_STOPPED;
+	consumers_set_state(&entry->status, CONSUMER_STOPPED);
 	if (last_words() != NULL)
 	{
 		strlcpy(entry->status.error, last_words(), CONSUMER_MESSAGE_LEN);

@@ -38,6 +38,7 @@ typedef enum ConsumerState
 typedef struct ConsumerStatus
 {
 	ConsumerState state;
+	TimestampTz state_since;	/* 0 when it was never started */
 	int			partitions;
 	int64		lag;			/* messages still to be read; -1 when unknown */
 	TimestampTz read_until;		/* timestamp of the last message that was
@@ -79,6 +80,8 @@ typedef struct ListedSubscription
 	int			workers;
 	int64		generation;
 } ListedSubscription;
+
+extern void consumers_set_state(ConsumerStatus *status, ConsumerState state);
 
 extern void consumers_shmem_init(void);
 extern int	consumers_size(void);

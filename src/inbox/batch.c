@@ -108,6 +108,7 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 		/* What was fetched for an earlier assignment may still come. */
 		if (partition == NULL || records[i].offset < partition->at.offset)
 			continue;
+		health_sign(partition);
 		partition->at.offset = records[i].offset + 1;
 		message_decode(&batch->messages[batch->n], worker->subscription->name,
 					   &records[i]);

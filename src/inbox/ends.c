@@ -31,8 +31,10 @@ ends_note(void *arg, const char *topic, int partition, int64 offset)
 {
 	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
 
-	if (found != NULL)
-		found->end = offset;
+	if (found == NULL)
+		return;
+	found->end = offset;
+	health_sign(found);
 }
 
 /*

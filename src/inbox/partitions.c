@@ -3,8 +3,8 @@
  * partitions.c
  *	  Which partitions a worker reads, and from where.
  *
- * Topics are looked up now and then, so that new partitions and new topics
- * that match a pattern are found.  Partition p belongs to worker p modulo the
+ * Topics are looked up now and then (search.c), so that new partitions and new
+ * topics that match a pattern are found.  Partition p belongs to worker p modulo the
  * number of workers.
  *
  * Where a partition is read from says inbox.position.  The worker takes the
@@ -15,12 +15,10 @@
  */
 #include "postgres.h"
 
-#include "inbox/worker.h"
+#include "inbox/search.h"
 
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "regex/regex.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -28,7 +26,6 @@
 #include "base/steady.h"
 #include "base/worker.h"
 
-#define KAFKA_TIMEOUT_MS 1000
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */
 
@@ -37,124 +34,6 @@
 	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
 	" AND topic OPERATOR(pg_catalog.=) $2" \
 	" AND partition OPERATOR(pg_catalog.=) $3"
-
-/* A topic as Kafka knows it. */
-typedef struct FoundTopic
-{
-	char		name[CONSUMER_TOPIC_LEN];
-	int			partitions;
-} FoundTopic;
-
-/* What a look for topics brings.  Filled by a handler that must not throw. */
-typedef struct Search
-{
-	FoundTopic *topics;
-	int			n;
-	int			size;
-} Search;
-
-static void
-search_add(void *arg, const char *topic, int partitions)
-{
-	Search	   *search = arg;
-
-	for (int i = 0; i < search->n; i++)
-		if (strcmp(search->topics[i].name, topic) == 0)
-			return;
-	if (search->n == search->size || strlen(topic) >= CONSUMER_TOPIC_LEN)
-		return;
-	strlcpy(search->topics[search->n].name, topic, CONSUMER_TOPIC_LEN);
-	search->topics[search->n++].partitions = partitions;
-}
-
-static void
-count_topic(void *arg, const char *topic, int partitions)
-{
-	(*(int *) arg)++;
-}
-
-/* Makes room for more topics. */
-static void
-search_reserve(Search *search, int more)
-{
-	search->size = search->n + more;
-	search->topics = search->topics ?
-		repalloc(search->topics, sizeof(FoundTopic) * search->size) :
-		palloc(sizeof(FoundTopic) * search->size);
-}
-
-/* Does a topic match one of the subscription's patterns? */
-static bool
-matches_pattern(const Subscription *subscription, const char *topic)
-{
-	for (int i = 0; i < subscription->ntopics; i++)
-		if (subscription->topics[i][0] == '^' &&
-			RE_compile_and_execute(cstring_to_text(subscription->topics[i]),
-								   unconstify(char *, topic), strlen(topic),
-								   REG_ADVANCED, C_COLLATION_OID, 0, NULL))
-			return true;
-	return false;
-}
-
-/*
- * Adds the topics that match a pattern.  Those that begin with two underscores
- * are Kafka's own.
- */
-static bool
-search_patterns(InboxWorker *worker, Search *search)
-{
-	Search		all = {0};
-	int			count = 0;
-
-	if (!consumer_list_all_topics(worker->consumer, count_topic, &count,
-								  KAFKA_TIMEOUT_MS))
-		return false;
-	search_reserve(&all, count + 100);
-	if (!consumer_list_all_topics(worker->consumer, search_add, &all,
-								  KAFKA_TIMEOUT_MS))
-		return false;
-	search_reserve(search, all.n + worker->subscription->ntopics);
-	for (int i = 0; i < all.n; i++)
-		if (strncmp(all.topics[i].name, "__", 2) != 0 &&
-			matches_pattern(worker->subscription, all.topics[i].name))
-			search_add(search, all.topics[i].name, all.topics[i].partitions);
-	return true;
-}
-
-/*
- * Asks Kafka for the subscription's topics.  Returns false when one of them
- * could not be had; the error tells which and why.
- */
-static bool
-search_topics(InboxWorker *worker, Search *search, char *error)
-{
-	Subscription *subscription = worker->subscription;
-	bool		complete = true;
-	bool		patterns = false;
-
-	search_reserve(search, subscription->ntopics);
-	for (int i = 0; i < subscription->ntopics; i++)
-	{
-		const char *topic = subscription->topics[i];
-
-		if (topic[0] == '^')
-			patterns = true;
-		else if (!consumer_list_topic(worker->consumer, topic, search_add,
-									  search, KAFKA_TIMEOUT_MS))
-		{
-			snprintf(error, CONSUMER_MESSAGE_LEN, "topic \"%s\": %s", topic,
-					 consumer_error(worker->consumer));
-			complete = false;
-			worker_check(worker);
-		}
-	}
-	if (patterns && !search_patterns(worker, search))
-	{
-		strlcpy(error, consumer_error(worker->consumer), CONSUMER_MESSAGE_LEN);
-		complete = false;
-	}
-	return complete;
-}
 
 /*
  * The partition that the worker reads under this name, or NULL.
@@ -259,6 +138,7 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 	partition->lost = DatumGetBool(result(4, &isnull));
 	partition->is_new = DatumGetBool(result(5, &isnull));
 	partition->shown = -1;
+	partition->health = PARTITION_ASKED;
 	worker_commit_sql();
 }
 
@@ -294,16 +174,18 @@ add_partition(InboxWorker *worker, const char *topic, int number)
 	return true;
 }
 
-/* Tells the library which partitions to fetch, and from where. */
-static void
-assign(InboxWorker *worker)
+/*
+ * Tells the library which partitions to fetch, and from where.
+ */
+void
+partitions_assign(InboxWorker *worker)
 {
 	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
 									 Max(worker->npartitions, 1));
 	int			n = 0;
 
 	for (int i = 0; i < worker->npartitions; i++)
-		if (!worker->partitions[i]->lost)
+		if (!worker->partitions[i]->lost && !worker->partitions[i]->gone)
 			list[n++] = worker->partitions[i]->at;
 	if (!consumer_assign(worker->consumer, list, n))
 		ereport(ERROR,
@@ -313,118 +195,93 @@ assign(InboxWorker *worker)
 	pfree(list);
 }
 
+/*
+ * Adds the partition if it is new, or back; returns false when it cannot be
+ * had.  Sets *changed when it is to be assigned.
+ */
+static bool
+look_at_partition(InboxWorker *worker, Search *search, const char *topic,
+				  int number, bool *changed)
+{
+	Partition  *partition = partitions_find(worker, topic, number);
+
+	if (partition != NULL)
+	{
+		*changed |= partition->gone;
+		partition->gone = false;
+		return true;
+	}
+	if (add_partition(worker, topic, number))
+	{
+		*changed = true;
+		return true;
+	}
+	search->unreached = consumer_unreached(worker->consumer);
+	snprintf(search->error, CONSUMER_MESSAGE_LEN,
+			 "partition %d of topic \"%s\": %s", number, topic,
+			 consumer_error(worker->consumer));
+	return false;
+}
+
 /* Adds the partitions that are new; false when one could not be had. */
 static bool
-add_partitions(InboxWorker *worker, const Search *search, char *error)
+add_partitions(InboxWorker *worker, Search *search)
 {
 	Subscription *subscription = worker->subscription;
-	int			before = worker->npartitions;
+	bool		changed = false;
 	bool		complete = true;
 
 	for (int i = 0; i < search->n; i++)
 		for (int p = worker->entry->worker; p < search->topics[i].partitions;
 			 p += subscription->workers)
 		{
-			if (partitions_find(worker, search->topics[i].name, p) != NULL)
-				continue;
-			if (!add_partition(worker, search->topics[i].name, p))
-			{
-				snprintf(error, CONSUMER_MESSAGE_LEN,
-						 "partition %d of topic \"%s\": %s", p,
-						 search->topics[i].name,
-						 consumer_error(worker->consumer));
-				complete = false;
-			}
+			complete &= look_at_partition(worker, search,
+										  search->topics[i].name, p, &changed);
 			worker_check(worker);
 		}
 	worker->status.partitions = worker->npartitions;
-	if (worker->npartitions > before)
-		assign(worker);
+	if (changed)
+		partitions_assign(worker);
 	return complete;
 }
 
 /*
- * Looks for partitions, when it is time.  Returns whether Kafka answered and
- * everything that the subscription names is there.
+ * Looks for partitions, and notes whether Kafka answered and everything that
+ * the subscription names is there.
  */
-bool
+void
 partitions_refresh(InboxWorker *worker)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox topics",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	char		error[CONSUMER_MESSAGE_LEN];
 	Search		search = {0};
 	bool		complete;
 
-	complete = search_topics(worker, &search, error);
-	complete &= add_partitions(worker, &search, error);
+	complete = search_topics(worker, &search);
+	complete &= add_partitions(worker, &search);
+	worker->complete = complete;
 	if (!complete)
-		worker_problem(worker, CONSUMER_WAITING_KAFKA, error);
+		health_lookup_failed(worker, search.error, search.unreached);
 	worker->refresh_at =
 		TimestampTzPlusMilliseconds(steady_now(),
 									complete ? REFRESH_MS : RETRY_MS);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return complete;
 }
 
 /*
- * Notes that Kafka does not have the next message of a partition any more.
- */
-static void
-note_loss(InboxWorker *worker, Partition *partition)
-{
-	int64		low;
-	int64		high;
-	char		message[CONSUMER_MESSAGE_LEN];
-
-	if (!consumer_bounds(worker->consumer, partition->at.topic,
-						 partition->at.partition, &low, &high,
-						 KAFKA_TIMEOUT_MS) ||
-		(partition->at.offset >= low && partition->at.offset <= high))
-	{
-		/* It may be there after all: begin again where we are. */
-		assign(worker);
-		return;
-	}
-	worker_begin_sql();
-	run("UPDATE inbox.position SET lost_from = next_offset, lost_until = $4"
-		OF_PARTITION,
-		worker, &partition->at, low, SPI_OK_UPDATE);
-	worker_commit_sql();
-	partition->lost = true;
-	if (partition->at.offset < low)
-		snprintf(message, sizeof(message),
-				 "Kafka has removed " INT64_FORMAT " messages of partition %d of topic \"%s\" before they were read; it begins at offset " INT64_FORMAT " now; go on with inbox.seek()",
-				 low - partition->at.offset, partition->at.partition,
-				 partition->at.topic, low);
-	else
-		snprintf(message, sizeof(message),
-				 "partition %d of topic \"%s\" ends at offset " INT64_FORMAT ", before the position " INT64_FORMAT ": it was made anew, or Kafka has lost messages; go on with inbox.seek()",
-				 partition->at.partition, partition->at.topic, high,
-				 partition->at.offset);
-	worker_problem(worker, CONSUMER_DATA_LOST, message);
-	assign(worker);
-}
-
-/*
- * Looks whether Kafka has told of messages that are not there.
+ * Stores that messages before an offset are not there any more.
  */
 void
-partitions_take_losses(InboxWorker *worker)
+partitions_store_loss(InboxWorker *worker, Partition *partition, int64 until)
 {
-	const ConsumerStats *stats = consumer_stats(worker->consumer);
-	Partition  *partition;
-
-	if (stats->nlost == worker->lost_seen)
-		return;
-	worker->lost_seen = stats->nlost;
-	partition = partitions_find(worker, stats->lost.topic,
-								stats->lost.partition);
-	if (partition && !partition->lost)
-		note_loss(worker, partition);
+	worker_begin_sql();
+	run("UPDATE inbox.position SET lost_from = next_offset, lost_until = $4"
+		OF_PARTITION, worker, &partition->at, until, SPI_OK_UPDATE);
+	worker_commit_sql();
+	partition->lost = true;
 }
 
 /*
@@ -453,6 +310,16 @@ partitions_commit_offsets(InboxWorker *worker)
 }
 
 /*
+ * They are to be shown again.
+ */
+void
+partitions_forget_shown(InboxWorker *worker)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+		worker->partitions[i]->shown = -1;
+}
+
+/*
  * How many messages are still to be read; -1 when that is not known yet.
  */
 int64
@@ -465,6 +332,8 @@ partitions_lag(InboxWorker *worker)
 		ConsumerPartition *at = &worker->partitions[i]->at;
 		int64		end;
 
+		if (worker->partitions[i]->gone)
+			continue;
 		if (!consumer_known_end(worker->consumer, at->topic, at->partition, &end))
 			return -1;
 		lag += Max(end - at->offset, 0);

@@ -36,7 +36,7 @@ wait_without_role(InboxWorker *worker)
 {
 	Subscription *subscription = worker->subscription;
 
-	worker_problem(worker, CONSUMER_STOPPED,
+	health_problem(worker, CONSUMER_STOPPED,
 				   psprintf("role \"%s\", which made the subscription, does not exist any more; call inbox.unsubscribe('%s') and subscribe as another role",
 							subscription->role_name, subscription->name));
 	for (;;)
@@ -87,7 +87,7 @@ settings_may_have_changed(InboxWorker *worker)
 static void
 wait_for_settings(InboxWorker *worker, const char *reason)
 {
-	worker_problem(worker, CONSUMER_STOPPED, reason);
+	health_problem(worker, CONSUMER_STOPPED, reason);
 	while (!settings_may_have_changed(worker))
 	{
 		check_subscription(worker);

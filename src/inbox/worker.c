@@ -46,7 +46,6 @@
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define SHOW_INTERVAL_MS 500
 #define COMMIT_INTERVAL_MS 1000
-#define PROBE_MS 2000			/* while Kafka is away */
 #define LASTING_MS 60000		/* who ran so long counts as working */
 
 /*
@@ -67,6 +66,15 @@ show(InboxWorker *worker, bool at_once)
 		worker->status.read_until = Max(worker->status.read_until,
 										worker->partitions[i]->read_until);
 	consumers_show(worker->entry, &worker->status);
+}
+
+/*
+ * Publishes the status now.
+ */
+void
+worker_show(InboxWorker *worker)
+{
+	show(worker, true);
 }
 
 /*
@@ -98,49 +106,6 @@ worker_check(InboxWorker *worker)
 		 worker->entry->generation != worker->listed &&
 		 worker->entry->generation != worker->subscription->generation))
 		worker_restart(worker);
-}
-
-/*
- * Something is in the way: shows the state and why, and logs it when it
- * begins.
- */
-void
-worker_problem(InboxWorker *worker, ConsumerState state, const char *message)
-{
-	bool		is_new = worker->status.state != state ||
-	strcmp(worker->status.error, message) != 0;
-
-	worker->status.state = state;
-	worker->status.error_at = GetCurrentTimestamp();
-	if (message != worker->status.error)
-		strlcpy(worker->status.error, message, CONSUMER_MESSAGE_LEN);
-	show(worker, true);
-	if (is_new)
-		ereport(LOG,
-				(errmsg("consumer of subscription \"%s\" waits: %s",
-						worker->entry->name, message)));
-}
-
-/* Is Kafka's part of one of the partitions gone? */
-static bool
-has_losses(InboxWorker *worker)
-{
-	for (int i = 0; i < worker->npartitions; i++)
-		if (worker->partitions[i]->lost)
-			return true;
-	return false;
-}
-
-/* Nothing is in the way (any more). */
-static void
-all_is_well(InboxWorker *worker)
-{
-	ConsumerState state = has_losses(worker) ? CONSUMER_DATA_LOST : CONSUMER_RUNNING;
-
-	if (worker->status.state == state)
-		return;
-	worker->status.state = state;
-	show(worker, true);
 }
 
 /*
@@ -176,50 +141,29 @@ refresh(InboxWorker *worker)
 
 	if (worker->refresh_at > steady_now())
 		return;
-	worker->reachable = partitions_refresh(worker);
+	partitions_refresh(worker);
 	if (before == 0 && worker->npartitions > 0)
 		survivor_check(worker);
 	if (worker->npartitions > before)
 		retry_load(worker);
-	if (worker->reachable)
-		all_is_well(worker);
-}
-
-/* Looks at the errors that Kafka's client has reported. */
-static void
-check_errors(InboxWorker *worker)
-{
-	const ConsumerStats *stats = consumer_stats(worker->consumer);
-
-	partitions_take_losses(worker);
-	if (stats->nerrors == worker->errors_seen)
-		return;
-	worker->errors_seen = stats->nerrors;
-	worker->reachable = false;
-	worker_problem(worker, CONSUMER_WAITING_KAFKA, stats->error);
-	worker->refresh_at = TimestampTzPlusMilliseconds(steady_now(),
-													 PROBE_MS);
 }
 
 /* Fetches and processes what has come; returns whether there may be more. */
 static bool
 consume(InboxWorker *worker)
 {
+	const ConsumerHandler handler = {ends_note, health_refused, losses_note, worker};
 	bool		more;
 
 	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
 									  worker->subscription->batch_size,
-									  BATCH_BYTES, ends_note, worker, &more);
-	check_errors(worker);
+									  BATCH_BYTES, &handler, &more);
+	losses_take(worker);
+	health_take_errors(worker);
 	if (worker->nrecords == 0)
 	{
 		ends_pass(worker);
 		return more;
-	}
-	if (!worker->reachable)
-	{
-		worker->reachable = true;
-		all_is_well(worker);
 	}
 	batch_process(worker);
 	consumer_release(worker->records, worker->nrecords);
@@ -299,6 +243,7 @@ run(InboxWorker *worker)
 		}
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
+		health_check(worker);
 		setup_check(worker);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);
@@ -363,7 +308,7 @@ worker_create(ConsumerEntry *entry)
 
 	worker->entry = entry;
 	consumers_load(entry, &worker->status);
-	worker->status.state = CONSUMER_STARTING;
+	consumers_set_state(&worker->status, CONSUMER_STARTING);
 	worker->status.started_at = GetCurrentTimestamp();
 	worker->began_at = steady_now();
 	worker->status.lag = -1;

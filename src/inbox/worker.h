@@ -52,6 +52,15 @@ typedef struct Subscription
 	int64		generation;
 } Subscription;
 
+/* What is known of whether a partition can be read; see health.c */
+typedef enum PartitionHealth
+{
+	PARTITION_ASKED,			/* nothing has come since it was assigned, or
+								 * sought */
+	PARTITION_READ,				/* something has */
+	PARTITION_DOUBTED			/* there was an error since */
+} PartitionHealth;
+
 /* A partition that this worker reads. */
 typedef struct Partition
 {
@@ -62,8 +71,13 @@ typedef struct Partition
 	int64		shown;			/* next offset, as Kafka's group has it */
 	int64		end;			/* where everything was read; see ends.c */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
-	bool		lost;			/* Kafka does not have the next offset */
+	bool		suspect;		/* Kafka may not have the next offset, */
+	bool		lost;			/* and does not have it */
 	bool		is_new;			/* it had no position before */
+	bool		gone;			/* its topic, found by a pattern, was deleted */
+	PartitionHealth health;
+	bool		refused;		/* the error was about this partition */
+	TimestampTz asked_at;		/* when it was sought, by steady_now() */
 } Partition;
 
 typedef struct InboxWorker
@@ -85,9 +99,16 @@ typedef struct InboxWorker
 								 * steady_now() */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
 								 * same */
-	bool		reachable;		/* a broker has answered, and no error since */
+	bool		complete;		/* the last look for topics found all */
+	bool		unreached;		/* if not: no broker has answered */
+
+	/* See health.c */
+	TimestampTz doubted_at;		/* when a connection was lost, and nothing has
+								 * come of some partition since; or 0 */
+	TimestampTz reason_at;		/* of the last error that the library told */
 	uint64		errors_seen;
-	uint64		lost_seen;
+	uint64		doubts_seen;
+	uint64		group_errors_seen;
 
 	/* What was fetched and not given back */
 	ConsumerRecord *records;
@@ -117,8 +138,17 @@ extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
 extern void worker_check(InboxWorker *worker);
 extern void worker_wait(InboxWorker *worker, long timeout_ms);
 pg_noreturn extern void worker_restart(InboxWorker *worker);
-extern void worker_problem(InboxWorker *worker, ConsumerState state,
+extern void worker_show(InboxWorker *worker);
+
+/* health.c */
+extern void health_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
+extern void health_lookup_failed(InboxWorker *worker, const char *message,
+								 bool unreached);
+extern void health_sign(Partition *partition);
+extern void health_refused(void *arg, const char *topic, int partition);
+extern void health_take_errors(InboxWorker *worker);
+extern void health_check(InboxWorker *worker);
 
 /* setup.c */
 extern void setup_wait(InboxWorker *worker);
@@ -133,12 +163,19 @@ extern void survivor_check(InboxWorker *worker);
 extern void survivor_mark(InboxWorker *worker);
 
 /* partitions.c */
-extern bool partitions_refresh(InboxWorker *worker);
+extern void partitions_refresh(InboxWorker *worker);
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 								  int partition);
-extern void partitions_take_losses(InboxWorker *worker);
+extern void partitions_assign(InboxWorker *worker);
+extern void partitions_store_loss(InboxWorker *worker, Partition *partition,
+								  int64 until);
 extern void partitions_commit_offsets(InboxWorker *worker);
+extern void partitions_forget_shown(InboxWorker *worker);
 extern int64 partitions_lag(InboxWorker *worker);
+
+/* losses.c */
+extern void losses_note(void *arg, const char *topic, int partition);
+extern void losses_take(InboxWorker *worker);
 
 /* ends.c */
 extern void ends_note(void *arg, const char *topic, int partition, int64 offset);

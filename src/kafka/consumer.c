@@ -196,6 +196,24 @@ consumer_error(const Consumer *consumer)
 }
 
 /*
+ * Did it fail without an answer from a broker?
+ */
+bool
+consumer_unreached(const Consumer *consumer)
+{
+	return consumer->err < 0;
+}
+
+/*
+ * Did it fail because there is no such topic?
+ */
+bool
+consumer_topic_unknown(const Consumer *consumer)
+{
+	return consumer->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+}
+
+/*
  * The errors that came as events.
  */
 const ConsumerStats *
@@ -205,14 +223,17 @@ consumer_stats(const Consumer *consumer)
 }
 
 /*
- * Keeps the text of an error for consumer_error(); returns whether it is one.
+ * Keeps what a call brought, an error for consumer_error(); returns whether it
+ * is one.
  */
 bool
 consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err)
 {
+	consumer->err = err;
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return false;
 	strlcpy(consumer->error, rd_kafka_err2str(err), sizeof(consumer->error));
+	explain_right(err, consumer->error);
 	return true;
 }
 
@@ -243,40 +264,21 @@ consumer_assign(Consumer *consumer, const ConsumerPartition *partitions, int n)
 	return !consumer_failed(consumer, err);
 }
 
-/* Does the error say that the offset we asked for does not exist? */
-static bool
-is_lost_offset(rd_kafka_resp_err_t err)
+/*
+ * Reads partitions that are assigned from an offset on, once more.  Does not
+ * wait.  What comes of them from now on was fetched after this call, and a
+ * partition without messages reports its end again.
+ */
+void
+consumer_seek(Consumer *consumer, const ConsumerPartition *partitions, int n)
 {
-	return err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
-		err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
-}
+	rd_kafka_topic_partition_list_t *list = make_list(partitions, n);
+	rd_kafka_error_t *error = rd_kafka_seek_partitions(consumer->handle, list, 0);
 
-/* Keeps an error event, or tells the handler of the end of a partition. */
-static void
-take_error(Consumer *consumer, rd_kafka_event_t *event,
-		   ConsumerEndHandler handler, void *arg)
-{
-	ConsumerStats *stats = &consumer->stats;
-	rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-	rd_kafka_topic_partition_t *partition = rd_kafka_event_topic_partition(event);
-
-	if (err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-	{
-		if (partition)
-			handler(arg, partition->topic, partition->partition, partition->offset);
-	}
-	else if (is_lost_offset(err) && partition)
-	{
-		strlcpy(stats->lost.topic, partition->topic, CONSUMER_TOPIC_LEN);
-		stats->lost.partition = partition->partition;
-		stats->lost.offset = partition->offset;
-		stats->nlost++;
-	}
-	else if (events_error_text(consumer->handle, event, stats->error,
-							   stats->error[0] != '\0'))
-		stats->nerrors++;
-	if (partition)
-		rd_kafka_topic_partition_destroy(partition);
+	/* One that is not being read yet has been assigned just now. */
+	if (error)
+		rd_kafka_error_destroy(error);
+	rd_kafka_topic_partition_list_destroy(list);
 }
 
 /*
@@ -312,12 +314,12 @@ take_message(rd_kafka_event_t *event, ConsumerRecord *record)
  *
  * Where a partition was read to its end, with these records, the handler is
  * told, which must not raise an error: all before that offset was returned or
- * is not for consumers.
+ * is not for consumers.  So it is when a partition cannot be read, or not from
+ * the offset that was asked for.
  */
 int
 consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
-			   Size max_bytes, ConsumerEndHandler handler, void *arg,
-			   bool *more)
+			   Size max_bytes, const ConsumerHandler *handler, bool *more)
 {
 	Size		bytes = 0;
 	int			n = 0;
@@ -345,11 +347,17 @@ consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 				}
 				break;
 			case RD_KAFKA_EVENT_ERROR:
-				take_error(consumer, event, handler, arg);
+				consumer_take_error(consumer, event, handler);
 				break;
 			case RD_KAFKA_EVENT_LOG:
 				if (events_log(consumer->handle, event, consumer->stats.error))
+				{
 					consumer->stats.nerrors++;
+					consumer->stats.ndoubts++;
+				}
+				break;
+			case RD_KAFKA_EVENT_OFFSET_COMMIT:
+				consumer_take_commit(consumer, event);
 				break;
 			default:
 				break;
@@ -399,14 +407,16 @@ consumer_release(ConsumerRecord *records, int n)
 }
 
 /*
- * Shows offsets to Kafka's tools, as those of the group.  Does not wait, and
- * nobody hears whether it worked.
+ * Shows offsets to Kafka's tools, as those of the group.  Does not wait: when
+ * it fails, ngroup_errors of the statistics will grow.
  */
 void
 consumer_commit(Consumer *consumer, const ConsumerPartition *partitions, int n)
 {
 	rd_kafka_topic_partition_list_t *list = make_list(partitions, n);
 
-	(void) rd_kafka_commit(consumer->handle, list, 1);
+	/* Other than rd_kafka_commit(), this one tells how it ended. */
+	(void) rd_kafka_commit_queue(consumer->handle, list, consumer->queue, NULL,
+								 NULL);
 	rd_kafka_topic_partition_list_destroy(list);
 }

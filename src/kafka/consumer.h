@@ -54,20 +54,34 @@ typedef struct ConsumerHeader
 	Slice		value;
 } ConsumerHeader;
 
-/* What consumer_list_topic() calls for each topic. */
+/*
+ * What consumer_list_topic() calls for each topic.  leaderless is the first of
+ * the partitions that has no leader, or -1.
+ */
 typedef void (*ConsumerTopicHandler) (void *arg, const char *topic,
-									  int partitions);
+									  int partitions, int leaderless);
 
-/* What consumer_fetch() calls for each partition that it has read to its end. */
-typedef void (*ConsumerEndHandler) (void *arg, const char *topic,
-									int partition, int64 end);
+/*
+ * What consumer_fetch() calls for each partition that it has read to its end,
+ * that cannot be read, as the last error in the statistics says, or whose
+ * offset does not exist, so that it is read no more.
+ */
+typedef struct ConsumerHandler
+{
+	void		(*end) (void *arg, const char *topic, int partition, int64 end);
+	void		(*refused) (void *arg, const char *topic, int partition);
+	void		(*lost) (void *arg, const char *topic, int partition);
+	void	   *arg;
+} ConsumerHandler;
 
 typedef struct ConsumerStats
 {
-	uint64		nerrors;		/* grows with each error event */
+	uint64		nerrors;		/* grows with each error event, */
+	uint64		ndoubts;		/* and with each that names no partition */
 	char		error[CONSUMER_ERROR_LEN];	/* the last one; "" if none yet */
-	uint64		nlost;			/* grows when an offset does not exist */
-	ConsumerPartition lost;		/* the last such one */
+	uint64		ngroup_errors;	/* grows with each error about the group */
+	char		group_error[CONSUMER_ERROR_LEN];	/* the last one */
+	bool		group_fails;	/* and no commit has succeeded since */
 } ConsumerStats;
 
 extern Consumer *consumer_open(const KafkaConfig *config, const char *group,
@@ -75,6 +89,8 @@ extern Consumer *consumer_open(const KafkaConfig *config, const char *group,
 extern void consumer_close(Consumer *consumer);
 extern int	consumer_event_fd(const Consumer *consumer);
 extern const char *consumer_error(const Consumer *consumer);
+extern bool consumer_unreached(const Consumer *consumer);
+extern bool consumer_topic_unknown(const Consumer *consumer);
 extern const ConsumerStats *consumer_stats(const Consumer *consumer);
 extern bool consumer_list_topic(Consumer *consumer, const char *name,
 								ConsumerTopicHandler handler, void *arg,
@@ -92,9 +108,11 @@ extern bool consumer_known_end(Consumer *consumer, const char *topic,
 							   int partition, int64 *end);
 extern bool consumer_assign(Consumer *consumer,
 							const ConsumerPartition *partitions, int n);
+extern void consumer_seek(Consumer *consumer,
+						  const ConsumerPartition *partitions, int n);
 extern int	consumer_fetch(Consumer *consumer, ConsumerRecord *records,
-						   int max, Size max_bytes, ConsumerEndHandler handler,
-						   void *arg, bool *more);
+						   int max, Size max_bytes,
+						   const ConsumerHandler *handler, bool *more);
 extern int	consumer_headers(const ConsumerRecord *record,
 							 ConsumerHeader *headers, int max);
 extern void consumer_release(ConsumerRecord *records, int n);

@@ -171,8 +171,15 @@ struct Consumer
 	rd_kafka_queue_t *queue;	/* of all events */
 	WakePipe	wake;
 	ConsumerStats stats;
-	char		error[CONSUMER_ERROR_LEN];	/* of the last call that failed */
+	rd_kafka_resp_err_t err;	/* of the last call that failed */
+	char		error[CONSUMER_ERROR_LEN];	/* likewise */
 };
+
+/* consumer_errors.c */
+extern void explain_right(rd_kafka_resp_err_t err, char *error);
+extern void consumer_take_error(Consumer *consumer, rd_kafka_event_t *event,
+								const ConsumerHandler *handler);
+extern void consumer_take_commit(Consumer *consumer, rd_kafka_event_t *event);
 
 /* handle.c */
 extern void handle_property(const rd_kafka_conf_t *conf, const char *name,

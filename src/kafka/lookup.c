@@ -12,6 +12,19 @@
 
 #include "kafka/handle.h"
 
+/* The first partition of a topic that has no leader, or -1. */
+static int
+first_leaderless(const rd_kafka_metadata_topic_t * topic)
+{
+	int			first = -1;
+
+	for (int i = 0; i < topic->partition_cnt; i++)
+		if (topic->partitions[i].leader < 0 &&
+			(first < 0 || topic->partitions[i].id < first))
+			first = topic->partitions[i].id;
+	return first;
+}
+
 /* Tells the handler of the topics in an answer that can be read from. */
 static void
 report_topics(const struct rd_kafka_metadata *metadata,
@@ -20,7 +33,8 @@ report_topics(const struct rd_kafka_metadata *metadata,
 	for (int i = 0; i < metadata->topic_cnt; i++)
 		if (metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR)
 			handler(arg, metadata->topics[i].topic,
-					metadata->topics[i].partition_cnt);
+					metadata->topics[i].partition_cnt,
+					first_leaderless(&metadata->topics[i]));
 }
 
 /*

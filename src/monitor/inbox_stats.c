@@ -33,6 +33,7 @@ enum
 	COL_ERROR,
 	COL_ERROR_AT,
 	COL_STARTED_AT,
+	COL_STATE_SINCE,
 	NCOLUMNS
 };
 
@@ -95,6 +96,7 @@ fill_row(const ConsumerEntry *entry, const ConsumerStatus *status,
 	}
 	set_timestamp(values, nulls, COL_ERROR_AT, status->error_at);
 	set_timestamp(values, nulls, COL_STARTED_AT, status->started_at);
+	set_timestamp(values, nulls, COL_STATE_SINCE, status->state_since);
 }
 
 /*

@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ *
+ * health.c
+ *	  Whether messages can be fetched, and what stat_subscription shows of it.
+ *
+ * The library tells of an error once, and not when it is over: it goes on
+ * trying.  So after an error a partition is in doubt until something comes of
+ * it: a message, or its end.  The end of a partition without new messages was
+ * reported long ago, and would not be again.  So the partition is sought, at its
+ * own position: what comes then was fetched after the error.  A partition that
+ * was just assigned is waited for as well.
+ *
+ *	 an error names the partition	the subscription waits for it
+ *	 an error names none			(a connection is lost) it waits for those of
+ *									which nothing comes within PROBE_MS
+ *	 topics cannot be looked up		it waits, whatever comes
+ *
+ * Messages of the other partitions are handled meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/worker.h"
+
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "inbox/waiting.h"
+
+#define PROBE_MS 2000
+#define GROUP_RETRY_MS 10000
+#define REASON_MS 60000			/* the library repeats errors more often */
+
+/* The last error, for stat_subscription. */
+static void
+note(InboxWorker *worker, const char *message)
+{
+	worker->status.error_at = GetCurrentTimestamp();
+	if (message != worker->status.error)
+		strlcpy(worker->status.error, message, CONSUMER_MESSAGE_LEN);
+}
+
+static void
+set_state(InboxWorker *worker, ConsumerState state)
+{
+	consumers_set_state(&worker->status, state);
+	worker_show(worker);
+}
+
+/*
+ * Something is in the way: shows the state and why, and logs it when it
+ * begins.
+ */
+void
+health_problem(InboxWorker *worker, ConsumerState state, const char *message)
+{
+	bool		is_new = worker->status.state != state ||
+	strcmp(worker->status.error, message) != 0;
+
+	note(worker, message);
+	set_state(worker, state);
+	if (is_new)
+		ereport(LOG,
+				(errmsg("consumer of subscription \"%s\" waits: %s",
+						worker->entry->name, worker->status.error)));
+}
+
+/*
+ * Topics could not be looked up.  When no broker answered, the library may have
+ * told better why.
+ */
+void
+health_lookup_failed(InboxWorker *worker, const char *message, bool unreached)
+{
+	worker->unreached = unreached;
+	if (unreached && worker->reason_at != 0 &&
+		!TimestampDifferenceExceeds(worker->reason_at, steady_now(), REASON_MS))
+		message = worker->status.error;
+	health_problem(worker, CONSUMER_WAITING_KAFKA, message);
+}
+
+/*
+ * Something has come of a partition.
+ */
+void
+health_sign(Partition *partition)
+{
+	if (partition->health != PARTITION_ASKED)
+		return;
+	partition->health = PARTITION_READ;
+	partition->refused = false;
+}
+
+/*
+ * A partition cannot be read.  Called by consumer_fetch(): must not raise an
+ * error.
+ */
+void
+health_refused(void *arg, const char *topic, int partition)
+{
+	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
+
+	if (found == NULL)
+		return;
+	found->health = PARTITION_DOUBTED;
+	found->refused = true;
+}
+
+/* A broker is away, perhaps: any partition may be its. */
+static void
+doubt_all(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+
+	for (int i = 0; i < worker->npartitions; i++)
+		if (worker->partitions[i]->health == PARTITION_READ)
+			worker->partitions[i]->health = PARTITION_DOUBTED;
+	if (worker->doubted_at == 0)
+		worker->doubted_at = now;
+	worker->refresh_at = Min(worker->refresh_at,
+							 TimestampTzPlusMilliseconds(now, PROBE_MS));
+}
+
+/* Offsets cannot be shown to Kafka's tools, which is all that is wrong. */
+static void
+note_group_error(InboxWorker *worker)
+{
+	char		message[CONSUMER_MESSAGE_LEN];
+
+	snprintf(message, sizeof(message),
+			 "cannot report offsets to the consumer group \"%s\", but messages are handled without: %s",
+			 worker->subscription->group,
+			 consumer_stats(worker->consumer)->group_error);
+	if (strcmp(worker->status.error, message) != 0)
+		ereport(LOG,
+				(errmsg("consumer of subscription \"%s\" %s",
+						worker->entry->name, message)));
+	note(worker, message);
+}
+
+/* Offsets could not be shown: they are to be shown again, not at once. */
+static void
+take_group_error(InboxWorker *worker)
+{
+	worker->group_errors_seen = consumer_stats(worker->consumer)->ngroup_errors;
+	partitions_forget_shown(worker);
+	worker->committed_at = TimestampTzPlusMilliseconds(steady_now(),
+													   GROUP_RETRY_MS);
+	if (worker->status.state == CONSUMER_RUNNING)
+		note_group_error(worker);
+}
+
+/*
+ * Looks at the errors that Kafka's client has reported with the last messages.
+ */
+void
+health_take_errors(InboxWorker *worker)
+{
+	const ConsumerStats *stats = consumer_stats(worker->consumer);
+
+	if (stats->ngroup_errors != worker->group_errors_seen)
+		take_group_error(worker);
+	if (stats->nerrors == worker->errors_seen)
+		return;
+	worker->errors_seen = stats->nerrors;
+	if (stats->ndoubts != worker->doubts_seen)
+		doubt_all(worker);
+	worker->doubts_seen = stats->ndoubts;
+	/* What a broker has answered about topics says more. */
+	if (worker->complete || worker->unreached)
+	{
+		note(worker, stats->error);
+		worker->reason_at = steady_now();
+	}
+}
+
+/* Asks partitions in doubt for a sign, none of them all the time. */
+static void
+ask(InboxWorker *worker)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
+									 Max(worker->npartitions, 1));
+	TimestampTz now = steady_now();
+	int			n = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->health != PARTITION_DOUBTED || partition->lost ||
+			partition->gone ||
+			!TimestampDifferenceExceeds(partition->asked_at, now, PROBE_MS))
+			continue;
+		list[n++] = partition->at;
+		partition->health = PARTITION_ASKED;
+		partition->asked_at = now;
+	}
+	if (n > 0)
+		consumer_seek(worker->consumer, list, n);
+	pfree(list);
+}
+
+/* What the partitions, and the look for topics, say. */
+static ConsumerState
+assess(InboxWorker *worker)
+{
+	bool		silent = false;
+	bool		refused = false;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->lost)
+			return CONSUMER_DATA_LOST;
+		if (partition->health == PARTITION_READ || partition->gone)
+			continue;
+		silent = true;
+		refused |= partition->refused;
+	}
+	if (!worker->complete || refused)
+		return CONSUMER_WAITING_KAFKA;
+	if (!silent)
+		worker->doubted_at = 0;
+	if (!silent || waiting_is_full(worker))
+		return CONSUMER_RUNNING;
+	if (worker->doubted_at != 0 &&
+		TimestampDifferenceExceeds(worker->doubted_at, steady_now(), PROBE_MS))
+		return CONSUMER_WAITING_KAFKA;
+	return worker->status.state;
+}
+
+/*
+ * Shows how it fares.  Call when what was fetched is processed.
+ */
+void
+health_check(InboxWorker *worker)
+{
+	ConsumerState state;
+
+	ask(worker);
+	state = assess(worker);
+	if (state == CONSUMER_WAITING_KAFKA)
+	{
+		/* It may get well before the next look for topics. */
+		worker->refresh_at = Min(worker->refresh_at,
+								 TimestampTzPlusMilliseconds(steady_now(), PROBE_MS));
+		if (worker->status.state != state)
+			health_problem(worker, state, worker->status.error);
+	}
+	else if (worker->status.state != state)
+	{
+		if (consumer_stats(worker->consumer)->group_fails)
+			note_group_error(worker);
+		set_state(worker, state);
+	}
+}
