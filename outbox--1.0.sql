@@ -1421,7 +1421,10 @@ CREATE VIEW inbox.stat_subscription AS
 SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
+            WHEN f.error IS NOT NULL THEN 'stopped'
             WHEN l.error IS NOT NULL THEN 'data lost'
+            -- others of its workers are still to come
+            WHEN c.workers < s.workers AND c.state = 'running' THEN 'starting'
             ELSE coalesce(c.state, 'starting') END AS state,
        s.topics,
        s.workers,
@@ -1437,19 +1440,20 @@ SELECT s.name,
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
             WHEN pg_catalog.pg_is_in_recovery()
             THEN 'this server is a standby, and consumes when it is promoted'
-            ELSE coalesce(b.error, e.error) END AS last_error,
-       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+            ELSE coalesce(b.error, f.error, e.error) END AS last_error,
+       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
             ELSE e.error_at END AS last_error_at,
        m.waiting,
        CASE WHEN s.paused OR s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
             WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
+            WHEN f.error IS NOT NULL THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at
             ELSE c.state_since END AS state_since
 FROM inbox.subscription s
--- without the library there is nobody to tell
+-- where there cannot be a relay there are no workers either, and nobody to tell
 LEFT JOIN LATERAL (
     SELECT r.last_error AS error FROM outbox.relay_status() r
-    WHERE r.last_error ^@ 'outbox is not in shared_preload_libraries'
+    WHERE r.events IS NULL AND r.last_error IS NOT NULL
 ) b ON true
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS partitions,
@@ -1473,6 +1477,7 @@ CROSS JOIN LATERAL (
     -- of several workers the one that is worst, and the first that was
     SELECT (pg_catalog.array_agg(c.state ORDER BY k.rank))[1] AS state,
            (pg_catalog.array_agg(c.state_since ORDER BY k.rank, c.state_since))[1] AS state_since,
+           count(*) AS workers,
            sum(c.lag)::bigint AS lag,
            max(c.lag_seconds) AS lag_seconds,
            (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
@@ -1482,6 +1487,9 @@ CROSS JOIN LATERAL (
         ARRAY['stopped', 'data lost', 'waiting for kafka', 'starting', 'running'], c.state) k (rank)
     WHERE c.subscription = s.name
 ) c
+LEFT JOIN LATERAL (
+    SELECT f.error FROM inbox.consumer_status() f WHERE f.subscription IS NULL AND c.workers < s.workers
+) f ON true
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,

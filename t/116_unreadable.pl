@@ -108,6 +108,11 @@ kafka('tool', $kafka, 'org.apache.kafka.tools.TopicCommand', '--delete', '--topi
 waits('named', qq(topic "$topic": .*Unknown topic or partition), 'and a topic that is deleted');
 runs('found', 'unless it was found by a pattern');
 
+# There are 128 workers at most, of which few can run here.
+sql("SELECT inbox.subscribe('many' || i, ARRAY['$topic'], 'handler', workers => 64, server => 'other') FROM generate_series(1, 2) i");
+wait_for("SELECT state = 'stopped' AND last_error ~ 'outbox.max_consumers' FROM inbox.stat_subscription WHERE name = 'many2'",
+	'without room for all of its workers it does not look as if it would run');
+
 unlike(slurp_file($node->logfile), qr/outbox consumer .*ERROR:/, 'no worker ran into an error');
 $node->stop;
 done_testing();

@@ -78,6 +78,7 @@ $node->safe_psql('postgres', 'ALTER DATABASE shop IS_TEMPLATE true');
 $node->poll_query_until('postgres', "SELECT pg_terminate_backend(active_pid) IS NOT NULL FROM pg_replication_slots WHERE active");
 $node->poll_query_until('postgres', 'SELECT NOT active FROM pg_replication_slots')
   or die 'the relay does not leave';
+wait_for_error($node, 'shop', 'stopped', 'this is a template database');
 drops('shop', 'DROP EXTENSION outbox CASCADE', 'a template database');
 $node->safe_psql('postgres', 'ALTER DATABASE shop IS_TEMPLATE false');
 

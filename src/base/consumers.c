@@ -269,6 +269,7 @@ list_subscription(Oid database, const ListedSubscription *subscription)
 bool
 consumers_publish_list(Oid database, const ListedSubscription *list, int n)
 {
+	DatabaseEntry *owner;
 	bool		room = true;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
@@ -276,6 +277,9 @@ consumers_publish_list(Oid database, const ListedSubscription *list, int n)
 		consumers->entries[i].listed = false;
 	for (int i = 0; i < n; i++)
 		room &= list_subscription(database, &list[i]);
+	owner = registry_find(database);
+	if (owner)
+		owner->crowded = !room;
 	for (int i = 0; i < consumers_size(); i++)
 	{
 		ConsumerEntry *entry = &consumers->entries[i];
@@ -288,6 +292,18 @@ consumers_publish_list(Oid database, const ListedSubscription *list, int n)
 	registry_wake_launcher();
 	LWLockRelease(registry->lock);
 	return room;
+}
+
+/*
+ * Was there no room for all consumers of a database, when they were listed?
+ * Takes no lock.
+ */
+bool
+consumers_crowded(Oid database)
+{
+	DatabaseEntry *entry = registry ? registry_find(database) : NULL;
+
+	return entry != NULL && entry->crowded;
 }
 
 /*

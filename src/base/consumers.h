@@ -91,6 +91,7 @@ extern ConsumerEntry *consumers_entry(int index);
 extern void consumers_request_scout(Oid database);
 extern void consumers_dismiss(Oid database);
 extern bool consumers_present(Oid database);
+extern bool consumers_crowded(Oid database);
 extern void consumers_wake(Oid database);
 extern void consumers_terminate(Oid database);
 

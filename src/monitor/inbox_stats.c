@@ -99,29 +99,45 @@ fill_row(const ConsumerEntry *entry, const ConsumerStatus *status,
 	set_timestamp(values, nulls, COL_STATE_SINCE, status->state_since);
 }
 
+/* Fills the row that tells that there was no room for all workers. */
+static void
+fill_crowded_row(Datum *values, bool *nulls)
+{
+	memset(nulls, true, NCOLUMNS * sizeof(bool));
+	nulls[COL_STATE] = nulls[COL_ERROR] = false;
+	values[COL_STATE] = CStringGetTextDatum(state_names[CONSUMER_STOPPED]);
+	values[COL_ERROR] = CStringGetTextDatum("no room for all of its workers; raise outbox.max_consumers and restart the server");
+}
+
 /*
  * SQL function inbox.consumer_status() RETURNS SETOF record: one row for each
- * worker that the subscriptions of this database shall have.  Waits for
- * nobody.
+ * worker that the subscriptions of this database shall have, and one without a
+ * subscription when there was no room for all.  Waits for nobody.
  */
 Datum
 outbox_consumer_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	Datum		values[NCOLUMNS];
+	bool		nulls[NCOLUMNS];
+
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < consumers_size(); i++)
 	{
 		ConsumerEntry *entry = consumers_entry(i);
 		ConsumerStatus status;
-		Datum		values[NCOLUMNS];
-		bool		nulls[NCOLUMNS];
 
 		if (entry->database != MyDatabaseId || !entry->wanted ||
 			entry->worker == SCOUT_WORKER)
 			continue;
 		consumers_load(entry, &status);
 		fill_row(entry, &status, values, nulls);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	if (consumers_crowded(MyDatabaseId))
+	{
+		fill_crowded_row(values, nulls);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

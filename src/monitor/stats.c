@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "catalog/pg_database.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -17,6 +18,7 @@
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/shmem.h"
@@ -198,6 +200,35 @@ set_status(Datum *values, bool *nulls, RelayStatus *status, pid_t pid)
 	set_pinned_by(values, nulls, status->pinned_by);
 }
 
+/* Is this a template database?  Those have no relay. */
+static bool
+is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
+										ObjectIdGetDatum(MyDatabaseId));
+	bool		result = HeapTupleIsValid(tuple) &&
+	((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Why there cannot be a relay, or NULL. */
+static const char *
+absence_reason(void)
+{
+	if (!shmem_available())
+		return "outbox is not in shared_preload_libraries; add it and restart the server";
+	if (RecoveryInProgress())
+		return "this server is a standby, and publishes when it is promoted";
+	if (is_template())
+		return "this is a template database, and those have no relay; ALTER DATABASE ... IS_TEMPLATE false and restart the server";
+	if (shmem_full())
+		return "no room for a relay in this database; raise outbox.max_databases and restart the server";
+	return NULL;
+}
+
 /*
  * SQL function outbox.relay_status(): one row about this database's relay.
  * Takes locks for the time of a look, and waits for nobody who works.
@@ -210,6 +241,7 @@ outbox_relay_status(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	RelayStatus status = {0};
 	pid_t		pid = 0;
+	const char *reason;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -217,12 +249,10 @@ outbox_relay_status(PG_FUNCTION_ARGS)
 
 	if (shmem_read_status(MyDatabaseId, &status, &pid))
 		set_status(values, nulls, &status, pid);
-	else if (!shmem_available() || shmem_full())
+	else if ((reason = absence_reason()) != NULL)
 	{
 		nulls[COL_ERROR] = false;
-		values[COL_ERROR] = CStringGetTextDatum(shmem_available() ?
-												"no room for a relay in this database; raise outbox.max_databases and restart the server" :
-												"outbox is not in shared_preload_libraries; add it and restart the server");
+		values[COL_ERROR] = CStringGetTextDatum(reason);
 		set_time(values, nulls, COL_STATE_SINCE, PgStartTime);
 	}
 	set_held_wal(values, nulls);
