@@ -9,3 +9,182 @@
 
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION outbox UPDATE TO '1.0'" to load this file. \quit
+
+-- Names without a schema are PostgreSQL's own, whatever is in schema outbox.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION outbox.watch_extension() RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'outbox_watch_extension';
+COMMENT ON FUNCTION outbox.watch_extension() IS
+    'has the replication slot go with the extension, should this session drop it';
+
+CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    slot name;
+BEGIN
+    PERFORM outbox.watch_extension();
+EXCEPTION WHEN OTHERS THEN
+    SELECT r.slot_name INTO slot FROM pg_replication_slots r
+    WHERE r.plugin = 'outbox' AND r.database = current_database() AND r.slot_name = 'outbox_' || r.datoid AND NOT r.active;
+    IF slot IS NULL THEN
+        RETURN;
+    ELSIF (SELECT r.rolsuper OR r.rolreplication FROM pg_roles r WHERE r.rolname = current_user) THEN
+        PERFORM pg_drop_replication_slot(slot);
+    ELSE
+        RAISE WARNING 'replication slot "%" stays and keeps WAL, since extension outbox cannot tell whether it is dropped: %', slot, SQLERRM
+            USING HINT = format('If this command drops the extension, have a superuser call pg_drop_replication_slot(%L).', slot);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION outbox.drop_slot() IS
+    'has the replication slot go with the extension, also in a server that was started without the library';
+DROP EVENT TRIGGER outbox_drop_slot;
+CREATE EVENT TRIGGER outbox_drop_slot ON ddl_command_start
+WHEN TAG IN ('DROP EXTENSION', 'DROP LANGUAGE', 'DROP OWNED', 'DROP SCHEMA')
+EXECUTE FUNCTION outbox.drop_slot();
+COMMENT ON EVENT TRIGGER outbox_drop_slot IS
+    'the replication slot goes with the extension, whether or not its library is loaded';
+
+-- Another column of a function makes another function.  The view keeps its
+-- rights, and what depends on it.
+ALTER FUNCTION inbox.consumer_status() RENAME TO old_consumer_status;
+CREATE FUNCTION inbox.consumer_status(
+    OUT subscription text,
+    OUT worker       integer,
+    OUT pid          integer,
+    OUT state        text,
+    OUT partitions   integer,
+    OUT lag          bigint,
+    OUT lag_seconds  double precision,
+    OUT error        text,
+    OUT error_at     timestamptz,
+    OUT started_at   timestamptz,
+    OUT state_since  timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_consumer_status';
+COMMENT ON FUNCTION inbox.consumer_status() IS
+    'the workers of this database''s subscriptions, out of shared memory; see inbox.stat_subscription';
+
+CREATE OR REPLACE VIEW inbox.stat_subscription AS
+SELECT s.name,
+       CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
+            WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
+            WHEN f.error IS NOT NULL THEN 'stopped'
+            WHEN l.error IS NOT NULL THEN 'data lost'
+            -- others of its workers are still to come
+            WHEN c.workers < s.workers AND c.state = 'running' THEN 'starting'
+            ELSE coalesce(c.state, 'starting') END AS state,
+       s.topics,
+       s.workers,
+       p.partitions,
+       coalesce(c.lag, p.lag) AS lag,
+       c.lag_seconds,
+       p.received,
+       p.processed,
+       p.duplicates,
+       m.failed,
+       m.retrying,
+       CASE WHEN s.home <> outbox.home()
+            THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
+            WHEN pg_catalog.pg_is_in_recovery()
+            THEN 'this server is a standby, and consumes when it is promoted'
+            ELSE coalesce(b.error, f.error, e.error) END AS last_error,
+       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
+            ELSE e.error_at END AS last_error_at,
+       m.waiting,
+       CASE WHEN s.paused OR s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+            WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
+            WHEN f.error IS NOT NULL THEN NULL
+            WHEN l.error IS NOT NULL THEN l.lost_at
+            ELSE c.state_since END AS state_since
+FROM inbox.subscription s
+-- where there cannot be a relay there are no workers either, and nobody to tell
+LEFT JOIN LATERAL (
+    SELECT r.last_error AS error FROM outbox.relay_status() r
+    WHERE r.events IS NULL AND r.last_error IS NOT NULL
+) b ON true
+CROSS JOIN LATERAL (
+    SELECT count(*)::integer AS partitions,
+           sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
+           coalesce(sum(p.received), 0)::bigint AS received,
+           coalesce(sum(p.processed), 0)::bigint AS processed,
+           coalesce(sum(p.duplicates), 0)::bigint AS duplicates
+    FROM inbox.position p
+    WHERE p.subscription = s.name
+) p
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
+                             p.lost_from, p.lost_until - 1, p.topic, p.partition) AS error,
+           p.updated_at AS lost_at
+    FROM inbox.position p
+    WHERE p.subscription = s.name AND p.lost_from IS NOT NULL
+    ORDER BY p.topic, p.partition
+    LIMIT 1
+) l ON true
+CROSS JOIN LATERAL (
+    -- of several workers the one that is worst, and the first that was
+    SELECT (pg_catalog.array_agg(c.state ORDER BY k.rank))[1] AS state,
+           (pg_catalog.array_agg(c.state_since ORDER BY k.rank, c.state_since))[1] AS state_since,
+           count(*) AS workers,
+           sum(c.lag)::bigint AS lag,
+           max(c.lag_seconds) AS lag_seconds,
+           (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
+           max(c.error_at) AS error_at
+    FROM inbox.consumer_status() c
+    CROSS JOIN LATERAL pg_catalog.array_position(
+        ARRAY['stopped', 'data lost', 'waiting for kafka', 'starting', 'running'], c.state) k (rank)
+    WHERE c.subscription = s.name
+) c
+LEFT JOIN LATERAL (
+    SELECT f.error FROM inbox.consumer_status() f WHERE f.subscription IS NULL AND c.workers < s.workers
+) f ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
+           count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
+           count(*) FILTER (WHERE m.status = 'pending') AS waiting,
+           (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
+           max(m.error_at) AS error_at,
+           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by) AS stopped_at
+    FROM inbox.message m
+    WHERE m.subscription = s.name AND m.status <> 'processed'
+) m
+-- The newest error, of a worker or a message; lost messages wait for somebody
+-- to act.
+LEFT JOIN LATERAL (
+    SELECT v.error, v.error_at
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, m.error, m.error_at)) v (rank, error, error_at)
+    WHERE v.error IS NOT NULL
+    ORDER BY v.rank, v.error_at DESC NULLS LAST
+    LIMIT 1
+) e ON true;
+COMMENT ON COLUMN inbox.stat_subscription.state_since IS
+    'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
+
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOR role IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
+        FROM pg_proc p
+        CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        WHERE p.oid IN ('outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()'::regprocedure)
+          AND a.grantee <> p.proowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status() FROM %s', role);
+    END LOOP;
+    FOR role IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
+        FROM pg_proc p
+        CROSS JOIN LATERAL aclexplode(p.proacl) a
+        WHERE p.oid = 'inbox.old_consumer_status()'::regprocedure AND a.grantee <> p.proowner
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION inbox.consumer_status() TO %s', role);
+    END LOOP;
+END
+$$;
+DROP FUNCTION inbox.old_consumer_status();
