@@ -132,4 +132,5 @@ format:
 check-format:
 	@$(INDENT); status=0; for f in $(FORMATTED); do \
 	  indent < $$f | diff -u $$f - || status=1; done; \
+	if grep -F '/**INDENT**' $(FORMATTED); then status=1; fi; \
 	if [ $$status != 0 ]; then echo "not in PostgreSQL's style: run make format"; fi; exit $$status

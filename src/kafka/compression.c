@@ -73,13 +73,11 @@ append_record(StringInfo record, const Message *message)
 	for (int i = 0; i < message->nheaders; i++)
 	{
 		const MessageHeader *header = &message->headers[i];
+		Slice		name;
 
-		append_slice(record, (Slice)
-/**INDENT** Error@78: Unbalanced parens */
-					 {
-			header->name, header->name_len
-/**INDENT** Warning@80: Extra ) */
-		});
+		name.data = header->name;
+		name.len = header->name_len;
+		append_slice(record, name);
 		append_slice(record, header->value);
 	}
 }

@@ -133,6 +133,13 @@ read_value(Scanner *scanner, Slice *value)
 	return true;
 }
 
+static void
+begin(Scanner *scanner, Slice text)
+{
+	scanner->p = text.data;
+	scanner->end = text.data + text.len;
+}
+
 /*
  * Fills in values with those of an object's members of these names, as they
  * are written; SLICE_NULL where there is none.  Other members are passed over.
@@ -141,51 +148,48 @@ read_value(Scanner *scanner, Slice *value)
 bool
 json_members(Slice text, const char *const *names, int count, Slice *values)
 {
-	Scanner		scanner = {text.data,
-/**INDENT** Error@145: Statement nesting error */
-		text.data + text.len};
+	Scanner		scanner;
 
-		memset(values, 0, count * sizeof(Slice));
-		if (!take(&scanner, '{'))
+	begin(&scanner, text);
+	memset(values, 0, count * sizeof(Slice));
+	if (!take(&scanner, '{'))
+		return false;
+	if (take(&scanner, '}'))
+		return next(&scanner) == '\0' && scanner.p == scanner.end;
+	do
+	{
+		Slice		name;
+		Slice		value;
+
+		(void) next(&scanner);
+		name.data = scanner.p + 1;
+		if (!skip_string(&scanner))
 			return false;
-		if (take(&scanner, '}'))
-			return next(&scanner) == '\0' && scanner.p == scanner.end;
-		do
-		{
-			Slice		name;
-			Slice		value;
-
-			(void) next(&scanner);
-			name.data = scanner.p + 1;
-			if (!skip_string(&scanner))
-				return false;
-			name.len = scanner.p - name.data - 1;
-			if (!take(&scanner, ':') || !read_value(&scanner, &value))
-				return false;
-			for (int i = 0; i < count; i++)
-				if (name.len == strlen(names[i]) &&
-					memcmp(name.data, names[i], name.len) == 0)
-					values[i] = value;
-		} while (take(&scanner, ','));
-		return take(&scanner, '}') && next(&scanner) == '\0' &&
-			scanner.p == scanner.end;
-	}
+		name.len = scanner.p - name.data - 1;
+		if (!take(&scanner, ':') || !read_value(&scanner, &value))
+			return false;
+		for (int i = 0; i < count; i++)
+			if (name.len == strlen(names[i]) &&
+				memcmp(name.data, names[i], name.len) == 0)
+				values[i] = value;
+	} while (take(&scanner, ','));
+	return take(&scanner, '}') && next(&scanner) == '\0' &&
+		scanner.p == scanner.end;
+}
 
 /*
  * The same for the first elements of an array, which must have so many.
  */
-	bool
-				json_elements(Slice text, int count, Slice *values)
-	{
-		Scanner		scanner = {text.data,
-/**INDENT** Error@180: Statement nesting error */
-			text.data + text.len};
+bool
+json_elements(Slice text, int count, Slice *values)
+{
+	Scanner		scanner;
 
-			if			(!take(&scanner, '['))
-							return false;
-			for			(int i = 0; i < count; i++)
-				if			((i > 0 && !take(&scanner, ',')) || !read_value(&scanner, &values[i]))
-								return false;
-						return true;
-		}
-/**INDENT** Error@188: Stuff missing from end of file */
+	begin(&scanner, text);
+	if (!take(&scanner, '['))
+		return false;
+	for (int i = 0; i < count; i++)
+		if ((i > 0 && !take(&scanner, ',')) || !read_value(&scanner, &values[i]))
+			return false;
+	return true;
+}
