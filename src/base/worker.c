@@ -204,12 +204,11 @@ worker_begin_sql_at_exit(void)
 }
 
 /*
- * Locks a table of the schema outbox, to write to it in the current
- * transaction, without waiting: a process that ends must not wait for those who
- * may wait for it.
+ * Locks a table of the schema outbox for the current transaction, without
+ * waiting: a process that ends must not wait for those who may wait for it.
  */
 LockOutcome
-worker_try_lock(const char *table)
+worker_try_lock(const char *table, LOCKMODE mode)
 {
 	Oid			schema = get_namespace_oid("outbox", true);
 	Oid			relation = InvalidOid;
@@ -218,7 +217,7 @@ worker_try_lock(const char *table)
 		relation = get_relname_relid(table, schema);
 	if (!OidIsValid(relation))
 		return LOCK_NO_TABLE;
-	if (!ConditionalLockRelationOid(relation, RowExclusiveLock))
+	if (!ConditionalLockRelationOid(relation, mode))
 		return LOCK_BUSY;
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)) ?
 		LOCK_TAKEN : LOCK_NO_TABLE;

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "storage/lockdefs.h"
+
 #define WORKER_LIBRARY "outbox"
 #define EXTENSION_NAME "outbox"
 
@@ -29,7 +31,7 @@ extern void worker_begin(void);
 extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);
 extern void worker_begin_sql_at_exit(void);
-extern LockOutcome worker_try_lock(const char *table);
+extern LockOutcome worker_try_lock(const char *table, LOCKMODE mode);
 extern bool worker_run_sql(const char *query, int nargs, Oid *types,
 						   Datum *args, int expected);
 extern void worker_prove_sql(const char *query, int nargs, Oid *types,

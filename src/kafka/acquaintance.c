@@ -107,7 +107,10 @@ acquaintance_update(Producer *producer, ProducerTopic *topic,
 			continue;
 		partition = &topic->partitions[said->id];
 		if (said->leader >= 0)
+		{
 			partition->leaderless_since = 0;
+			partition->had_leader = true;
+		}
 		else if (partition->leaderless_since == 0)
 			partition->leaderless_since = now;
 		topic->nleaderless += partition->leaderless_since != 0;
@@ -144,12 +147,24 @@ acquaintance_note_reported(const rd_kafka_message_t *message, bool acknowledged,
 }
 
 /*
- * Are messages for the topic under way?
+ * May messages for the partition, or with -1 for any of the topic, be under
+ * way?
  */
 bool
-producer_is_busy(const ProducerTopic *topic)
+producer_is_busy(const ProducerTopic *topic, int partition)
 {
-	return topic->outstanding > 0;
+	return topic->outstanding > 0 &&
+		(partition < 0 || partition >= topic->npartitions ||
+		 topic->partitions[partition].had_leader);
+}
+
+/*
+ * Has the topic been ready since the producer knows it?
+ */
+bool
+producer_was_ready(const ProducerTopic *topic)
+{
+	return topic->npartitions > 0;
 }
 
 /*
@@ -242,7 +257,7 @@ producer_each_stuck(Producer *producer, int ms, PartitionHandler handler,
 
 /*
  * Calls the handler, likewise, for each partition that has had no leader for
- * ms, of topics of which messages are under way.
+ * ms, and of which messages may be under way.
  */
 void
 producer_each_leaderless(Producer *producer, int ms, PartitionHandler handler,
@@ -253,9 +268,8 @@ producer_each_leaderless(Producer *producer, int ms, PartitionHandler handler,
 
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
-		for (int i = 0; topic->outstanding > 0 && topic->nleaderless > 0 &&
-			 i < topic->npartitions; i++)
-			if (producer_is_leaderless(topic, i, ms))
+		for (int i = 0; topic->nleaderless > 0 && i < topic->npartitions; i++)
+			if (producer_is_busy(topic, i) && producer_is_leaderless(topic, i, ms))
 				handler(arg, topic->name, i);
 }
 

@@ -6,10 +6,12 @@
  * A topic's max.message.bytes is about batches as they come, compressed.  So
  * whether a message is too large can be known only when it is compressed.
  * librdkafka does not tell what that made of it.  Here the same is done, with
- * the same libraries and parameters, to a batch of one message.
+ * the same parameters, to a batch of one message.  The size is the same where
+ * librdkafka has the codec from the same shared library, and nearly so else.
  *
- * The libraries are optional.  Where one was not there at compile time, and for
- * snappy, which librdkafka does itself, the size is not known.
+ * The libraries are optional.  Where one was not there at compile time, for very
+ * large messages, and for snappy, which librdkafka does itself, the size is not
+ * known.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +38,7 @@
 #define ZSTD_DEFAULT_LEVEL 3	/* librdkafka's */
 #define GZIP_WINDOW_BITS (15 + 16)	/* the largest, with gzip's header */
 #define GZIP_MEMORY_LEVEL 8		/* the usual one */
+#define MAX_BYTES (64 * 1024 * 1024)	/* to be compressed for that */
 #define GZIP_MAX_LEVEL 9		/* which librdkafka makes of a higher one */
 
 /* Appends a number of Kafka's, zigzag and seven bits a byte. */
@@ -80,6 +83,17 @@ append_record(StringInfo record, const Message *message)
 		append_slice(record, name);
 		append_slice(record, header->value);
 	}
+}
+
+/* About how many bytes a message has. */
+static int64
+raw_size(const Message *message)
+{
+	int64		size = (int64) message->key.len + message->value.len;
+
+	for (int i = 0; i < message->nheaders; i++)
+		size += (int64) message->headers[i].name_len + message->headers[i].value.len;
+	return size;
 }
 
 /* How many bytes zlib makes of them; -1 if it cannot. */
@@ -137,7 +151,10 @@ lz4_size(int level, const StringInfo in)
 #endif
 }
 
-/* The same with zstd, which is not told beforehand how much there is. */
+/*
+ * The same with zstd, which is not told beforehand how much there is, as it is
+ * not by a librdkafka that shares it.
+ */
 static int64
 zstd_size(int level, const StringInfo in)
 {
@@ -182,8 +199,8 @@ compressed_size(const Compression *compression, const StringInfo in)
 
 /*
  * How many bytes a batch has, on its way to a broker, with that message alone;
- * -1 if that cannot be known.  Takes as much time as compressing it, and twice
- * its memory for a moment.  May raise an error for want of memory.
+ * -1 if that cannot be known.  Takes as much time as compressing it, and some
+ * times its memory for a moment.  May raise an error for want of memory.
  */
 int
 compression_size(const Compression *compression, const Message *message)
@@ -192,6 +209,8 @@ compression_size(const Compression *compression, const Message *message)
 	StringInfoData batch;
 	int64		size;
 
+	if (raw_size(message) > MAX_BYTES)
+		return -1;
 	initStringInfo(&record);
 	append_record(&record, message);
 	initStringInfo(&batch);

@@ -41,12 +41,20 @@ static const struct
 	"security.protocol", false},
 	{"ApiVersionRequest failed: Local: Timed out", "there is a connection, but nobody answers: a broker that is stopped or overloaded, or no Kafka port",
 	NULL, false},
-	/* Releases since 2.14 say no more, if the other end is quick. */
-	{"in state APIVERSION_QUERY", "the broker closes the connection; perhaps the port speaks TLS, or wants authentication, or is no Kafka port",
-	"security.protocol", false},
 	{"Cluster authorization failed", "the principal needs the right IdempotentWrite on the cluster, or, since Kafka 2.8, Write on some topic",
 	NULL, true},
 };
+
+/*
+ * Does a text say no more than that the other end has closed the connection
+ * when it was first spoken to?  Newer releases than 2.13 do, if it is quick.
+ */
+static bool
+is_closed_at_once(const char *text)
+{
+	return strstr(text, "Disconnected: connection closed") != NULL &&
+		strstr(text, "in state APIVERSION_QUERY") != NULL;
+}
 
 /* Replaces an error by its explanation, but for the broker in front. */
 static void
@@ -68,6 +76,10 @@ explain_connection(const rd_kafka_t *handle, const char *text, char *error)
 {
 	const rd_kafka_conf_t *conf = rd_kafka_conf(unconstify(rd_kafka_t *, handle));
 	char		value[VALUE_LEN];
+
+	/* Older ones give the hint themselves. */
+	if (is_closed_at_once(text))
+		text = "connecting to a SSL listener";
 
 	for (int i = 0; i < lengthof(explanations); i++)
 	{

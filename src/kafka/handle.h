@@ -64,6 +64,7 @@ typedef struct ProducerPartition
 {
 	TimestampTz acknowledged_at;	/* the last message; 0 for never */
 	TimestampTz leaderless_since;	/* 0 when it has a leader */
+	bool		had_leader;		/* since the producer knows it */
 } ProducerPartition;
 
 struct ProducerTopic

@@ -128,7 +128,8 @@ extern TopicStatus producer_topic_status(Producer *producer,
 										 ProducerTopic *topic);
 extern int	producer_partition(const Producer *producer,
 							   const ProducerTopic *topic, Slice key);
-extern bool producer_is_busy(const ProducerTopic *topic);
+extern bool producer_is_busy(const ProducerTopic *topic, int partition);
+extern bool producer_was_ready(const ProducerTopic *topic);
 extern bool producer_lacks_leader(const ProducerTopic *topic);
 extern bool producer_is_leaderless(const ProducerTopic *topic, int partition,
 								   int ms);

@@ -364,7 +364,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 {
 	Destination destination;
 
-	/* Nothing of such a topic is in flight, so order needs no wait. */
+	/* What breaks in front of it takes it back, so order needs no wait. */
 	if (refusal_is_certain(relay, event))
 	{
 		give_up(relay, event, number);

@@ -14,6 +14,7 @@
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/pmsignal.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/xid8.h"
@@ -23,6 +24,7 @@
 
 /* Between looks whether a table can be locked, as the process ends. */
 #define LOOK_AGAIN_US 10000
+#define MAX_LOOKS 300
 
 /* Parameters of the statements below, in the order of SetAside's columns. */
 enum
@@ -267,21 +269,35 @@ deadletter_write_one(const SetAside *item)
 }
 
 /*
+ * Locks the tables, without waiting, so that no row of them is locked by
+ * anybody else.
+ */
+static LockOutcome
+try_lock_tables(void)
+{
+	static const char *const tables[] = {"dead_letter", "held_event", "parked"};
+	LockOutcome outcome = LOCK_TAKEN;
+
+	for (int i = 0; i < lengthof(tables) && outcome == LOCK_TAKEN; i++)
+		outcome = worker_try_lock(tables[i], ExclusiveLock);
+	return outcome;
+}
+
+/*
  * Begins to write as the process ends.  Returns false when the tables have gone
- * or may be locked by somebody who waits for this process.
+ * or somebody has locked them, or rows of theirs: who that is may wait for this
+ * process, or have no end.
  */
 bool
 deadletter_begin_at_exit(void)
 {
-	static const char *const tables[] = {"dead_letter", "held_event", "parked"};
 	LockOutcome outcome = LOCK_BUSY;
 
-	while (outcome == LOCK_BUSY && !shmem_relay_must_not_wait())
+	for (int i = 0; outcome == LOCK_BUSY && i < MAX_LOOKS && PostmasterIsAlive() &&
+		 !shmem_relay_must_not_wait(); i++)
 	{
 		worker_begin_sql_at_exit();
-		outcome = LOCK_TAKEN;
-		for (int i = 0; i < lengthof(tables) && outcome == LOCK_TAKEN; i++)
-			outcome = worker_try_lock(tables[i]);
+		outcome = try_lock_tables();
 		if (outcome == LOCK_TAKEN)
 			return true;
 		worker_commit_sql();

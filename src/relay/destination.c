@@ -188,7 +188,7 @@ show_obstacle(Relay *relay, TopicStatus status, TimestampTz since,
 /*
  * What is in flight for a partition, or a topic, does not move: parks it, and
  * has the pipeline broken.  Not if it was parked before the producer was
- * opened: then nothing in flight is for it.
+ * opened, by whichever relay: then nothing in flight is for it.
  */
 static void
 park_in_flight(Relay *relay, const char *topic, int partition,
@@ -216,29 +216,45 @@ park_in_flight(Relay *relay, const char *topic, int partition,
 	relay->stuck = true;
 }
 
+/* A partition that has no leader. */
+static void
+park_leaderless(void *arg, const char *topic, int partition)
+{
+	Relay	   *relay = arg;
+
+	snprintf(relay->failure_text, sizeof(relay->failure_text),
+			 "partition %d of topic \"%s\" has no leader", partition, topic);
+	park_in_flight(relay, topic, partition, "LEADER_NOT_AVAILABLE");
+}
+
 /*
  * What is parked after a wait: the event's partition has no leader, or its
- * topic is not there.  Others of the topic that are in flight may have the same
- * in their way, and the ledger would stand still while more and more is
- * acknowledged behind them, only to be sent again.  So that is done now.
- * Returns false when that breaks the pipeline.
+ * topic is not there.  Others in flight may have the same in their way, and the
+ * ledger would stand still while more and more is acknowledged behind them,
+ * only to be sent again.  So that is done now, once for all partitions that
+ * have lost their leaders.  Returns false when that breaks the pipeline.
  */
 static bool
 leave_behind(Relay *relay, const Destination *destination)
 {
-	if (!producer_is_busy(destination->topic))
+	char		error[PRODUCER_ERROR_LEN];
+	const char *error_name = relay->failure_name;
+
+	if (!producer_is_busy(destination->topic, destination->partition))
 		return true;
-	park_in_flight(relay, destination->name, destination->partition,
-				   relay->failure_name);
-	relay->delivery_failed = relay->stuck;
+	strlcpy(error, relay->failure_text, sizeof(error));
+	producer_each_leaderless(relay->producer, 0, park_leaderless, relay);
+	strlcpy(relay->failure_text, error, sizeof(relay->failure_text));
+	park_in_flight(relay, destination->name, destination->partition, error_name);
+	relay->delivery_failed |= relay->stuck;
 	sender_poll(relay);
 	return !relay->broken;
 }
 
 /*
- * How long, in ms, may be waited for what is missing?  Others wait meanwhile,
- * so however many topics are missing they get no more than a share of the time.
- * "Spent" is what has just been waited.
+ * How long, in ms, may be waited for a topic that is missing?  Others wait
+ * meanwhile, so however many are missing they get no more than a share of the
+ * time.  "Spent" is what has just been waited.
  */
 static long
 moment_left(TimestampTz now, long spent)
@@ -254,18 +270,30 @@ moment_left(TimestampTz now, long spent)
 }
 
 /*
- * Waits until the event's topic and partition can take messages, or it is clear
- * that they cannot for some time, or ever; then the reason is noted.
- * Pipelined: with others in flight.
+ * The same for the event's topic.  Brokers come and go, so one that was ready
+ * is looked at once more in any case.
  */
-DestinationState
-destination_wait(Relay *relay, const Event *event, bool pipelined,
-				 Destination *destination)
+static long
+patience(const Destination *destination, TimestampTz now)
+{
+	long		left = moment_left(now, 0);
+
+	return destination->topic && producer_was_ready(destination->topic) ?
+		Max(left, LOOK_MS) : left;
+}
+
+/*
+ * Does what destination_wait() says; sets since when the topic or its partition
+ * was missing, 0 if it was not.
+ */
+static DestinationState
+await_destination(Relay *relay, const Event *event, bool pipelined,
+				  Destination *destination, TimestampTz *missing_since)
 {
 	TimestampTz since = 0;
-	TimestampTz missing_since = 0;
-	long		patience = 0;
+	long		patience_ms = 0;
 
+	*missing_since = 0;
 	for (;;)
 	{
 		TopicStatus status = ask(relay, event, destination);
@@ -284,28 +312,19 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 		if (since == 0)
 			since = now;
 		if (status == TOPIC_UNREACHABLE)
-			missing_since = 0;
-		else if (status != TOPIC_ASKED && missing_since == 0)
+			*missing_since = 0;
+		else if (status != TOPIC_ASKED && *missing_since == 0)
 		{
-			missing_since = now;
-			patience = moment_left(now, 0);
+			*missing_since = now;
+			patience_ms = patience(destination, now);
 		}
-		if (status != TOPIC_ASKED && missing_since != 0 &&
-			TimestampDifferenceExceeds(missing_since, now, patience))
-		{
-			(void) moment_left(now, patience);
-			return leave_behind(relay, destination) ? DESTINATION_PARKED :
-				DESTINATION_BROKEN;
-		}
+		if (status != TOPIC_ASKED && *missing_since != 0 &&
+			TimestampDifferenceExceeds(*missing_since, now, patience_ms))
+			return !pipelined || leave_behind(relay, destination) ?
+				DESTINATION_PARKED : DESTINATION_BROKEN;
 		show_obstacle(relay, status, since, now);
 		if (!wait_a_little(relay, pipelined, status))
 			return DESTINATION_BROKEN;
-	}
-	if (missing_since != 0)
-	{
-		TimestampTz now = steady_now();
-
-		(void) moment_left(now, TimestampDifferenceMilliseconds(missing_since, now));
 	}
 	if (since != 0)
 	{
@@ -316,15 +335,26 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 	return DESTINATION_READY;
 }
 
-/* A partition that has no leader. */
-static void
-park_leaderless(void *arg, const char *topic, int partition)
+/*
+ * Waits until the event's topic and partition can take messages, or it is clear
+ * that they cannot for some time, or ever; then the reason is noted.
+ * Pipelined: with others in flight.
+ */
+DestinationState
+destination_wait(Relay *relay, const Event *event, bool pipelined,
+				 Destination *destination)
 {
-	Relay	   *relay = arg;
+	TimestampTz missing_since;
+	DestinationState state = await_destination(relay, event, pipelined,
+											   destination, &missing_since);
 
-	snprintf(relay->failure_text, sizeof(relay->failure_text),
-			 "partition %d of topic \"%s\" has no leader", partition, topic);
-	park_in_flight(relay, topic, partition, "LEADER_NOT_AVAILABLE");
+	if (missing_since != 0)
+	{
+		TimestampTz now = steady_now();
+
+		(void) moment_left(now, TimestampDifferenceMilliseconds(missing_since, now));
+	}
+	return state;
 }
 
 /* A topic that takes nothing, though it has leaders. */

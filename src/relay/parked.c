@@ -174,8 +174,7 @@ parked_fail(Parked *parked, const char *error_name, const char *error)
 {
 	if (strcmp(error_name, PARKED_SILENT) == 0)
 		parked->probe_delay = SILENT_PROBE_MS;
-	parked->parked_at = steady_now();
-	parked->probe_at = TimestampTzPlusMilliseconds(parked->parked_at,
+	parked->probe_at = TimestampTzPlusMilliseconds(steady_now(),
 												   parked->probe_delay);
 	parked->probe_delay = Min(2 * parked->probe_delay, LAST_PROBE_MS);
 	parked->batch_events = 1;
@@ -297,6 +296,7 @@ parked_load(void)
 		strlcpy(parked->error_name, SPI_getvalue(row, desc, 3),
 				sizeof(parked->error_name));
 		strlcpy(parked->error, SPI_getvalue(row, desc, 4), sizeof(parked->error));
+		parked->parked_at = 0;
 		parked->stored = true;
 		parked->shown_sending = true;
 	}

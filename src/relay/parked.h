@@ -32,7 +32,7 @@ typedef struct Parked
 	bool		shown_sending;	/* the row says so */
 	TimestampTz asked_at;		/* a broker, for this probe; 0 if not yet */
 	TimestampTz probe_at;		/* when it is to be tried next */
-	TimestampTz parked_at;		/* last */
+	TimestampTz parked_at;		/* 0 if by a relay before this one */
 	int			probe_delay;	/* ms, after the next failure */
 	int			batch_events;	/* to be sent at a time */
 	char		error_name[64];
