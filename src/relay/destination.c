@@ -254,7 +254,7 @@ leave_behind(Relay *relay, const Destination *destination)
 /*
  * How long, in ms, may be waited for a topic that is missing?  Others wait
  * meanwhile, so however many are missing they get no more than a share of the
- * time.  "Spent" is what has just been waited.
+ * time.  "Spent" is what has just been waited in vain.
  */
 static long
 moment_left(TimestampTz now, long spent)
@@ -348,7 +348,8 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 	DestinationState state = await_destination(relay, event, pipelined,
 											   destination, &missing_since);
 
-	if (missing_since != 0)
+	/* Where Kafka creates topics, each may take its time. */
+	if (missing_since != 0 && state != DESTINATION_READY)
 	{
 		TimestampTz now = steady_now();
 
