@@ -7,8 +7,10 @@
  * trying.  So after an error a partition is in doubt until something comes of
  * it: a message, or its end.  The end of a partition without new messages was
  * reported long ago, and would not be again.  So the partition is sought, at its
- * own position: what comes then was fetched after the error.  A partition that
- * was just assigned is waited for as well.
+ * own position: what comes then was fetched after the error.  That throws away
+ * what the library has fetched already, so one with messages to come is sought
+ * only if none of them comes for a while.  A partition that was just assigned is
+ * waited for as well.
  *
  *	 an error names the partition	the subscription waits for it
  *	 an error names none			(a connection is lost) it waits for those of
@@ -29,6 +31,7 @@
 #include "inbox/waiting.h"
 
 #define PROBE_MS 2000
+#define LONG_PROBE_MS 10000		/* with messages that are still to be handled */
 #define GROUP_RETRY_MS 10000
 #define REASON_MS 60000			/* the library repeats errors more often */
 
@@ -136,7 +139,10 @@ note_group_error(InboxWorker *worker)
 		ereport(LOG,
 				(errmsg("consumer of subscription \"%s\" %s",
 						worker->entry->name, message)));
-	note(worker, message);
+	/* Once: what messages fail for is shown if it is later. */
+	if (strcmp(worker->group_error, message) != 0)
+		note(worker, message);
+	strlcpy(worker->group_error, message, sizeof(worker->group_error));
 }
 
 /* Offsets could not be shown: they are to be shown again, not at once. */
@@ -159,6 +165,8 @@ health_take_errors(InboxWorker *worker)
 {
 	const ConsumerStats *stats = consumer_stats(worker->consumer);
 
+	if (!stats->group_fails)
+		worker->group_error[0] = '\0';
 	if (stats->ngroup_errors != worker->group_errors_seen)
 		take_group_error(worker);
 	if (stats->nerrors == worker->errors_seen)
@@ -175,6 +183,31 @@ health_take_errors(InboxWorker *worker)
 	}
 }
 
+/* Are there messages of it to come, as far as is known? */
+static bool
+has_more(InboxWorker *worker, const ConsumerPartition *at)
+{
+	int64		end;
+
+	return consumer_known_end(worker->consumer, at->topic, at->partition, &end) &&
+		end > at->offset;
+}
+
+/*
+ * Is a partition to be asked now?  One that was gets no second question before
+ * long.
+ */
+static bool
+is_to_ask(const Partition *partition, TimestampTz now)
+{
+	if (partition->lost || partition->gone || partition->health == PARTITION_READ)
+		return false;
+	if (partition->health == PARTITION_ASKED)
+		return partition->asked_at != 0 &&
+			TimestampDifferenceExceeds(partition->asked_at, now, LONG_PROBE_MS);
+	return TimestampDifferenceExceeds(partition->asked_at, now, PROBE_MS);
+}
+
 /* Asks partitions in doubt for a sign, none of them all the time. */
 static void
 ask(InboxWorker *worker)
@@ -188,11 +221,11 @@ ask(InboxWorker *worker)
 	{
 		Partition  *partition = worker->partitions[i];
 
-		if (partition->health != PARTITION_DOUBTED || partition->lost ||
-			partition->gone ||
-			!TimestampDifferenceExceeds(partition->asked_at, now, PROBE_MS))
+		if (!is_to_ask(partition, now))
 			continue;
-		list[n++] = partition->at;
+		if (partition->health == PARTITION_ASKED || partition->refused ||
+			!has_more(worker, &partition->at))
+			list[n++] = partition->at;
 		partition->health = PARTITION_ASKED;
 		partition->asked_at = now;
 	}
@@ -201,9 +234,12 @@ ask(InboxWorker *worker)
 	pfree(list);
 }
 
-/* What the partitions, and the look for topics, say. */
+/*
+ * What the partitions, and the look for topics, say.  While there is more to
+ * handle, the sign of a partition may come late.
+ */
 static ConsumerState
-assess(InboxWorker *worker)
+assess(InboxWorker *worker, bool more)
 {
 	bool		silent = false;
 	bool		refused = false;
@@ -226,21 +262,23 @@ assess(InboxWorker *worker)
 	if (!silent || waiting_is_full(worker))
 		return CONSUMER_RUNNING;
 	if (worker->doubted_at != 0 &&
-		TimestampDifferenceExceeds(worker->doubted_at, steady_now(), PROBE_MS))
+		TimestampDifferenceExceeds(worker->doubted_at, steady_now(),
+								   more ? LONG_PROBE_MS : PROBE_MS))
 		return CONSUMER_WAITING_KAFKA;
 	return worker->status.state;
 }
 
 /*
- * Shows how it fares.  Call when what was fetched is processed.
+ * Shows how it fares.  Call when what was fetched is processed; more says that
+ * there may be more of it.
  */
 void
-health_check(InboxWorker *worker)
+health_check(InboxWorker *worker, bool more)
 {
 	ConsumerState state;
 
 	ask(worker);
-	state = assess(worker);
+	state = assess(worker, more);
 	if (state == CONSUMER_WAITING_KAFKA)
 	{
 		/* It may get well before the next look for topics. */

@@ -243,7 +243,7 @@ run(InboxWorker *worker)
 		}
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
-		health_check(worker);
+		health_check(worker, more);
 		setup_check(worker);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);

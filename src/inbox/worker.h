@@ -106,6 +106,8 @@ typedef struct InboxWorker
 	TimestampTz doubted_at;		/* when a connection was lost, and nothing has
 								 * come of some partition since; or 0 */
 	TimestampTz reason_at;		/* of the last error that the library told */
+	char		group_error[CONSUMER_MESSAGE_LEN];	/* last shown; see
+													 * health.c */
 	uint64		errors_seen;
 	uint64		doubts_seen;
 	uint64		group_errors_seen;
@@ -148,7 +150,7 @@ extern void health_lookup_failed(InboxWorker *worker, const char *message,
 extern void health_sign(Partition *partition);
 extern void health_refused(void *arg, const char *topic, int partition);
 extern void health_take_errors(InboxWorker *worker);
-extern void health_check(InboxWorker *worker);
+extern void health_check(InboxWorker *worker, bool more);
 
 /* setup.c */
 extern void setup_wait(InboxWorker *worker);

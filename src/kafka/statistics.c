@@ -6,7 +6,8 @@
  * The library emits them as JSON every few seconds.  Per broker we want
  * "txretries" and "rtt"."avg".  Most of the text, megabytes where there are
  * thousands of partitions, is about topics, and comes behind what is about
- * brokers.  So the text is read where it is, and only so far.
+ * brokers, where a partition is a short line.  So the text is read where it is,
+ * and only so far.
  *
  *-------------------------------------------------------------------------
  */
