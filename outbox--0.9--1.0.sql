@@ -19,6 +19,9 @@ AS 'MODULE_PATHNAME', 'outbox_watch_extension';
 COMMENT ON FUNCTION outbox.watch_extension() IS
     'has the replication slot go with the extension, should this session drop it';
 
+ALTER TABLE inbox.position ADD COLUMN rerun_since timestamptz;
+COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
+
 CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

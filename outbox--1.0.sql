@@ -1012,7 +1012,7 @@ COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
 -- when it was given an offset; given a time, it sets seek_time, which the
 -- worker turns into next_offset ('-infinity' is the first offset there is,
 -- 'infinity' the end) and resets to NULL.  Duplicates below rerun_until are
--- processed once more.  A fence begins at random, so that a worker of a
+-- processed once more, unless they were since rerun_since.  A fence begins at random, so that a worker of a
 -- subscription that has ended finds its own nowhere in a new one of the name.
 CREATE TABLE inbox.position (
     subscription text        NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
@@ -1030,6 +1030,7 @@ CREATE TABLE inbox.position (
     processed    bigint      NOT NULL DEFAULT 0,
     duplicates   bigint      NOT NULL DEFAULT 0,
     updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    rerun_since  timestamptz,
     PRIMARY KEY (subscription, topic, partition)
 ) WITH (fillfactor = 50);
 
@@ -1049,6 +1050,7 @@ COMMENT ON COLUMN inbox.position.received IS 'number of messages that were read,
 COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler committed';
 COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been received before';
 COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
+COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
 
 --
 -- Inbox: messages, and what tells a repeated one.

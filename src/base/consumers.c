@@ -143,7 +143,8 @@ make_entry(Oid database, const char *name, int worker)
 		entry->pid = 0;
 		entry->latch = NULL;
 		entry->failures = 0;
-		entry->running = 0;
+		memset(&entry->under_way, 0, sizeof(MessageSet));
+		memset(&entry->suspects, 0, sizeof(MessageSet));
 		entry->seasoned = false;
 		SpinLockAcquire(&entry->mutex);
 		memset(&entry->status, 0, sizeof(entry->status));

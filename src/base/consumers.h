@@ -49,6 +49,18 @@ typedef struct ConsumerStatus
 } ConsumerStatus;
 
 /*
+ * A set of messages, as a Bloom filter: what is in it is found for sure, and
+ * sometimes something that is not.  See inbox/culprit.c.
+ */
+#define MESSAGE_SET_WORDS 512
+
+typedef struct MessageSet
+{
+	int			n;				/* messages that were added */
+	uint64		bits[MESSAGE_SET_WORDS];
+} MessageSet;
+
+/*
  * Protected by the registry's lock, where nothing else is said.  The consumer
  * itself reads its latch, "wanted" and "generation" without it.
  */
@@ -64,9 +76,9 @@ typedef struct ConsumerEntry
 	pid_t		pid;			/* 0 when there is none */
 	Latch	   *latch;
 	int			failures;		/* starts since the last progress */
-	int			running;		/* messages that the handler has under way:
-								 * when the process ends, they are suspect.
-								 * Only the consumer touches it. */
+	/* Only the consumer touches these; they outlive its process */
+	MessageSet	under_way;		/* messages of its transaction */
+	MessageSet	suspects;		/* those of which one ended a process */
 	bool		seasoned;		/* a consumer has worked since the server
 								 * started */
 	slock_t		mutex;			/* protects what follows */

@@ -5,22 +5,21 @@
  *
  * The transaction drops what was received before, runs the handler, stores
  * the messages and moves the position.  The handler first runs over the whole
- * batch in one subtransaction.  Only when it fails, it runs again, message by
- * message, each in a subtransaction of its own.
+ * batch in one subtransaction.  When it fails, it runs over the halves, and so
+ * on, until those that fail are alone.
  *
  * Messages that were fetched together may take several transactions: when
- * others get in the way, each takes fewer; see transaction.c.
+ * others get in the way, or time is up, each takes fewer; see transaction.c.
+ * What a transaction does not get to, it leaves as it was.
  *
- * A worker is careful with messages that were under way when a process died.
- * It takes them one by one: first the message is stored as if its first
- * attempt had failed, and only then the handler runs.  So an attempt that ends
- * the process has been counted already.
+ * A suspect (see culprit.c) is first stored as if its first attempt had failed.
+ * Only then its handler runs, as that of any message that waits.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "inbox/worker.h"
+#include "inbox/batch.h"
 
 #include "access/xact.h"
 #include "utils/builtins.h"
@@ -28,50 +27,17 @@
 #include "utils/timestamp.h"
 
 #include "base/worker.h"
-#include "inbox/received.h"
+#include "inbox/culprit.h"
 #include "inbox/store.h"
+#include "inbox/retry.h"
 #include "inbox/transaction.h"
+#include "inbox/unprocessed.h"
 #include "inbox/waiting.h"
 
-/* What is to be done with a message. */
-typedef enum Fate
-{
-	FATE_DROP,					/* received before, or not wanted */
-	FATE_RUN,
-	FATE_STORE					/* it waits, or has failed */
-} Fate;
+/* So many of which one has failed are run one by one. */
+#define FEW_MESSAGES 8
 
-typedef struct Batch
-{
-	InboxWorker *worker;
-	int			n;
-	InboxMessage *messages;
-	Partition **partitions;		/* of each message */
-	Fate	   *fates;
-	bool	   *done;			/* the handler has processed it */
-	Move	   *moves;
-	int			nmoves;
-	int			tries;			/* transactions of its own that the first
-								 * message has had in vain */
-	bool		stopped;		/* the subscription stops here */
-} Batch;
-
-/* Is the message of a type that the subscription wants? */
-static bool
-is_wanted(const Subscription *subscription, const InboxMessage *message)
-{
-	char	   *type;
-
-	if (subscription->event_types == NULL)
-		return true;
-	if (message->nulls[MESSAGE_EVENT_TYPE])
-		return false;
-	type = TextDatumGetCString(message->values[MESSAGE_EVENT_TYPE]);
-	for (int i = 0; i < subscription->nevent_types; i++)
-		if (strcmp(subscription->event_types[i], type) == 0)
-			return true;
-	return false;
-}
+static bool run_range(Batch *batch, Handler *handler, int first, int last);
 
 /* The move of a message's partition; made when there is none. */
 static Move *
@@ -98,6 +64,8 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 	batch->messages = palloc(sizeof(InboxMessage) * n);
 	batch->partitions = palloc(sizeof(Partition *) * n);
 	batch->fates = palloc(sizeof(Fate) * n);
+	batch->received = palloc(sizeof(Received) * n);
+	batch->replaces = palloc(sizeof(bool) * n);
 	batch->done = palloc(sizeof(bool) * n);
 	batch->moves = palloc(sizeof(Move) * n);
 	for (int i = 0; i < n; i++)
@@ -117,47 +85,14 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 	return batch;
 }
 
-/* Drops what is not wanted, and what was received before. */
-static void
-drop_repeated(Batch *batch)
+/* Makes a message wait behind those of its key; false when there are none. */
+static bool
+hold_back(Batch *batch, int i)
 {
-	char	   *consumer = psprintf("%c%s", RECEIVED_SUBSCRIPTION_PREFIX,
-									batch->worker->subscription->name);
-	Datum	   *ids = palloc(sizeof(Datum) * batch->n);
-	int		   *numbers = palloc(sizeof(int) * batch->n);
-	bool	   *fresh = palloc(sizeof(bool) * batch->n);
-	int			n = 0;
-
-	for (int i = 0; i < batch->n; i++)
-	{
-		batch->done[i] = false;
-		batch->fates[i] = FATE_DROP;
-		if (!is_wanted(batch->worker->subscription, &batch->messages[i]))
-			continue;
-		ids[n] = batch->messages[i].values[MESSAGE_EVENT_ID];
-		numbers[n++] = i;
-	}
-	received_add_batch(CStringGetTextDatum(consumer), ids, n, fresh);
-	for (int i = 0; i < n; i++)
-	{
-		Partition  *partition = batch->partitions[numbers[i]];
-		int64		offset = DatumGetInt64(batch->messages[numbers[i]].values[MESSAGE_OFFSET]);
-
-		if (fresh[i] || offset < partition->rerun_until)
-			batch->fates[numbers[i]] = FATE_RUN;
-		else
-			move_of(batch, partition)->duplicates++;
-	}
-}
-
-/* Makes messages wait whose key waits already. */
-static void
-hold_back_waiting(Batch *batch)
-{
-	for (int i = 0; i < batch->n; i++)
-		if (batch->fates[i] == FATE_RUN &&
-			waiting_find(batch->worker, &batch->messages[i]) != NULL)
-			batch->fates[i] = FATE_STORE;
+	if (waiting_find(batch->worker, &batch->messages[i]) == NULL)
+		return false;
+	batch->fates[i] = FATE_STORE;
+	return true;
 }
 
 static void
@@ -184,7 +119,7 @@ take_failure(Batch *batch, int i, const HandlerFailure *failure)
 		waiting_add(worker, batch->partitions[i], message, true);
 	else if (worker->subscription->stops)
 	{
-		store_stop(worker, TextDatumGetCString(message->values[MESSAGE_EVENT_ID]));
+		store_stop(worker, message);
 		batch->stopped = true;
 	}
 }
@@ -198,52 +133,96 @@ raise_transient(const HandlerFailure *failure)
 			 errmsg_internal("%s", failure->message)));
 }
 
-/* Runs the handler message by message. */
-static void
-run_one_by_one(Batch *batch, Handler *handler)
+/*
+ * Collects those of the messages first to last - 1 that are to be run, and
+ * their numbers.
+ */
+static int
+collect(Batch *batch, int first, int last, InboxMessage **messages, int *numbers)
 {
-	for (int i = 0; i < batch->n; i++)
-	{
-		InboxMessage *message = &batch->messages[i];
-		HandlerFailure failure;
+	int			n = 0;
 
-		if (batch->fates[i] != FATE_RUN)
-			continue;
-		if (batch->stopped || waiting_find(batch->worker, message) != NULL)
-			batch->fates[i] = FATE_STORE;
-		else if (handler_run(handler, &message, 1, &failure))
-			batch->done[i] = true;
-		else if (inbox_transaction_begins_anew(&failure, batch->tries))
-			raise_transient(&failure);
-		else
-			take_failure(batch, i, &failure);
+	for (int i = first; i < last; i++)
+		if (batch->fates[i] == FATE_RUN && !hold_back(batch, i))
+		{
+			messages[n] = &batch->messages[i];
+			numbers[n++] = i;
+		}
+	return n;
+}
+
+/*
+ * Runs the handler over the halves of n messages for which it has failed, or,
+ * when they are few, over each.  numbers are theirs, and last is that after
+ * them.  Returns false when the transaction ends here.
+ */
+static bool
+run_parts(Batch *batch, Handler *handler, const int *numbers, int n, int last)
+{
+	int			step = n > FEW_MESSAGES ? (n + 1) / 2 : 1;
+
+	for (int i = 0; i < n; i += step)
+		if (!run_range(batch, handler, numbers[i],
+					   i + step < n ? numbers[i + step] : last))
+			return false;
+	return true;
+}
+
+/*
+ * Runs the handler over the messages first to last - 1; when it fails, over
+ * parts of them.  Returns false when the transaction ends here.
+ */
+static bool
+run_range(Batch *batch, Handler *handler, int first, int last)
+{
+	InboxMessage **messages = palloc(sizeof(InboxMessage *) * (last - first));
+	int		   *numbers = palloc(sizeof(int) * (last - first));
+	int			n = collect(batch, first, last, messages, numbers);
+	int			ran = n;
+	HandlerFailure failure;
+
+	if (n == 0)
+		return true;
+	if (numbers[0] > 0 && inbox_transaction_is_over(batch->worker))
+	{
+		repeats_end_before(batch, numbers[0]);
+		return false;
 	}
+	if (handler_run(handler, messages, &ran, &failure))
+	{
+		for (int i = 0; i < ran; i++)
+			batch->done[numbers[i]] = true;
+		if (ran < n)
+			repeats_end_before(batch, numbers[ran]);
+		return ran == n;
+	}
+	if (inbox_transaction_begins_anew(&failure, batch->tries))
+		raise_transient(&failure);
+	if (n > 1)
+		return run_parts(batch, handler, numbers, n, last);
+	take_failure(batch, numbers[0], &failure);
+	if (batch->stopped)
+		repeats_end_before(batch, numbers[0] + 1);
+	return !batch->stopped;
 }
 
 /* Runs the handler over what is to be run. */
 static void
 run_handler(Batch *batch)
 {
-	InboxMessage **messages = palloc(sizeof(InboxMessage *) * batch->n);
 	Handler		handler;
-	HandlerFailure failure;
 	int			n = 0;
 
 	for (int i = 0; i < batch->n; i++)
 		if (batch->fates[i] == FATE_RUN)
-			messages[n++] = &batch->messages[i];
+		{
+			culprit_under_way(batch->worker, &batch->messages[i]);
+			n++;
+		}
 	if (n == 0)
 		return;
 	handler_find(&handler, batch->worker);
-	if (handler_run(&handler, messages, n, &failure))
-	{
-		for (int i = 0; i < batch->n; i++)
-			batch->done[i] = batch->fates[i] == FATE_RUN;
-		return;
-	}
-	if (inbox_transaction_begins_anew(&failure, batch->tries))
-		raise_transient(&failure);
-	run_one_by_one(batch, &handler);
+	(void) run_range(batch, &handler, 0, batch->n);
 }
 
 /*
@@ -258,10 +237,10 @@ charge_all(Batch *batch)
 	handler_find(&handler, batch->worker);
 	for (int i = 0; i < batch->n; i++)
 	{
-		if (batch->fates[i] != FATE_RUN)
+		if (batch->fates[i] != FATE_RUN || hold_back(batch, i))
 			continue;
 		batch->fates[i] = FATE_STORE;
-		retry_charge(batch->worker, &batch->messages[i]);
+		charge_count(batch->worker, &batch->messages[i]);
 		waiting_add(batch->worker, batch->partitions[i], &batch->messages[i], true);
 	}
 }
@@ -273,12 +252,14 @@ store(Batch *batch)
 	InboxMessage **messages = palloc(sizeof(InboxMessage *) * batch->n);
 	int			n = 0;
 
-	for (int i = 0; i < batch->n; i++)
+	unprocessed_remove_failed(batch->messages, batch->replaces, batch->end);
+	for (int i = 0; i < batch->end; i++)
 	{
 		InboxMessage *message = &batch->messages[i];
 		Move	   *move = move_of(batch, batch->partitions[i]);
 
 		move->received++;
+		move->duplicates += batch->fates[i] == FATE_REPEATED;
 		move->next_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]) + 1;
 		if (!message->nulls[MESSAGE_CREATED_AT])
 			move->read_until = DatumGetTimestampTz(message->values[MESSAGE_CREATED_AT]);
@@ -286,6 +267,11 @@ store(Batch *batch)
 		{
 			move->processed++;
 			set_processed(message);
+		}
+		if (batch->fates[i] == FATE_STORE)
+		{
+			waiting_join(batch->worker, message);
+			batch->worker->has_unprocessed = true;
 		}
 		if (batch->fates[i] == FATE_STORE ||
 			(batch->done[i] && batch->worker->subscription->keeps))
@@ -296,30 +282,33 @@ store(Batch *batch)
 	store_move(batch->worker, batch->moves, batch->nmoves);
 }
 
-/* Runs the transaction once; false when it has to begin anew. */
+/* Runs the transaction once; returns whether it has committed. */
 static bool
-try_batch(Batch *batch, bool careful)
+try_batch(Batch *batch)
 {
+	InboxWorker *worker = batch->worker;
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool committed = true;
 
 	batch->nmoves = 0;
+	batch->end = batch->n;
 	batch->stopped = false;
 	PG_TRY();
 	{
-		inbox_transaction_begin(batch->worker, context);
-		drop_repeated(batch);
-		hold_back_waiting(batch);
-		if (careful)
+		inbox_transaction_begin(worker, context);
+		repeats_drop(batch);
+		if (batch->charge)
 			charge_all(batch);
 		else
 			run_handler(batch);
 		store(batch);
-		inbox_transaction_commit(batch->worker, batch->n);
+		inbox_transaction_commit(worker, batch->charge ? 0 : batch->end);
 	}
 	PG_CATCH();
 	{
-		inbox_transaction_abort(batch->worker, context, batch->n, &batch->tries);
+		if (inbox_transaction_abort(worker, context, batch->n, &batch->tries,
+									&batch->failure) == ABORTED_AT_COMMIT)
+			culprit_suspect(worker);
 		committed = false;
 	}
 	PG_END_TRY();
@@ -344,62 +333,65 @@ batch_committed(Batch *batch)
 		worker_restart(batch->worker);
 }
 
-/* The n messages of a batch from first on, as a batch. */
+/*
+ * What the next transaction takes of a batch, from a message on: a suspect alone,
+ * else all up to the next one, as far as the limit allows.
+ */
 static Batch
-part_of(const Batch *batch, int first, int n)
+part_of(Batch *batch, int first)
 {
+	InboxWorker *worker = batch->worker;
+	int			limit = Min(inbox_transaction_limit(worker), batch->n - first);
 	Batch		part = *batch;
 
-	part.n = n;
+	for (part.n = 0; part.n < limit; part.n++)
+	{
+		int			i = first + part.n;
+
+		part.charge = culprit_is_suspect(worker, batch->partitions[i],
+										 &batch->messages[i], false);
+		if (part.charge)
+			break;
+	}
+	part.charge = part.n == 0;
+	part.n = Max(part.n, 1);
 	part.messages += first;
 	part.partitions += first;
 	part.fates += first;
+	part.received += first;
+	part.replaces += first;
 	part.done += first;
 	return part;
 }
 
-/*
- * Processes records, in as few transactions as the limit allows, or with care.
- */
+/* Processes messages, in as few transactions as may be. */
 static void
-process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
+process(Batch *batch)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
-												  "outbox batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Batch	   *batch;
-	InboxMessage *messages;
+	InboxMessage *messages = palloc(sizeof(InboxMessage) * Max(batch->n, 1));
 	int			first = 0;
 
-	/* Texts may have to be converted, by functions in the catalog. */
-	worker_begin();
-	MemoryContextSwitchTo(context);
-	batch = batch_create(worker, records, n);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-
-	messages = palloc(sizeof(InboxMessage) * Max(batch->n, 1));
 	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
 	while (first < batch->n)
 	{
-		int			size = Min(inbox_transaction_limit(worker), batch->n - first);
-		Batch		part = part_of(batch, first, size);
+		Batch		part = part_of(batch, first);
 
-		if (try_batch(&part, careful))
+		if (!try_batch(&part))
 		{
-			batch_committed(&part);
-			first += part.n;
-			batch->tries = 0;
+			memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
+			batch->tries = part.tries;
 			continue;
 		}
-		memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
-		batch->tries = part.tries;
+		batch_committed(&part);
+		first += part.end;
+		batch->tries = 0;
+		if (part.charge)
+		{
+			retry_run_charged(batch->worker, &part.messages[0]);
+			culprit_acquit(batch->worker);
+			worker_check(batch->worker);
+		}
 	}
-	if (careful && batch->n > 0 && batch->fates[0] == FATE_STORE)
-		retry_run_charged(worker, &batch->messages[0]);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
 }
 
 /*
@@ -408,14 +400,19 @@ process(InboxWorker *worker, ConsumerRecord *records, int n, bool careful)
 void
 batch_process(InboxWorker *worker)
 {
-	int			i = 0;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "outbox batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Batch	   *batch;
 
-	for (; i < worker->nrecords && worker->careful > 0; i++)
-	{
-		process(worker, &worker->records[i], 1, true);
-		worker->careful--;
-		worker_check(worker);
-	}
-	if (i < worker->nrecords)
-		process(worker, &worker->records[i], worker->nrecords - i, false);
+	/* Texts may have to be converted, by functions in the catalog. */
+	worker_begin();
+	MemoryContextSwitchTo(context);
+	batch = batch_create(worker, worker->records, worker->nrecords);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	process(batch);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }

@@ -67,7 +67,7 @@ try_store(InboxWorker *worker, const Move *moves, int n, int *tries)
 	}
 	PG_CATCH();
 	{
-		inbox_transaction_abort(worker, context, 0, tries);
+		(void) inbox_transaction_abort(worker, context, 0, tries, NULL);
 		committed = false;
 	}
 	PG_END_TRY();

@@ -54,11 +54,15 @@
 
 #include "base/session.h"
 #include "inbox/resolve.h"
+#include "inbox/transaction.h"
 
 /* Time that a handler has to end after its time is over. */
 #define GRACE_MS 2000
 
 static volatile sig_atomic_t overdue = false;
+
+/* Whose handler is running; NULL when none is. */
+static const char *running_subscription = NULL;
 
 /*
  * Finds the handler, which may have been dropped and made again since the
@@ -155,10 +159,34 @@ stop_clock(void)
 		QueryCancelPending = false;
 }
 
-/* Calls the handler for each message, or once for all of them. */
-static void
+/*
+ * Raises an error when this is called from the handler of that subscription,
+ * whose transaction can only be committed while the subscription is where it
+ * was.
+ */
+void
+handler_refuse_to_move(const char *subscription)
+{
+	if (running_subscription == NULL ||
+		strcmp(running_subscription, subscription) != 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("the handler of subscription \"%s\" cannot move or end it",
+					subscription),
+			 errdetail("Its position moves in the transaction that the handler runs in."),
+			 errhint("Call inbox.pause() in the handler, and this function from another session.")));
+}
+
+/*
+ * Calls the handler for each message, or once for all of them.  Returns how
+ * many it got to in the time that a transaction may take.
+ */
+static int
 call_for_all(Handler *handler, InboxMessage **messages, int n)
 {
+	int			done = 0;
+
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox handler",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -174,15 +202,18 @@ call_for_all(Handler *handler, InboxMessage **messages, int n)
 		call(handler, PointerGetDatum(construct_array(elements, n,
 													  handler->element_type, -1,
 													  false, TYPALIGN_DOUBLE)));
+		done = n;
 	}
-	for (int i = 0; i < n && !handler->takes_array; i++)
+	while (done < n &&
+		   (done == 0 || !inbox_transaction_is_over(handler->worker)))
 	{
 		start_clock(handler);
-		call(handler, message_datum(messages[i]));
+		call(handler, message_datum(messages[done++]));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	return done;
 }
 
 /*
@@ -197,14 +228,18 @@ settle(void)
 	PortalHashTableDeleteAll();
 }
 
-/* Becomes the subscriber, calls the handler, and is itself again. */
-static void
+/*
+ * Becomes the subscriber, calls the handler, and is itself again.  Returns how
+ * many of the messages it was called for.
+ */
+static int
 call_as_subscriber(Handler *handler, InboxMessage **messages, int n)
 {
 	Subscription *subscription = handler->worker->subscription;
 	int			nest_level = NewGUCNestLevel();
 	Oid			user;
 	int			context;
+	int			done;
 
 	session_lend();
 	(void) set_config_option("search_path", subscription->search_path,
@@ -213,18 +248,19 @@ call_as_subscriber(Handler *handler, InboxMessage **messages, int n)
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(subscription->role,
 						   context | SECURITY_LOCAL_USERID_CHANGE);
-	call_for_all(handler, messages, n);
+	done = call_for_all(handler, messages, n);
 	settle();
 	stop_clock();
 	SetUserIdAndSecContext(user, context);
 	AtEOXact_GUC(false, nest_level);
+	return done;
 }
 
 /*
  * May the same thing succeed when it is simply done again?
  */
-static bool
-is_transient(int sqlstate)
+bool
+handler_error_is_transient(int sqlstate)
 {
 	return sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 		sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED;
@@ -241,61 +277,63 @@ is_timeout(const ErrorData *error)
 		get_timeout_finish_time(STATEMENT_TIMEOUT) <= GetCurrentTimestamp();
 }
 
-/* Keeps the error that is being handled. */
-static void
-keep_failure(HandlerFailure *failure, const Subscription *subscription)
+/*
+ * Keeps the error that is being handled, in the current memory context.
+ */
+void
+handler_keep_failure(HandlerFailure *failure)
 {
 	ErrorData  *error = CopyErrorData();
 
 	FlushErrorState();
 	failure->sqlstate = error->sqlerrcode;
 	failure->message = pstrdup(error->message ? error->message : "no message");
-	if (is_timeout(error))
-		failure->message = psprintf("handler was canceled after handler_timeout (" INT64_FORMAT " ms)",
-									subscription->timeout_ms);
-	else if (error->detail)
+	if (error->detail)
 		failure->message = psprintf("%s (%s)", failure->message, error->detail);
 	failure->context = error->context ? pstrdup(error->context) : NULL;
-	failure->transient = is_transient(error->sqlerrcode);
+	failure->transient = handler_error_is_transient(error->sqlerrcode);
+	failure->timeout = is_timeout(error);
 	FreeErrorData(error);
 }
 
 /*
- * Runs the handler over messages in a subtransaction.  Returns false when it
- * failed: then its effects are undone, and failure, in the current memory
- * context, tells why.  After a failure that is transient the whole transaction
- * should be done again.  An error that ends the process is remembered in
- * shared memory together with the number of messages.
+ * Runs the handler over messages in a subtransaction.  *n becomes the number of
+ * those that it got to in the time that a transaction may take, one at least.
+ * Returns false when it failed: then its effects are undone, and failure, in
+ * the current memory context, tells why.  After a failure that is transient the
+ * whole transaction should be done again.
  */
 bool
-handler_run(Handler *handler, InboxMessage **messages, int n,
+handler_run(Handler *handler, InboxMessage **messages, int *n,
 			HandlerFailure *failure)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ConsumerEntry *entry = handler->worker->entry;
 	volatile bool succeeded = true;
 
-	entry->running = n;
+	running_subscription = handler->worker->subscription->name;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		call_as_subscriber(handler, messages, n);
+		*n = call_as_subscriber(handler, messages, *n);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		stop_clock();
-		keep_failure(failure, handler->worker->subscription);
+		handler_keep_failure(failure);
+		if (failure->timeout)
+			failure->message = psprintf("handler was canceled after handler_timeout (" INT64_FORMAT " ms)",
+										handler->worker->subscription->timeout_ms);
 		RollbackAndReleaseCurrentSubTransaction();
 		succeeded = false;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	entry->running = 0;
+	running_subscription = NULL;
 	return succeeded;
 }
 

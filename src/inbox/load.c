@@ -172,6 +172,7 @@ read_row(Subscription *subscription, RowReader *row)
 	subscription->event_types = next_texts(row, &subscription->nevent_types);
 	subscription->keeps = DatumGetBool(next_datum(row));
 	subscription->timeout_ms = DatumGetInt64(next_datum(row));
+	subscription->batch_time_ms = 1000;
 	subscription->generation = DatumGetInt64(next_datum(row));
 }
 

@@ -121,8 +121,9 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 			 " next_offset = coalesce(excluded.next_offset, p.next_offset),"
 			 " seek_time = NULL"
 			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL,"
-			 " xmax OPERATOR(pg_catalog.=) 0",	/* of a row that was inserted
+			 " xmax OPERATOR(pg_catalog.=) 0,"	/* of a row that was inserted
 												 * only */
+			 " coalesce(rerun_since, '-infinity')",
 			 worker, &partition->at, offset, SPI_OK_INSERT_RETURNING))
 		elog(ERROR, "could not take over partition %d of topic \"%s\"",
 			 partition->at.partition, partition->at.topic);
@@ -137,6 +138,7 @@ take_over(InboxWorker *worker, Partition *partition, int64 offset)
 	partition->rerun_until = DatumGetInt64(result(3, &isnull));
 	partition->lost = DatumGetBool(result(4, &isnull));
 	partition->is_new = DatumGetBool(result(5, &isnull));
+	partition->rerun_since = DatumGetTimestampTz(result(6, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
 	worker_commit_sql();

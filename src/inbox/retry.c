@@ -4,20 +4,21 @@
  *	  Tries messages again that wait in inbox.message.
  *
  * When the pause of a key is over, its messages run in order, each in a
- * subtransaction of its own, until one fails.
+ * subtransaction of its own, until one fails.  They are locked first: who
+ * discards or retries one meanwhile waits until it is known what became of it.
  *
  * A round has locked messages when it comes to the positions.
  * inbox.unsubscribe() locks these first.  So the round does not wait for it
  * but is undone, and the next one waits before it locks anything.
  *
- * A message during which a process died runs alone, and its attempt is
- * counted and on disk before it begins: see batch.c.
+ * A suspect (see culprit.c) runs alone, and its attempt is counted and on disk
+ * before it begins.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "inbox/waiting.h"
+#include "inbox/retry.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -29,67 +30,22 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/culprit.h"
 #include "inbox/handler.h"
 #include "inbox/store.h"
 #include "inbox/transaction.h"
+#include "inbox/unprocessed.h"
 
 #define ROUND_KEYS 100			/* that one transaction looks at */
 #define KEY_MESSAGES 100		/* of each of them */
 
-#define DEATH_SQLSTATE ERRCODE_CRASH_SHUTDOWN
-#define DEATH_MESSAGE "the worker process ended while the handler ran"
-
-/* What a round means for a key, once it has committed. */
-typedef struct Outcome
+/* What became of the transaction of a round. */
+typedef enum RoundResult
 {
-	WaitingKey	key;
-	bool		finished;		/* nothing of it waits any more */
-	bool		suspect;		/* the first message is */
-	int64		first_offset;
-	TimestampTz due;
-} Outcome;
-
-typedef struct Round
-{
-	InboxWorker *worker;
-	Handler		handler;
-	Waiting   **keys;
-	int			nkeys;
-	Outcome    *outcomes;
-	Move	   *moves;
-	int			nmoves;
-	int			limit;			/* so many messages it may take */
-	int			taken;			/* and has taken so far */
-	int			tries;			/* transactions in vain for one message */
-	bool		disturbed;		/* somebody else had locked a position */
-	bool		charged;		/* attempts were counted before */
-	bool		stopped;
-} Round;
-
-/*
- * Counts an attempt of a message before it begins, as if it had ended the
- * process.
- */
-void
-retry_charge(InboxWorker *worker, InboxMessage *message)
-{
-	HandlerFailure failure = {DEATH_SQLSTATE, DEATH_MESSAGE, NULL, false};
-
-	store_fail(worker, message, &failure);
-	message_set_text(message, MESSAGE_STATUS, "pending");
-	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = false;
-}
-
-/*
- * Has a process died during the message's last attempt?
- */
-bool
-retry_is_suspect(const InboxMessage *message)
-{
-	return !message->nulls[MESSAGE_ERROR_SQLSTATE] &&
-		strcmp(TextDatumGetCString(message->values[MESSAGE_ERROR_SQLSTATE]),
-			   unpack_sql_state(DEATH_SQLSTATE)) == 0;
-}
+	ROUND_COMMITTED,
+	ROUND_ANEW,					/* it shall begin anew */
+	ROUND_REFUSED				/* it could not be committed */
+} RoundResult;
 
 #define FIRST_OF_EACH(distinct) \
 	"SELECT DISTINCT ON (" distinct ") m.*" \
@@ -139,7 +95,7 @@ retry_load(InboxWorker *worker)
 	" AND m.status OPERATOR(pg_catalog.=) 'pending'" \
 	" AND m.topic OPERATOR(pg_catalog.=) $2" \
 	" AND m.partition OPERATOR(pg_catalog.=) $3 AND " filter \
-	" ORDER BY m.\"offset\" LIMIT $5"
+	" ORDER BY m.\"offset\" LIMIT $5 FOR NO KEY UPDATE"
 
 #define SAME_KEY \
 	"m.\"offset\" OPERATOR(pg_catalog.>=) $4 AND (m.\"offset\" OPERATOR(pg_catalog.=) $4" \
@@ -148,11 +104,13 @@ retry_load(InboxWorker *worker)
 	"  AND f.status OPERATOR(pg_catalog.=) 'pending'" \
 	"  AND f.topic OPERATOR(pg_catalog.=) $2" \
 	"  AND f.partition OPERATOR(pg_catalog.=) $3" \
-	"  AND f.\"offset\" OPERATOR(pg_catalog.=) $4))"
+	"  AND f.\"offset\" OPERATOR(pg_catalog.=) $4 LIMIT 1))"
 
-/* Reads the first messages of a key: limit, and one to know the next. */
-static InboxMessage *
-read_messages(Round *round, const Waiting *waiting, int limit, int *n)
+/*
+ * Reads and locks the first messages of a key: limit, and one to know the next.
+ */
+InboxMessage *
+retry_read(Round *round, const Waiting *waiting, int limit, int *n)
 {
 	static const char *const queries[] = {
 		[ORDERING_KEY] = NEXT_QUERY(SAME_KEY),
@@ -201,15 +159,23 @@ count_processed(Round *round, Partition *partition, int processed)
 	round->moves[round->nmoves++].processed = processed;
 }
 
-/* Takes back the attempt that was counted before. */
-static void
-uncharge(InboxMessage *message)
+/*
+ * Stores what became of a message; returns whether the next one of its key may
+ * run.
+ */
+bool
+retry_take_result(Round *round, InboxMessage *message, bool succeeded)
 {
-	message_set(message, MESSAGE_ATTEMPTS,
-				Int32GetDatum(DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) - 1));
-	message->nulls[MESSAGE_ERROR] = message->nulls[MESSAGE_ERROR_SQLSTATE] =
-		message->nulls[MESSAGE_ERROR_CONTEXT] =
-		message->nulls[MESSAGE_ERROR_AT] = true;
+	if (!unprocessed_update(round->worker, message))
+		return true;
+	if (succeeded || !message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
+		return succeeded;
+	if (round->worker->subscription->stops)
+	{
+		store_stop(round->worker, message);
+		round->stopped = true;
+	}
+	return !round->stopped;
 }
 
 /*
@@ -218,13 +184,15 @@ uncharge(InboxMessage *message)
 static bool
 try_message(Round *round, InboxMessage *message)
 {
-	HandlerFailure failure = {DEATH_SQLSTATE, DEATH_MESSAGE, NULL, false};
+	HandlerFailure failure;
 	bool		succeeded;
+	int			n = 1;
 
 	round->taken++;
+	culprit_under_way(round->worker, message);
 	if (round->charged)
-		uncharge(message);
-	succeeded = handler_run(&round->handler, &message, 1, &failure);
+		charge_take_back(message);
+	succeeded = handler_run(&round->handler, &message, &n, &failure);
 	if (succeeded)
 	{
 		message_set_text(message, MESSAGE_STATUS, "processed");
@@ -238,16 +206,28 @@ try_message(Round *round, InboxMessage *message)
 				 errmsg_internal("%s", failure.message)));
 	else
 		store_fail(round->worker, message, &failure);
-	store_retried(round->worker, message);
-	if (succeeded || !message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
-		return succeeded;
-	if (round->worker->subscription->stops)
-	{
-		store_stop(round->worker,
-				   TextDatumGetCString(message->values[MESSAGE_EVENT_ID]));
-		round->stopped = true;
-	}
-	return !round->stopped;
+	return retry_take_result(round, message, succeeded);
+}
+
+/* May the round take one more message? */
+static bool
+has_room(const Round *round)
+{
+	return !round->stopped && round->taken < round->limit &&
+		(round->taken == 0 || !inbox_transaction_is_over(round->worker));
+}
+
+/*
+ * Notes what a key has to do next, when its next message is that one.
+ */
+void
+retry_set_next(Round *round, const Waiting *waiting, const InboxMessage *message,
+			   Outcome *outcome)
+{
+	outcome->first_offset = retry_offset(message);
+	outcome->due = waiting_until(round->worker, message);
+	outcome->old = waiting_is_old(round->worker, message);
+	outcome->suspect = charge_is_due(round->worker, waiting->partition, message);
 }
 
 /* Tries the messages of one key, as many as the round may still take. */
@@ -256,15 +236,20 @@ try_key(Round *round, Waiting *waiting, Outcome *outcome)
 {
 	int			limit = Min(round->limit - round->taken, KEY_MESSAGES);
 	int			n;
-	InboxMessage *messages = read_messages(round, waiting, limit, &n);
+	InboxMessage *messages = retry_read(round, waiting, limit, &n);
 	int			processed = 0;
 	int			i = 0;
 
-	for (; i < Min(n, limit); i++)
+	if (n == 0 || retry_offset(&messages[0]) != waiting->first_offset)
+	{
+		round->outdated = true;
+		return;
+	}
+	for (; i < Min(n, limit) && has_room(round); i++)
 	{
 		/* One that may end the process gets a transaction of its own. */
-		outcome->suspect = retry_is_suspect(&messages[i]) && !round->charged;
-		if (outcome->suspect)
+		if (!round->charged &&
+			charge_is_due(round->worker, waiting->partition, &messages[i]))
 			break;
 		if (!try_message(round, &messages[i]))
 			break;
@@ -272,63 +257,74 @@ try_key(Round *round, Waiting *waiting, Outcome *outcome)
 			processed++;
 	}
 	count_processed(round, waiting->partition, processed);
-	outcome->key = waiting->key;
 	outcome->finished = i == n;
 	if (i < n)
+		retry_set_next(round, waiting, &messages[i], outcome);
+}
+
+/* Lets each key of a round try its messages. */
+static void
+try_keys(Round *round)
+{
+	for (int i = 0; i < round->nkeys; i++)
 	{
-		outcome->first_offset = DatumGetInt64(messages[i].values[MESSAGE_OFFSET]);
-		outcome->due = waiting_until(round->worker, &messages[i]);
+		Waiting    *waiting = round->keys[i];
+		Outcome    *outcome = &round->outcomes[i];
+
+		outcome->key = waiting->key;
+		outcome->finished = false;
+		outcome->suspect = waiting->suspect;
+		outcome->old = waiting->old;
+		outcome->first_offset = waiting->first_offset;
+		outcome->due = waiting->due;
+		if (has_room(round))
+			try_key(round, waiting, outcome);
 	}
 }
 
-/* Runs the transaction of a round once; false when it has to begin anew. */
-static bool
+/* Runs the transaction of a round once. */
+static RoundResult
 try_round(Round *round)
 {
+	InboxWorker *worker = round->worker;
 	MemoryContext context = CurrentMemoryContext;
-	volatile bool committed = true;
+	volatile RoundResult outcome = ROUND_COMMITTED;
 
 	round->nmoves = 0;
 	round->taken = 0;
-	round->stopped = false;
+	round->stopped = round->outdated = false;
 	PG_TRY();
 	{
-		inbox_transaction_begin(round->worker, context);
+		inbox_transaction_begin(worker, context);
 		if (round->disturbed)
-			store_wait_and_lock(round->worker);
-		handler_find(&round->handler, round->worker);
-		for (int i = 0; i < round->nkeys; i++)
-		{
-			round->outcomes[i].key = round->keys[i]->key;
-			round->outcomes[i].finished = false;
-			round->outcomes[i].suspect = false;
-			round->outcomes[i].first_offset = round->keys[i]->first_offset;
-			round->outcomes[i].due = round->keys[i]->due;
-			if (!round->stopped && round->taken < round->limit)
-				try_key(round, round->keys[i], &round->outcomes[i]);
-		}
-		round->disturbed = !store_lock(round->worker, round->moves, round->nmoves);
+			store_wait_and_lock(worker);
+		handler_find(&round->handler, worker);
+		try_keys(round);
+		round->disturbed = !store_lock(worker, round->moves, round->nmoves);
 		if (round->disturbed)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("a position is being changed by somebody else")));
-		store_move(round->worker, round->moves, round->nmoves);
-		inbox_transaction_commit(round->worker, round->taken);
+		store_move(worker, round->moves, round->nmoves);
+		inbox_transaction_commit(worker, round->taken);
 	}
 	PG_CATCH();
 	{
-		inbox_transaction_abort(round->worker, context,
-								Max(round->nkeys, round->taken), &round->tries);
-		committed = false;
+		outcome = inbox_transaction_abort(worker, context,
+										  Max(round->nkeys, round->taken),
+										  &round->tries, &round->failure) == ABORTED_ANEW ?
+			ROUND_ANEW : ROUND_REFUSED;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
-	return committed;
+	return outcome;
 }
 
-/* Notes what a round means, after it has committed. */
-static void
-apply_outcomes(Round *round)
+/*
+ * Notes what a round means, after it has committed.
+ */
+void
+retry_apply(Round *round)
 {
 	InboxWorker *worker = round->worker;
 
@@ -340,11 +336,12 @@ apply_outcomes(Round *round)
 		waiting->first_offset = outcome->first_offset;
 		waiting->due = outcome->due;
 		waiting->suspect = outcome->suspect;
+		waiting->old = outcome->old;
 		if (outcome->finished)
 			(void) hash_search(worker->waiting, &outcome->key, HASH_REMOVE, NULL);
 	}
 	consumers_progress(worker->entry);
-	if (round->stopped)
+	if (round->stopped || round->outdated)
 		worker_restart(worker);
 }
 
@@ -356,6 +353,7 @@ static int
 run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 {
 	Round	   *round = palloc0(sizeof(Round));
+	RoundResult result;
 
 	round->worker = worker;
 	round->keys = keys;
@@ -366,8 +364,19 @@ run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 	{
 		round->limit = charged ? 1 : inbox_transaction_limit(worker);
 		round->nkeys = Min(nkeys, round->limit);
-	} while (!try_round(round));
-	apply_outcomes(round);
+		result = try_round(round);
+	} while (result == ROUND_ANEW);
+
+	if (result == ROUND_COMMITTED)
+		retry_apply(round);
+	else if (charged)
+		charge_fail_at_commit(round);
+	else
+	{
+		culprit_suspect(worker);
+		for (int i = 0; i < round->nkeys; i++)
+			keys[i]->suspect = true;
+	}
 	return round->nkeys;
 }
 
@@ -382,52 +391,6 @@ retry_run_charged(InboxWorker *worker, InboxMessage *message)
 	if (waiting != NULL &&
 		waiting->first_offset == DatumGetInt64(message->values[MESSAGE_OFFSET]))
 		(void) run_round(worker, &waiting, 1, true);
-}
-
-/*
- * Counts an attempt of the first message of a key, when it is suspect.  Returns
- * whether it is and may run.  One that has no attempt left has failed.
- */
-static bool
-charge_suspect(InboxWorker *worker, Waiting *waiting)
-{
-	MemoryContext context = CurrentMemoryContext;
-	Round		round = {.worker = worker};
-	HandlerFailure failure = {DEATH_SQLSTATE, DEATH_MESSAGE, NULL, false};
-	InboxMessage *messages;
-	bool		runs = false;
-	bool		stops = false;
-	int			n;
-
-	inbox_transaction_begin(worker, context);
-	messages = read_messages(&round, waiting, 1, &n);
-	if (n > 0 && retry_is_suspect(&messages[0]))
-	{
-		if (DatumGetInt32(messages[0].values[MESSAGE_ATTEMPTS]) <
-			worker->subscription->max_attempts)
-		{
-			retry_charge(worker, &messages[0]);
-			runs = true;
-		}
-		else
-		{
-			uncharge(&messages[0]);
-			store_fail(worker, &messages[0], &failure);
-			stops = worker->subscription->stops;
-			if (stops)
-				store_stop(worker, TextDatumGetCString(messages[0].values[MESSAGE_EVENT_ID]));
-			if (n > 1)
-				waiting->first_offset = DatumGetInt64(messages[1].values[MESSAGE_OFFSET]);
-		}
-		store_retried(worker, &messages[0]);
-		(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	}
-	inbox_transaction_commit(worker, 0);
-	MemoryContextSwitchTo(context);
-	if (stops)
-		worker_restart(worker);
-	return runs;
 }
 
 /* Orders keys by the offset of their first message. */
@@ -485,10 +448,16 @@ retry_run(InboxWorker *worker)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (keys[i]->suspect && charge_suspect(worker, keys[i]))
-			(void) run_round(worker, &keys[i], 1, true);
-		else
+		Charge		charge = keys[i]->suspect ?
+		charge_first(worker, keys[i]) : CHARGE_NONE;
+
+		if (charge == CHARGE_NONE)
 			plain[nplain++] = keys[i];
+		if (charge != CHARGE_RUNS)
+			continue;
+		(void) run_round(worker, &keys[i], 1, true);
+		culprit_acquit(worker);
+		worker_check(worker);
 	}
 	for (int first = 0; first < nplain;)
 		first += run_round(worker, &plain[first], nplain - first, false);

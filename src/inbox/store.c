@@ -53,10 +53,12 @@
 	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
 	" AND p.fence OPERATOR(pg_catalog.=) m.fence"
 
-/* Runs a statement whose plan is made once in the life of the process. */
-static void
-execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
-		Datum *args, const char *nulls)
+/*
+ * Runs a statement whose plan is made once in the life of the process.
+ */
+void
+store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+			  Datum *args, const char *nulls)
 {
 	if (*plan == NULL)
 	{
@@ -73,6 +75,16 @@ int8_array(Datum *values, int n)
 {
 	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64),
 										   true, TYPALIGN_DOUBLE));
+}
+
+/*
+ * An array of texts.
+ */
+Datum
+store_text_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
 }
 
 /* Raises the error that a position is not where the worker has left it. */
@@ -108,7 +120,7 @@ store_lock(InboxWorker *worker, const Move *moves, int n)
 		fences[i] = Int64GetDatum(moves[i].partition->fence);
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = int8_array(fences, n);
-	execute(&plan, LOCK_QUERY " SKIP LOCKED", 2, types, args, NULL);
+	store_execute(&plan, LOCK_QUERY " SKIP LOCKED", 2, types, args, NULL);
 	return SPI_processed == n;
 }
 
@@ -128,7 +140,7 @@ store_wait_and_lock(InboxWorker *worker)
 		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = int8_array(fences, worker->npartitions);
-	execute(&plan, LOCK_QUERY, 2, types, args, NULL);
+	store_execute(&plan, LOCK_QUERY, 2, types, args, NULL);
 	if (SPI_processed != worker->npartitions)
 		raise_moved(worker);
 }
@@ -167,13 +179,12 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 		columns[7][i] = Int64GetDatum(end);
 	}
 	args[0] = CStringGetTextDatum(worker->subscription->name);
-	args[1] = PointerGetDatum(construct_array(columns[0], n, TEXTOID, -1, false,
-											  TYPALIGN_INT));
+	args[1] = store_text_array(columns[0], n);
 	args[2] = PointerGetDatum(construct_array(columns[1], n, INT4OID,
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = 2; c < lengthof(columns); c++)
 		args[c + 1] = int8_array(columns[c], n);
-	execute(&plan, MOVE_QUERY, 9, types, args, NULL);
+	store_execute(&plan, MOVE_QUERY, 9, types, args, NULL);
 	if (SPI_processed != n)
 		raise_moved(worker);
 }
@@ -227,65 +238,100 @@ store_messages(InboxMessage **messages, int n)
 }
 
 /*
- * Writes what became of a message that was tried again.
+ * Renews the entries of n messages in inbox.received that are older than their
+ * times.  renewed[i] becomes true for those that were; of several with one id,
+ * for the first.
  */
 void
-store_retried(InboxWorker *worker, InboxMessage *message)
+store_receive_again(Datum consumer, Datum *event_ids, Datum *times, int n,
+					bool *renewed)
 {
-	static SPIPlanPtr update_plan = NULL;
-	static SPIPlanPtr delete_plan = NULL;
-	static const MessageColumn columns[] = {
-		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
-		MESSAGE_ERROR_CONTEXT, MESSAGE_ERROR_AT, MESSAGE_NEXT_ATTEMPT_AT,
-		MESSAGE_PROCESSED_AT
-	};
-	Oid			types[10] = {TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID,
-	TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		args[10];
-	char		nulls[11] = "          ";
-	bool		processed = !message->nulls[MESSAGE_PROCESSED_AT];
+	static SPIPlanPtr plan = NULL;
+	Oid			types[3] = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID};
+	Datum		args[3] = {consumer, (Datum) 0, (Datum) 0};
+	bool		isnull;
 
-	args[0] = message->values[MESSAGE_SUBSCRIPTION];
-	args[1] = message->values[MESSAGE_EVENT_ID];
-	for (int i = 0; i < lengthof(columns); i++)
-	{
-		args[i + 2] = message->values[columns[i]];
-		nulls[i + 2] = message->nulls[columns[i]] ? 'n' : ' ';
-	}
-	if (processed && !worker->subscription->keeps)
-		execute(&delete_plan,
-				"DELETE FROM inbox.message WHERE subscription OPERATOR(pg_catalog.=) $1"
-				" AND status OPERATOR(pg_catalog.=) 'pending'"
-				" AND event_id OPERATOR(pg_catalog.=) $2", 2, types, args, NULL);
-	else
-		execute(&update_plan,
-				"UPDATE inbox.message SET status = $3, attempts = $4, error = $5,"
-				" error_sqlstate = $6, error_context = $7, error_at = $8,"
-				" next_attempt_at = $9, processed_at = $10"
-				" WHERE subscription OPERATOR(pg_catalog.=) $1"
-				" AND status OPERATOR(pg_catalog.=) 'pending'"
-				" AND event_id OPERATOR(pg_catalog.=) $2", 10, types, args, nulls);
-	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("a message was changed while it was tried again")));
+	if (n == 0)
+		return;
+	args[1] = store_text_array(event_ids, n);
+	args[2] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID,
+											  sizeof(TimestampTz), true,
+											  TYPALIGN_DOUBLE));
+	store_execute(&plan,
+				  "WITH again AS MATERIALIZED ("
+				  " SELECT event_id, since, number"
+				  " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3))"
+				  "  WITH ORDINALITY t (event_id, since, number)),"
+				  " renewed AS ("
+				  " UPDATE inbox.received r SET received_at = pg_catalog.now()"
+				  " FROM (SELECT event_id, pg_catalog.max(since) AS since FROM again GROUP BY event_id) a"
+				  " WHERE r.consumer OPERATOR(pg_catalog.=) $1"
+				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
+				  " AND r.received_at OPERATOR(pg_catalog.<) a.since"
+				  " RETURNING r.event_id)"
+				  " SELECT pg_catalog.min(number)::pg_catalog.int4 FROM again"
+				  " WHERE event_id OPERATOR(pg_catalog.=) ANY (SELECT event_id FROM renewed)"
+				  " GROUP BY event_id",
+				  3, types, args, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		renewed[DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+											SPI_tuptable->tupdesc, 1, &isnull)) - 1] = true;
 }
 
 /*
- * Stops the subscription at a message that failed for good.
+ * Takes back what was noted about messages to which the transaction does not
+ * come: that they were received, or received again.  The ids are text Datums.
  */
 void
-store_stop(InboxWorker *worker, const char *event_id)
+store_unreceive(Datum consumer, Datum *added, int nadded, Datum *renewed,
+				int nrenewed)
+{
+	static SPIPlanPtr delete_plan = NULL;
+	static SPIPlanPtr update_plan = NULL;
+	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
+	Datum		args[2] = {consumer, (Datum) 0};
+
+	if (nadded > 0)
+	{
+		args[1] = store_text_array(added, nadded);
+		store_execute(&delete_plan,
+					  "DELETE FROM inbox.received"
+					  " WHERE consumer OPERATOR(pg_catalog.=) $1"
+					  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)",
+					  2, types, args, NULL);
+	}
+	if (nrenewed > 0)
+	{
+		args[1] = store_text_array(renewed, nrenewed);
+		store_execute(&update_plan,
+					  "UPDATE inbox.received SET received_at = '-infinity'"
+					  " WHERE consumer OPERATOR(pg_catalog.=) $1"
+					  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)",
+					  2, types, args, NULL);
+	}
+}
+
+/*
+ * Stops the subscription at a message that failed for good.  Raises an error
+ * when another worker has just stopped it at another message: this one shall
+ * not have failed then, but be tried again when the subscription goes on.
+ */
+void
+store_stop(InboxWorker *worker, const InboxMessage *message)
 {
 	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		args[2] = {CStringGetTextDatum(worker->subscription->name),
-	CStringGetTextDatum(event_id)};
+	Datum		args[2] = {message->values[MESSAGE_SUBSCRIPTION],
+	message->values[MESSAGE_EVENT_ID]};
 
 	if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2"
 							  " WHERE name OPERATOR(pg_catalog.=) $1"
 							  " AND stopped_by IS NULL",
 							  2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not stop a subscription");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another worker has stopped the subscription")));
 }
 
 /*

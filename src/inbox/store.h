@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "executor/spi.h"
+
 #include "inbox/handler.h"
 #include "inbox/message.h"
 #include "inbox/worker.h"
@@ -25,12 +27,18 @@ typedef struct Move
 	int			duplicates;
 } Move;
 
+extern void store_execute(SPIPlanPtr *plan, const char *query, int nargs,
+						  Oid *types, Datum *args, const char *nulls);
 extern bool store_lock(InboxWorker *worker, const Move *moves, int n);
 extern void store_wait_and_lock(InboxWorker *worker);
 extern void store_move(InboxWorker *worker, const Move *moves, int n);
 extern void store_messages(InboxMessage **messages, int n);
-extern void store_retried(InboxWorker *worker, InboxMessage *message);
-extern void store_stop(InboxWorker *worker, const char *event_id);
+extern Datum store_text_array(Datum *values, int n);
+extern void store_receive_again(Datum consumer, Datum *event_ids,
+								Datum *times, int n, bool *renewed);
+extern void store_unreceive(Datum consumer, Datum *added, int nadded,
+							Datum *renewed, int nrenewed);
+extern void store_stop(InboxWorker *worker, const InboxMessage *message);
 extern int64 store_pause_ms(const Subscription *subscription, int attempts);
 extern void store_fail(InboxWorker *worker, InboxMessage *message,
 					   const HandlerFailure *failure);

@@ -24,6 +24,7 @@
 
 #include "base/shmem.h"
 #include "inbox/arguments.h"
+#include "inbox/handler.h"
 #include "inbox/resolve.h"
 #include "inbox/sql.h"
 #include "inbox/subscription.h"
@@ -253,6 +254,7 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 	argument_required("keep_messages", PG_ARGISNULL(1));
 	name = TEXT_ARG(0);
 	(void) subscription_role(name, false);
+	handler_refuse_to_move(name);
 	values[0] = CStringGetTextDatum(name);
 
 	sql_begin(&caller);

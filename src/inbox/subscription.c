@@ -32,6 +32,7 @@
 
 #include "base/home.h"
 #include "inbox/arguments.h"
+#include "inbox/handler.h"
 #include "inbox/sql.h"
 
 PG_FUNCTION_INFO_V1(outbox_subscription_pause);
@@ -295,6 +296,7 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 	bool		nulls[6] = {false};
 	SqlCaller	caller;
 
+	handler_refuse_to_move(name);
 	argument_required("topic", PG_ARGISNULL(1));
 	argument_required("partition", PG_ARGISNULL(2));
 	argument_required("rerun", PG_ARGISNULL(4));
@@ -318,6 +320,7 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 					   " ON CONFLICT (subscription, topic, partition) DO UPDATE"
 					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
 					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
+					   " rerun_since = CASE WHEN $6 THEN pg_catalog.clock_timestamp() END,"
 					   " lost_from = NULL, lost_until = NULL,"
 					   " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
 					   6, types, values, nulls);

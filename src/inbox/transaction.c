@@ -6,9 +6,16 @@
  * After a serialization failure or a deadlock a transaction begins anew.  It
  * is nobody's fault, so it does not count as an attempt.  Only when a message
  * that has a transaction for itself fails so again and again, the failure
- * counts as the handler's.  Any other error of the transaction itself ends the
- * process, and the next one begins where the last transaction that committed
- * ended.
+ * counts as the handler's.  So does an error of the commit, which may be that
+ * of a foreign server: of a transaction with several messages, each gets one of
+ * its own then; see culprit.c.  Any other error of the transaction itself ends
+ * the process, and the next one begins where the last transaction that
+ * committed ended.
+ *
+ * A transaction takes no longer than batch_time, but for a single call of the
+ * handler: it ends with what is done, and the next one takes as many messages as
+ * there was time for.  So locks, snapshots and old WAL are held for a second or
+ * so, however slow the handler is.
  *
  * The more a transaction takes, the more rows it has locked, and the likelier
  * it is to meet another worker or an application that wants them in another
@@ -40,7 +47,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/culprit.h"
 #include "inbox/waiting.h"
 
 /* So often a message's own transaction begins anew before a failure counts. */
@@ -77,14 +86,6 @@ inbox_transaction_limit(const InboxWorker *worker)
 	return (int) worker->transaction_limit;
 }
 
-/* Notes that a transaction has got through. */
-static void
-raise_limit(InboxWorker *worker, int taken)
-{
-	worker->transaction_limit = Min(worker->transaction_limit + taken * GROWTH,
-									worker->subscription->batch_size);
-}
-
 /* Notes that others were in the way of a transaction. */
 static void
 lower_limit(InboxWorker *worker, int taken)
@@ -93,6 +94,38 @@ lower_limit(InboxWorker *worker, int taken)
 	if (taken > 1)
 		worker->transaction_limit =
 			Max(Min(worker->transaction_limit, taken) / 2, 1);
+}
+
+/* How long the transaction has taken so far, in ms. */
+static int64
+elapsed_ms(const InboxWorker *worker)
+{
+	return (steady_now() - worker->transaction_began) / 1000;
+}
+
+/*
+ * Has the transaction taken as long as it may?  Then it ends with what is done.
+ */
+bool
+inbox_transaction_is_over(const InboxWorker *worker)
+{
+	return elapsed_ms(worker) >= worker->subscription->batch_time_ms;
+}
+
+/*
+ * Notes that a transaction has got through: the next one may take more, or as
+ * many as there was time for.
+ */
+static void
+adjust_limit(InboxWorker *worker, int taken)
+{
+	double		limit = Min(worker->transaction_limit + taken * GROWTH,
+							worker->subscription->batch_size);
+	int64		elapsed = elapsed_ms(worker);
+
+	if (elapsed > worker->subscription->batch_time_ms && taken > 0)
+		limit = Min(limit, (double) taken * worker->subscription->batch_time_ms / elapsed);
+	worker->transaction_limit = Max(limit, 1);
 }
 
 /*
@@ -111,6 +144,7 @@ inbox_transaction_begins_anew(const HandlerFailure *failure, int tries)
 void
 inbox_transaction_begin(InboxWorker *worker, MemoryContext context)
 {
+	worker->transaction_began = steady_now();
 	worker_begin();
 	XactIsoLevel = worker->subscription->xact_isolation;
 	SPI_connect();
@@ -127,50 +161,76 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	handler_clean_up_in_transaction();
 	PopActiveSnapshot();
 	SPI_finish();
+	worker->committing = true;
 	CommitTransactionCommand();
+	worker->committing = false;
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, true);
-	raise_limit(worker, taken);
+	culprit_clear(worker);
+	adjust_limit(worker, taken);
 }
 
 /*
- * Somebody else has moved a position, such as inbox.seek(): begins again where
- * it is now.
+ * Somebody else has changed what the worker stands on, such as inbox.seek():
+ * begins again where it is now.  What was under way is suspect: perhaps its
+ * handler did it, and would do so for ever.
  */
 static void
-give_up_partitions(InboxWorker *worker)
+begin_again(InboxWorker *worker)
 {
+	ErrorData  *error;
+
 	MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
 	ereport(LOG,
-			(errmsg("consumer of subscription \"%s\" begins again where somebody else has moved it to",
-					worker->subscription->name)));
+			(errmsg("consumer of subscription \"%s\" begins again: %s",
+					worker->subscription->name, error->message)));
+	culprit_suspect(worker);
 	worker_restart(worker);
 }
 
 /*
  * An error was raised in a transaction that took so many messages: ends it.
- * Returns when it can simply begin anew, with as many as the limit now allows;
- * else raises the error again.  Counts in tries when it had only one to take.
+ *
+ * ABORTED_ANEW: it was nobody's fault; it can simply begin anew, with as many as
+ * the limit now allows.  Counts in tries when it had only one to take.
+ *
+ * ABORTED_AT_COMMIT: what the handler did could not be committed, for the reason
+ * in failure, which lives in context.  Where failure is NULL no handler did
+ * anything.
+ *
+ * Any other error is raised again.
  */
-void
+AbortReason
 inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
-						int taken, int *tries)
+						int taken, int *tries, HandlerFailure *failure)
 {
 	int			sqlstate = geterrcode();
+	bool		transient = handler_error_is_transient(sqlstate);
+	bool		at_commit = worker->committing && !transient && failure != NULL;
 
-	if (sqlstate == ERRCODE_OBJECT_IN_USE)
-		give_up_partitions(worker);
-	if (sqlstate != ERRCODE_T_R_SERIALIZATION_FAILURE &&
-		sqlstate != ERRCODE_T_R_DEADLOCK_DETECTED)
+	worker->committing = false;
+	if (sqlstate == ERRCODE_OBJECT_IN_USE && !at_commit)
+		begin_again(worker);
+	if (!transient && !at_commit)
+	{
+		culprit_clear(worker);
 		PG_RE_THROW();
+	}
 	MemoryContextSwitchTo(context);
-	FlushErrorState();
+	if (at_commit)
+		handler_keep_failure(failure);
+	else
+		FlushErrorState();
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(context);
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, false);
+	if (at_commit)
+		return ABORTED_AT_COMMIT;
+	culprit_clear(worker);
 	lower_limit(worker, taken);
 	worker_check(worker);
 
@@ -181,4 +241,5 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 						 100, PG_WAIT_EXTENSION);
 		worker_check(worker);
 	}
+	return ABORTED_ANEW;
 }

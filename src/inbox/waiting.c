@@ -22,6 +22,8 @@
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
+#include "inbox/culprit.h"
+#include "inbox/retry.h"
 #include "inbox/store.h"
 
 /* With so many keys waiting, nothing new is fetched. */
@@ -113,6 +115,36 @@ waiting_until(const InboxWorker *worker, const InboxMessage *message)
 }
 
 /*
+ * Was the message there before this process began, after a crash of the server?
+ */
+bool
+waiting_is_old(const InboxWorker *worker, const InboxMessage *message)
+{
+	return worker->crashed &&
+		DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
+		worker->status.started_at;
+}
+
+/*
+ * Does any such message wait?
+ */
+bool
+waiting_has_old(InboxWorker *worker)
+{
+	HASH_SEQ_STATUS scan;
+	Waiting    *waiting;
+
+	hash_seq_init(&scan, worker->waiting);
+	while ((waiting = hash_seq_search(&scan)) != NULL)
+		if (waiting->old)
+		{
+			hash_seq_term(&scan);
+			return true;
+		}
+	return false;
+}
+
+/*
  * Later messages have to wait for this one.  "tentative" as long as the
  * transaction that says so has not committed.
  */
@@ -128,9 +160,26 @@ waiting_add(InboxWorker *worker, Partition *partition,
 		return;
 	waiting->partition = partition;
 	waiting->first_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
+	waiting->earlier_offset = PG_INT64_MAX;
 	waiting->due = waiting_until(worker, message);
 	waiting->tentative = tentative;
-	waiting->suspect = retry_is_suspect(message);
+	waiting->old = waiting_is_old(worker, message);
+	waiting->suspect = charge_is_marked(message) ||
+		culprit_is_suspect(worker, partition, message, true);
+}
+
+/*
+ * A message is stored behind those of its key; or, after inbox.seek(), before
+ * them.  The transaction that says so has not committed yet.
+ */
+void
+waiting_join(InboxWorker *worker, const InboxMessage *message)
+{
+	int64		offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
+	Waiting    *waiting = waiting_find(worker, message);
+
+	if (waiting != NULL && offset < waiting->first_offset)
+		waiting->earlier_offset = Min(waiting->earlier_offset, offset);
 }
 
 /*
@@ -147,6 +196,12 @@ waiting_settle(InboxWorker *worker, bool committed)
 	hash_seq_init(&scan, worker->waiting);
 	while ((waiting = hash_seq_search(&scan)) != NULL)
 	{
+		if (committed && waiting->earlier_offset < waiting->first_offset)
+		{
+			waiting->first_offset = waiting->earlier_offset;
+			waiting->due = 0;
+		}
+		waiting->earlier_offset = PG_INT64_MAX;
 		if (!waiting->tentative)
 			continue;
 		if (committed)

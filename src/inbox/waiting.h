@@ -27,9 +27,12 @@ typedef struct Waiting
 	WaitingKey	key;			/* hash key */
 	Partition  *partition;
 	int64		first_offset;	/* of the first message */
+	int64		earlier_offset; /* of one that the transaction that is running
+								 * stores before it; PG_INT64_MAX if none */
 	TimestampTz due;			/* when it is tried, by steady_now() */
 	bool		tentative;		/* added by the transaction that is running */
-	bool		suspect;		/* a process died during its last attempt */
+	bool		suspect;		/* the first message is; see culprit.c */
+	bool		old;			/* it is; see waiting_is_old() */
 } Waiting;
 
 extern void waiting_create(InboxWorker *worker);
@@ -38,15 +41,11 @@ extern TimestampTz waiting_until(const InboxWorker *worker,
 								 const InboxMessage *message);
 extern void waiting_add(InboxWorker *worker, Partition *partition,
 						const InboxMessage *message, bool tentative);
+extern bool waiting_is_old(const InboxWorker *worker, const InboxMessage *message);
+extern bool waiting_has_old(InboxWorker *worker);
+extern void waiting_join(InboxWorker *worker, const InboxMessage *message);
 extern void waiting_settle(InboxWorker *worker, bool committed);
 extern TimestampTz waiting_due(InboxWorker *worker);
 extern bool waiting_is_full(InboxWorker *worker);
-
-/* retry.c */
-extern void retry_load(InboxWorker *worker);
-extern void retry_run(InboxWorker *worker);
-extern void retry_run_charged(InboxWorker *worker, InboxMessage *message);
-extern bool retry_is_suspect(const InboxMessage *message);
-extern void retry_charge(InboxWorker *worker, InboxMessage *message);
 
 #endif							/* OUTBOX_INBOX_WAITING_H */

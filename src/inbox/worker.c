@@ -39,8 +39,12 @@
 #include "base/session.h"
 #include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/batch.h"
+#include "inbox/culprit.h"
 #include "inbox/handler.h"
+#include "inbox/retry.h"
 #include "inbox/transaction.h"
+#include "inbox/unprocessed.h"
 #include "inbox/waiting.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
@@ -84,6 +88,7 @@ worker_show(InboxWorker *worker)
 void
 worker_restart(InboxWorker *worker)
 {
+	culprit_clear(worker);
 	consumers_progress(worker->entry);
 	proc_exit(0);
 }
@@ -142,10 +147,12 @@ refresh(InboxWorker *worker)
 	if (worker->refresh_at > steady_now())
 		return;
 	partitions_refresh(worker);
-	if (before == 0 && worker->npartitions > 0)
-		survivor_check(worker);
 	if (worker->npartitions > before)
+	{
+		culprit_look(worker, before);
 		retry_load(worker);
+	}
+	unprocessed_look(worker);
 }
 
 /* Fetches and processes what has come; returns whether there may be more. */
@@ -169,8 +176,6 @@ consume(InboxWorker *worker)
 	consumer_release(worker->records, worker->nrecords);
 	worker->nrecords = 0;
 	ends_pass(worker);
-	if (worker->unmarked && worker->careful == 0)
-		survivor_mark(worker);
 	return more;
 }
 
@@ -236,6 +241,7 @@ run(InboxWorker *worker)
 		bool		shown;
 
 		refresh(worker);
+		setup_check(worker);
 		if (waiting_due(worker) <= steady_now())
 		{
 			retry_run(worker);
@@ -244,7 +250,6 @@ run(InboxWorker *worker)
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
 		health_check(worker, more);
-		setup_check(worker);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
@@ -262,6 +267,7 @@ run(InboxWorker *worker)
 		}
 		else
 		{
+			culprit_rest(worker);
 			show(worker, true);
 			worker_wait(worker, idle_time(worker, shown));
 		}
@@ -292,6 +298,8 @@ worker_exit(int code, Datum arg)
 
 	if (handler_is_overdue())
 		show_overdue_handler(worker);
+	else if (consumers_must_leave(worker->entry))
+		culprit_clear(worker);
 	if (worker->consumer == NULL)
 		return;
 	consumer_release(worker->records, worker->nrecords);
@@ -314,8 +322,7 @@ worker_create(ConsumerEntry *entry)
 	worker->status.lag = -1;
 	worker->status.partitions = 0;
 	worker->report_at = DT_NOEND;
-	worker->careful = entry->running;
-	entry->running = 0;
+	culprit_suspect(worker);	/* what the one before had under way */
 	consumers_show(entry, &worker->status);
 	return worker;
 }

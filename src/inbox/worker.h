@@ -49,6 +49,7 @@ typedef struct Subscription
 	int			nevent_types;
 	bool		keeps;			/* are processed messages stored? */
 	int64		timeout_ms;		/* of a call of the handler */
+	int64		batch_time_ms;	/* that a transaction may take */
 	int64		generation;
 } Subscription;
 
@@ -66,7 +67,8 @@ typedef struct Partition
 {
 	ConsumerPartition at;		/* next offset */
 	int64		fence;			/* of the position row, while it is ours */
-	int64		rerun_until;	/* messages before it are processed again */
+	int64		rerun_until;	/* messages before it are processed again, */
+	TimestampTz rerun_since;	/* unless they were since */
 	int64		stored;			/* next offset, as committed */
 	int64		shown;			/* next offset, as Kafka's group has it */
 	int64		end;			/* where everything was read; see ends.c */
@@ -75,6 +77,8 @@ typedef struct Partition
 	bool		lost;			/* and does not have it */
 	bool		is_new;			/* it had no position before */
 	bool		gone;			/* its topic, found by a pattern, was deleted */
+	int64		suspect_until;	/* messages before it may have crashed the
+								 * server; see culprit.c */
 	PartitionHealth health;
 	bool		refused;		/* the error was about this partition */
 	TimestampTz asked_at;		/* when it was sought, by steady_now() */
@@ -118,9 +122,13 @@ typedef struct InboxWorker
 
 	/* Messages that wait to be tried again; see retry.c */
 	HTAB	   *waiting;
-	int			careful;		/* messages still to be run one by one */
-	bool		unmarked;		/* not in inbox.survivor yet */
+	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
+	bool		has_unprocessed;	/* inbox.message may have failed or
+									 * waiting messages of the subscription */
+	TimestampTz look_at;		/* when to look for them, by steady_now() */
 	double		transaction_limit;	/* in messages; see transaction.c */
+	TimestampTz transaction_began;	/* by steady_now() */
+	bool		committing;		/* the transaction is */
 
 	bool		lasted;			/* has run for so long that it works */
 	/* By steady_now() */
@@ -160,10 +168,6 @@ extern void setup_check(InboxWorker *worker);
 extern void upkeep_run(InboxWorker *worker);
 pg_noreturn extern void upkeep_scout(ConsumerEntry *entry);
 
-/* survivor.c */
-extern void survivor_check(InboxWorker *worker);
-extern void survivor_mark(InboxWorker *worker);
-
 /* partitions.c */
 extern void partitions_refresh(InboxWorker *worker);
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
@@ -183,8 +187,5 @@ extern void losses_take(InboxWorker *worker);
 extern void ends_note(void *arg, const char *topic, int partition, int64 offset);
 extern void ends_pass(InboxWorker *worker);
 extern void ends_store(InboxWorker *worker);
-
-/* batch.c */
-extern void batch_process(InboxWorker *worker);
 
 #endif							/* OUTBOX_INBOX_WORKER_H */

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "kafka/bounds.h"
 #include "kafka/handle.h"
 
 /* The first partition of a topic that has no leader, or -1. */
@@ -87,10 +88,9 @@ bool
 consumer_bounds(Consumer *consumer, const char *topic, int partition,
 				int64 *low, int64 *high, int timeout_ms)
 {
-	return !consumer_failed(consumer, rd_kafka_query_watermark_offsets(consumer->handle,
-																	   topic, partition,
-																	   low, high,
-																	   timeout_ms));
+	return !consumer_failed(consumer, bounds_query(consumer->handle, topic,
+												   partition, low, high,
+												   timeout_ms));
 }
 
 /*

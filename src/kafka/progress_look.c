@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "kafka/bounds.h"
 #include "kafka/progress_look.h"
 
 #include <limits.h>
@@ -297,8 +298,8 @@ look_at_topic(ProgressLook *look)
 	if (state != PROGRESS_READY)
 		return state;
 	look->max_bytes = traits.max_bytes;
-	err = rd_kafka_query_watermark_offsets(look->handle, look->name, 0,
-										   &look->low, &look->high, ANSWER_MS);
+	err = bounds_query(look->handle, look->name, 0, &look->low, &look->high,
+					   ANSWER_MS);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? PROGRESS_READY :
 		unanswered(look, rd_kafka_err2str(err));
 }

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  Messages that are processed in one transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_BATCH_H
+#define OUTBOX_INBOX_BATCH_H
+
+#include "inbox/handler.h"
+#include "inbox/message.h"
+#include "inbox/store.h"
+#include "inbox/worker.h"
+
+/* What was done about a message's entry of inbox.received. */
+typedef enum Received
+{
+	RECEIVED_BEFORE,			/* nothing */
+	RECEIVED_NOW,				/* it was added */
+	RECEIVED_AGAIN				/* it was renewed, for a rerun */
+} Received;
+
+/* What is to be done with a message. */
+typedef enum Fate
+{
+	FATE_UNWANTED,
+	FATE_REPEATED,				/* received before */
+	FATE_RUN,
+	FATE_STORE					/* it waits, or has failed */
+} Fate;
+
+typedef struct Batch
+{
+	InboxWorker *worker;
+	int			n;
+	InboxMessage *messages;
+	Partition **partitions;		/* of each message */
+	Fate	   *fates;
+	Received   *received;
+	bool	   *replaces;		/* a row of inbox.message that has failed */
+	bool	   *done;			/* the handler has processed it */
+	Move	   *moves;
+	int			nmoves;
+	int			end;			/* so many of them the transaction takes */
+	int			tries;			/* transactions of its own that the first
+								 * message has had in vain */
+	bool		charge;			/* instead of running the handler */
+	bool		stopped;		/* the subscription stops here */
+	HandlerFailure failure;		/* of the commit */
+} Batch;
+
+/* batch.c */
+extern void batch_process(InboxWorker *worker);
+
+/* repeats.c */
+extern void repeats_drop(Batch *batch);
+extern void repeats_end_before(Batch *batch, int end);
+
+#endif							/* OUTBOX_INBOX_BATCH_H */

@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ *
+ * unprocessed.c
+ *	  The rows of inbox.message that wait or have failed.
+ *
+ * Of an event_id of a topic a subscription has one such row at most.  Since
+ * inbox.received forgets after inbox.dedupe_window, and such rows stay as long
+ * as nobody has dealt with them, they are looked at too when a message comes.
+ * That costs a query for each batch, so it is done only while there are any: the
+ * worker notes those that it stores, and looks now and then for those of others.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/unprocessed.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "base/worker.h"
+#include "inbox/store.h"
+
+/* Between two looks for what other workers have stored. */
+#define LOOK_MS 10000
+
+/*
+ * Finds out, now and then, whether the subscription has any such rows.  Runs a
+ * transaction of its own.
+ */
+void
+unprocessed_look(InboxWorker *worker)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		args[1];
+	TimestampTz now = steady_now();
+
+	if (now < worker->look_at)
+		return;
+	worker->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	if (SPI_execute_with_args("SELECT FROM inbox.message"
+							  " WHERE subscription OPERATOR(pg_catalog.=) $1"
+							  " AND status OPERATOR(pg_catalog.<>) 'processed' LIMIT 1",
+							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read inbox.message");
+	worker->has_unprocessed = SPI_processed > 0;
+	worker_commit_sql();
+}
+
+/* Are two texts the same, byte for byte? */
+static bool
+same_text(Datum a, Datum b)
+{
+	struct varlena *x = (struct varlena *) DatumGetPointer(a);
+	struct varlena *y = (struct varlena *) DatumGetPointer(b);
+
+	return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+}
+
+/* Notes the row of a message, for all that come under its id. */
+static void
+note_row(StoredStatus *found, InboxMessage **messages, int n, Datum topic,
+		 Datum event_id, StoredStatus status)
+{
+	for (int i = 0; i < n; i++)
+		if (same_text(messages[i]->values[MESSAGE_EVENT_ID], event_id) &&
+			same_text(messages[i]->values[MESSAGE_TOPIC], topic))
+			found[i] = status;
+}
+
+/*
+ * What inbox.message has of n messages of a subscription, in the current memory
+ * context.
+ */
+StoredStatus *
+unprocessed_find(InboxMessage **messages, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
+	Datum		args[2];
+	Datum	   *ids = palloc(sizeof(Datum) * n);
+	StoredStatus *found = palloc0(sizeof(StoredStatus) * Max(n, 1));
+	bool		isnull;
+
+	if (n == 0)
+		return found;
+	for (int i = 0; i < n; i++)
+		ids[i] = messages[i]->values[MESSAGE_EVENT_ID];
+	args[0] = messages[0]->values[MESSAGE_SUBSCRIPTION];
+	args[1] = store_text_array(ids, n);
+	store_execute(&plan,
+				  "SELECT topic, event_id, status OPERATOR(pg_catalog.=) 'failed'"
+				  " FROM inbox.message"
+				  " WHERE subscription OPERATOR(pg_catalog.=) $1"
+				  " AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])"
+				  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)"
+				  " AND status OPERATOR(pg_catalog.<>) 'processed'",
+				  2, types, args, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		note_row(found, messages, n, SPI_getbinval(tuple, desc, 1, &isnull),
+				 SPI_getbinval(tuple, desc, 2, &isnull),
+				 DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull)) ?
+				 STORED_FAILED : STORED_PENDING);
+	}
+	return found;
+}
+
+/*
+ * Removes the rows of those of n messages that are chosen, where they have
+ * failed.
+ */
+void
+unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[3] = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum		args[3];
+	Datum	   *ids = palloc(sizeof(Datum) * n);
+	Datum	   *topics = palloc(sizeof(Datum) * n);
+	int			nchosen = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!chosen[i])
+			continue;
+		ids[nchosen] = messages[i].values[MESSAGE_EVENT_ID];
+		topics[nchosen++] = messages[i].values[MESSAGE_TOPIC];
+	}
+	if (nchosen == 0)
+		return;
+	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
+	args[1] = store_text_array(ids, nchosen);
+	args[2] = store_text_array(topics, nchosen);
+	store_execute(&plan,
+				  "DELETE FROM inbox.message m"
+				  " USING ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) c (event_id, topic)"
+				  " WHERE m.subscription OPERATOR(pg_catalog.=) $1"
+				  " AND m.status OPERATOR(pg_catalog.=) 'failed'"
+				  " AND m.event_id OPERATOR(pg_catalog.=) c.event_id"
+				  " AND m.topic OPERATOR(pg_catalog.=) c.topic",
+				  3, types, args, NULL);
+}
+
+/*
+ * Writes what became of a message that was tried again.  Returns false when it
+ * is not there any more: its own handler has discarded it, since nobody else
+ * could, while it was locked.
+ */
+bool
+unprocessed_update(InboxWorker *worker, InboxMessage *message)
+{
+	static SPIPlanPtr update_plan = NULL;
+	static SPIPlanPtr delete_plan = NULL;
+	static const MessageColumn columns[] = {
+		MESSAGE_SUBSCRIPTION, MESSAGE_TOPIC, MESSAGE_PARTITION, MESSAGE_OFFSET,
+		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
+		MESSAGE_ERROR_CONTEXT, MESSAGE_ERROR_AT, MESSAGE_NEXT_ATTEMPT_AT,
+		MESSAGE_PROCESSED_AT
+	};
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, INT4OID,
+		TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID};
+	Datum		args[lengthof(columns)];
+	char		nulls[lengthof(columns)];
+
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		args[i] = message->values[columns[i]];
+		nulls[i] = message->nulls[columns[i]] ? 'n' : ' ';
+	}
+	if (!message->nulls[MESSAGE_PROCESSED_AT] && !worker->subscription->keeps)
+		store_execute(&delete_plan,
+					  "DELETE FROM inbox.message"
+					  " WHERE subscription OPERATOR(pg_catalog.=) $1"
+					  " AND topic OPERATOR(pg_catalog.=) $2"
+					  " AND partition OPERATOR(pg_catalog.=) $3"
+					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
+					  " AND status OPERATOR(pg_catalog.=) 'pending'",
+					  4, types, args, nulls);
+	else
+		store_execute(&update_plan,
+					  "UPDATE inbox.message SET status = $5, attempts = $6, error = $7,"
+					  " error_sqlstate = $8, error_context = $9, error_at = $10,"
+					  " next_attempt_at = $11, processed_at = $12"
+					  " WHERE subscription OPERATOR(pg_catalog.=) $1"
+					  " AND topic OPERATOR(pg_catalog.=) $2"
+					  " AND partition OPERATOR(pg_catalog.=) $3"
+					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
+					  " AND status OPERATOR(pg_catalog.=) 'pending'",
+					  lengthof(columns), types, args, nulls);
+	return SPI_processed > 0;
+}

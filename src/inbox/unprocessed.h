@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * unprocessed.h
+ *	  The rows of inbox.message that wait or have failed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_INBOX_UNPROCESSED_H
+#define OUTBOX_INBOX_UNPROCESSED_H
+
+#include "inbox/message.h"
+#include "inbox/worker.h"
+
+/* What inbox.message has of a message. */
+typedef enum StoredStatus
+{
+	STORED_NOT,					/* nothing, or it was processed */
+	STORED_PENDING,
+	STORED_FAILED
+} StoredStatus;
+
+extern void unprocessed_look(InboxWorker *worker);
+extern StoredStatus *unprocessed_find(InboxMessage **messages, int n);
+extern void unprocessed_remove_failed(const InboxMessage *messages,
+									  const bool *chosen, int n);
+extern bool unprocessed_update(InboxWorker *worker, InboxMessage *message);
+
+#endif							/* OUTBOX_INBOX_UNPROCESSED_H */
