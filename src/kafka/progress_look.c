@@ -23,6 +23,7 @@
 #include <limits.h>
 
 #define ANSWER_MS 10000			/* that one may take */
+#define LEADER_MS 3000			/* the same, of a leader that may be gone */
 
 /* So that the server's disk does not fill before compaction sets in. */
 #define SEGMENT_BYTES "16777216"
@@ -299,7 +300,7 @@ look_at_topic(ProgressLook *look)
 		return state;
 	look->max_bytes = traits.max_bytes;
 	err = bounds_query(look->handle, look->name, 0, &look->low, &look->high,
-					   ANSWER_MS);
+					   LEADER_MS);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? PROGRESS_READY :
 		unanswered(look, rd_kafka_err2str(err));
 }
