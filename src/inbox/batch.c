@@ -29,6 +29,7 @@
 #include "base/worker.h"
 #include "inbox/culprit.h"
 #include "inbox/store.h"
+#include "inbox/report.h"
 #include "inbox/retry.h"
 #include "inbox/transaction.h"
 #include "inbox/unprocessed.h"
@@ -116,8 +117,12 @@ take_failure(Batch *batch, int i, const HandlerFailure *failure)
 	batch->fates[i] = FATE_STORE;
 	store_fail(worker, message, failure);
 	if (!message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
+	{
 		waiting_add(worker, batch->partitions[i], message, true);
-	else if (worker->subscription->stops)
+		return;
+	}
+	report_failed(worker, message);
+	if (worker->subscription->stops)
 	{
 		store_stop(worker, message);
 		batch->stopped = true;

@@ -33,6 +33,7 @@
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
 #include "inbox/store.h"
+#include "inbox/report.h"
 #include "inbox/transaction.h"
 #include "inbox/unprocessed.h"
 
@@ -170,6 +171,7 @@ retry_take_result(Round *round, InboxMessage *message, bool succeeded)
 		return true;
 	if (succeeded || !message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
 		return succeeded;
+	report_failed(round->worker, message);
 	if (round->worker->subscription->stops)
 	{
 		store_stop(round->worker, message);

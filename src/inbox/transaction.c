@@ -50,6 +50,7 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/culprit.h"
+#include "inbox/report.h"
 #include "inbox/waiting.h"
 
 /* So often a message's own transaction begins anew before a failure counts. */
@@ -166,6 +167,7 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	worker->committing = false;
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, true);
+	report_settle(worker, true);
 	culprit_clear(worker);
 	adjust_limit(worker, taken);
 }
@@ -228,6 +230,7 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	MemoryContextSwitchTo(context);
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, false);
+	report_settle(worker, false);
 	if (at_commit)
 		return ABORTED_AT_COMMIT;
 	culprit_clear(worker);

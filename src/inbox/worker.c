@@ -42,6 +42,7 @@
 #include "inbox/batch.h"
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
+#include "inbox/report.h"
 #include "inbox/retry.h"
 #include "inbox/transaction.h"
 #include "inbox/unprocessed.h"
@@ -221,7 +222,7 @@ idle_time(InboxWorker *worker, bool offsets_shown)
 {
 	TimestampTz now = steady_now();
 	TimestampTz until = Min(Min(worker->refresh_at, worker->report_at),
-							waiting_due(worker));
+							Min(waiting_due(worker), report_due(worker)));
 
 	if (worker->entry->worker == 0)
 		until = Min(until, worker->expire_at);
@@ -253,6 +254,7 @@ run(InboxWorker *worker)
 		upkeep_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
+		report_check(worker);
 		if (!worker->lasted &&
 			TimestampDifferenceExceeds(worker->began_at,
 									   steady_now(), LASTING_MS))
@@ -300,6 +302,7 @@ worker_exit(int code, Datum arg)
 		show_overdue_handler(worker);
 	else if (consumers_must_leave(worker->entry))
 		culprit_clear(worker);
+	report_end(worker);
 	if (worker->consumer == NULL)
 		return;
 	consumer_release(worker->records, worker->nrecords);

@@ -84,6 +84,16 @@ typedef struct Partition
 	TimestampTz asked_at;		/* when it was sought, by steady_now() */
 } Partition;
 
+/* Messages that have failed for good and are to be logged; see report.c */
+typedef struct FailureReport
+{
+	int			pending;		/* in the transaction that is running */
+	int			count;			/* since the last line */
+	TimestampTz logged_at;		/* by steady_now(); 0 when there was none */
+	char		event_id[128];	/* of the last */
+	char		sqlstate[6];
+} FailureReport;
+
 typedef struct InboxWorker
 {
 	ConsumerEntry *entry;
@@ -122,6 +132,7 @@ typedef struct InboxWorker
 
 	/* Messages that wait to be tried again; see retry.c */
 	HTAB	   *waiting;
+	FailureReport report;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
 	bool		has_unprocessed;	/* inbox.message may have failed or
 									 * waiting messages of the subscription */
