@@ -267,6 +267,7 @@ launcher_start_worker(const char *type, const char *function, Datum arg,
 	strlcpy(worker.bgw_type, type, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, WORKER_LIBRARY, BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	worker_tell_reloads(&worker);
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
@@ -438,7 +439,8 @@ handle_latch(void)
 {
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
-	worker_handle_reload();
+	if (worker_reload_if_asked())
+		shmem_count_reload();
 }
 
 /* Waits for the latch, or the time-out in ms; -1 for none. */

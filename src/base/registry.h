@@ -58,6 +58,8 @@ typedef struct Registry
 	bool		prepared_changes;	/* see shmem_set_prepared_changes */
 	pg_atomic_uint64 rounds;	/* looks at tables that relays have begun, in
 								 * all databases */
+	pg_atomic_uint64 reloads;	/* times that the launcher has read the
+								 * configuration files again */
 	int			size;
 	DatabaseEntry entries[FLEXIBLE_ARRAY_MEMBER];
 } Registry;

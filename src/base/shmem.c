@@ -65,6 +65,7 @@ registry_startup(void)
 		registry->lock = &GetNamedLWLockTranche("outbox")->lock;
 		registry->size = outbox_max_databases;
 		pg_atomic_init_u64(&registry->rounds, 0);
+		pg_atomic_init_u64(&registry->reloads, 0);
 		for (int i = 0; i < registry->size; i++)
 		{
 			ConditionVariableInit(&registry->entries[i].left);

@@ -139,10 +139,12 @@ extern bool shmem_wait_published(Oid database, XLogRecPtr position,
 								 uint64 round, long timeout_ms);
 extern uint64 shmem_last_round(void);
 extern bool shmem_full(void);
+extern uint64 shmem_reloads(void);
 extern bool shmem_read_status(Oid database, RelayStatus *status, pid_t *pid);
 
 /* The launcher. */
 extern void shmem_launcher_attach(void);
+extern void shmem_count_reload(void);
 extern int	shmem_list_databases(DatabaseInfo *list, int size);
 extern bool shmem_overflowed(void);
 extern void shmem_forget_database(const DatabaseInfo *info);

@@ -35,6 +35,37 @@ shmem_launcher_attach(void)
 }
 
 /*
+ * The launcher has read the configuration files again: has all others look
+ * whether they have, too.
+ */
+void
+shmem_count_reload(void)
+{
+	pg_atomic_fetch_add_u64(&registry->reloads, 1);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < registry->size; i++)
+	{
+		DatabaseEntry *entry = &registry->entries[i];
+
+		if (entry->relay_latch)
+			SetLatch(entry->relay_latch);
+		if (OidIsValid(entry->database))
+			consumers_wake(entry->database);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Times that the launcher has read the configuration files again.  Takes no
+ * lock.
+ */
+uint64
+shmem_reloads(void)
+{
+	return pg_atomic_read_u64(&registry->reloads);
+}
+
+/*
  * Is there no room for another database?  Takes no lock.
  */
 bool

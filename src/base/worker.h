@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "postmaster/bgworker.h"
 #include "storage/lockdefs.h"
 
 #define WORKER_LIBRARY "outbox"
@@ -24,6 +25,8 @@ typedef enum LockOutcome
 } LockOutcome;
 
 extern void worker_setup_signals(void);
+extern void worker_tell_reloads(BackgroundWorker *worker);
+extern bool worker_reload_if_asked(void);
 extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
 extern const char *worker_version_conflict(void);
