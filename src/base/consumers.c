@@ -26,6 +26,8 @@
 typedef struct Consumers
 {
 	int			size;
+	int			workers;		/* so many of the entries, the first, are for
+								 * workers; the others are for scouts */
 	ConsumerEntry entries[FLEXIBLE_ARRAY_MEMBER];
 } Consumers;
 
@@ -52,7 +54,8 @@ static Size
 consumers_bytes(void)
 {
 	return add_size(offsetof(Consumers, entries),
-					mul_size(outbox_max_consumers, sizeof(ConsumerEntry)));
+					mul_size(add_size(outbox_max_consumers, outbox_max_databases),
+							 sizeof(ConsumerEntry)));
 }
 
 static void
@@ -75,7 +78,8 @@ consumers_shmem_startup(void)
 	if (!found)
 	{
 		memset(consumers, 0, consumers_bytes());
-		consumers->size = outbox_max_consumers;
+		consumers->workers = outbox_max_consumers;
+		consumers->size = outbox_max_consumers + outbox_max_databases;
 		for (int i = 0; i < consumers->size; i++)
 			SpinLockInit(&consumers->entries[i].mutex);
 	}
@@ -104,88 +108,29 @@ consumers_size(void)
 	return consumers ? consumers->size : 0;
 }
 
+/*
+ * How many of the entries, the first, are for workers.
+ */
+int
+consumers_workers(void)
+{
+	return consumers ? consumers->workers : 0;
+}
+
 ConsumerEntry *
 consumers_entry(int index)
 {
 	return &consumers->entries[index];
 }
 
-/* The entry of a worker, or NULL.  Needs the lock. */
-static ConsumerEntry *
-find_entry(Oid database, const char *name, int worker)
-{
-	for (int i = 0; i < consumers_size(); i++)
-	{
-		ConsumerEntry *entry = &consumers->entries[i];
-
-		if (entry->database == database && entry->worker == worker &&
-			strcmp(entry->name, name) == 0)
-			return entry;
-	}
-	return NULL;
-}
-
-/* Finds or makes an entry; NULL when there is no room.  Needs the lock. */
-static ConsumerEntry *
-make_entry(Oid database, const char *name, int worker)
-{
-	ConsumerEntry *entry = find_entry(database, name, worker);
-
-	for (int i = 0; i < consumers_size() && entry == NULL; i++)
-	{
-		if (OidIsValid(consumers->entries[i].database))
-			continue;
-		entry = &consumers->entries[i];
-		strlcpy(entry->name, name, CONSUMER_NAME_LEN);
-		entry->worker = worker;
-		entry->wanted = false;
-		entry->generation = 0;
-		entry->pid = 0;
-		entry->latch = NULL;
-		entry->failures = 0;
-		memset(&entry->under_way, 0, sizeof(MessageSet));
-		memset(&entry->suspects, 0, sizeof(MessageSet));
-		entry->seasoned = false;
-		SpinLockAcquire(&entry->mutex);
-		memset(&entry->status, 0, sizeof(entry->status));
-		entry->status.lag = -1;
-		SpinLockRelease(&entry->mutex);
-		entry->database = database;
-	}
-	return entry;
-}
-
-/* Makes a consumer look at its entry.  Needs the lock. */
-static void
-wake(ConsumerEntry *entry)
+/*
+ * Makes a consumer look at its entry.  Needs the registry's lock.
+ */
+void
+consumers_wake_entry(ConsumerEntry *entry)
 {
 	if (entry->latch)
 		SetLatch(entry->latch);
-}
-
-/*
- * Makes the launcher send a scout to a database, which the registry must
- * have.
- */
-void
-consumers_request_scout(Oid database)
-{
-	ConsumerEntry *entry;
-
-	if (registry == NULL || consumers == NULL)
-		return;
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	entry = registry_find(database) ? make_entry(database, "", SCOUT_WORKER) :
-		NULL;
-	if (entry)
-	{
-		entry->wanted = true;
-		entry->generation++;	/* one that is there looks once more */
-		entry->failures = 0;
-		wake(entry);
-	}
-	registry_wake_launcher();
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -202,7 +147,7 @@ consumers_dismiss(Oid database)
 		if (entry->database != database)
 			continue;
 		entry->wanted = false;
-		wake(entry);
+		consumers_wake_entry(entry);
 	}
 }
 
@@ -215,7 +160,7 @@ consumers_wake(Oid database)
 {
 	for (int i = 0; i < consumers_size(); i++)
 		if (consumers->entries[i].database == database)
-			wake(&consumers->entries[i]);
+			consumers_wake_entry(&consumers->entries[i]);
 }
 
 /*
@@ -245,94 +190,46 @@ consumers_terminate(Oid database)
 	LWLockRelease(registry->lock);
 }
 
-/* Makes the entries of one subscription.  Needs the lock. */
-static bool
-list_subscription(Oid database, const ListedSubscription *subscription)
-{
-	for (int worker = 0; worker < subscription->workers; worker++)
-	{
-		ConsumerEntry *entry = make_entry(database, subscription->name, worker);
-
-		if (entry == NULL)
-			return false;
-		if (entry->generation != subscription->generation)
-			entry->failures = 0;
-		entry->generation = subscription->generation;
-		entry->wanted = entry->listed = true;
-	}
-	return true;
-}
-
 /*
- * Says which subscriptions of a database shall have workers.  Returns false
- * when there is no room for all of them.
+ * The worker that is to give its slot to a relay: one that its subscription has
+ * beside others, if there is one.  NULL if there is none.  Needs the lock.
  */
-bool
-consumers_publish_list(Oid database, const ListedSubscription *list, int n)
+static ConsumerEntry *
+last_worker(void)
 {
-	DatabaseEntry *owner;
-	bool		room = true;
+	ConsumerEntry *last = NULL;
 
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < consumers_size(); i++)
-		consumers->entries[i].listed = false;
-	for (int i = 0; i < n; i++)
-		room &= list_subscription(database, &list[i]);
-	owner = registry_find(database);
-	if (owner)
-		owner->crowded = !room;
-	for (int i = 0; i < consumers_size(); i++)
+	for (int i = 0; i < consumers_workers(); i++)
 	{
 		ConsumerEntry *entry = &consumers->entries[i];
 
-		if (entry->database != database || entry->worker == SCOUT_WORKER)
-			continue;
-		entry->wanted = entry->listed;
-		wake(entry);
+		if (entry->pid != 0 && entry->wanted && !entry->yields &&
+			(last == NULL || entry->worker >= last->worker))
+			last = entry;
 	}
-	registry_wake_launcher();
-	LWLockRelease(registry->lock);
-	return room;
+	return last;
 }
 
 /*
- * Was there no room for all consumers of a database, when they were listed?
- * Takes no lock.
- */
-bool
-consumers_crowded(Oid database)
-{
-	DatabaseEntry *entry = registry ? registry_find(database) : NULL;
-
-	return entry != NULL && entry->crowded;
-}
-
-/*
- * A scout has done its work.  Returns false when somebody asked again since
- * it read the entry's generation.
- */
-bool
-consumers_finish_scout(ConsumerEntry *entry, int64 generation)
-{
-	bool		finished;
-
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	finished = entry->generation == generation;
-	if (finished)
-		entry->wanted = false;
-	LWLockRelease(registry->lock);
-	return finished;
-}
-
-/*
- * Frees an entry that is not wanted and has no process.
+ * Has so many workers leave, in all, whose slots are for relays.
  */
 void
-consumers_release(ConsumerEntry *entry)
+consumers_make_way(int n)
 {
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	if (!entry->wanted && entry->pid == 0)
-		entry->database = InvalidOid;
+	for (int i = 0; i < consumers_workers(); i++)
+		if (consumers->entries[i].pid != 0 &&
+			(consumers->entries[i].yields || !consumers->entries[i].wanted))
+			n--;
+	while (n-- > 0)
+	{
+		ConsumerEntry *entry = last_worker();
+
+		if (entry == NULL)
+			break;
+		entry->yields = true;
+		consumers_wake_entry(entry);
+	}
 	LWLockRelease(registry->lock);
 }
 
@@ -376,6 +273,7 @@ consumer_detach(int code, Datum arg)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry->pid = 0;
 	entry->latch = NULL;
+	entry->yields = false;
 	SpinLockAcquire(&entry->mutex);
 	consumers_set_state(&entry->status, CONSUMER_STOPPED);
 	if (last_words() != NULL)
@@ -477,6 +375,6 @@ consumers_subscriptions(void)
 bool
 consumers_must_leave(const ConsumerEntry *entry)
 {
-	return !entry->wanted || attached_database->holds > 0 ||
+	return !entry->wanted || entry->yields || attached_database->holds > 0 ||
 		attached_database->database != entry->database;
 }

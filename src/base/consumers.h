@@ -4,9 +4,10 @@
  *	  Shared memory: the consumers of all databases.
  *
  * There is an entry for each worker of each subscription, and one for a
- * database whose subscriptions are to be listed.  Who fills them: a "scout"
- * reads inbox.subscription (the relay when it starts, else a short-lived
- * process), and the launcher starts what is wanted and not there.
+ * database whose subscriptions are to be listed; the latter are never in want
+ * of room, since they alone can make some.  Who fills them: a "scout" reads
+ * inbox.subscription (the relay when it starts, else a short-lived process),
+ * and the launcher starts what is wanted and not there.
  *
  *-------------------------------------------------------------------------
  */
@@ -62,7 +63,7 @@ typedef struct MessageSet
 
 /*
  * Protected by the registry's lock, where nothing else is said.  The consumer
- * itself reads its latch, "wanted" and "generation" without it.
+ * itself reads its latch, "wanted", "yields" and "generation" without it.
  */
 typedef struct ConsumerEntry
 {
@@ -72,6 +73,7 @@ typedef struct ConsumerEntry
 	int			worker;			/* 0 to workers - 1, or SCOUT_WORKER */
 	bool		wanted;			/* shall there be a process? */
 	bool		listed;			/* used while a list is made */
+	bool		yields;			/* the process is to leave its slot to a relay */
 	int64		generation;		/* of the subscription, as last listed */
 	pid_t		pid;			/* 0 when there is none */
 	Latch	   *latch;
@@ -97,6 +99,7 @@ extern void consumers_set_state(ConsumerStatus *status, ConsumerState state);
 
 extern void consumers_shmem_init(void);
 extern int	consumers_size(void);
+extern int	consumers_workers(void);
 extern ConsumerEntry *consumers_entry(int index);
 
 /* Any backend. */
@@ -105,6 +108,7 @@ extern void consumers_dismiss(Oid database);
 extern bool consumers_present(Oid database);
 extern bool consumers_crowded(Oid database);
 extern void consumers_wake(Oid database);
+extern void consumers_wake_entry(ConsumerEntry *entry);
 extern void consumers_terminate(Oid database);
 
 /* Scouts. */
@@ -113,6 +117,7 @@ extern bool consumers_publish_list(Oid database, const ListedSubscription *list,
 
 /* The launcher. */
 extern void consumers_end(ConsumerEntry *entry, pid_t pid);
+extern void consumers_make_way(int n);
 extern void consumers_release(ConsumerEntry *entry);
 extern void consumers_report_failure(ConsumerEntry *entry, const char *message);
 
@@ -127,6 +132,7 @@ extern bool consumers_must_leave(const ConsumerEntry *entry);
 
 /* launch.c */
 extern void launch_init(void);
+extern void launch_make_way(void);
 extern TimestampTz launch_tend(void);
 
 #endif							/* OUTBOX_CONSUMERS_H */

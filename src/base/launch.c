@@ -17,6 +17,9 @@
  * which may be what gives others room.  So while one of them finds no free
  * slot, no consumer is started.
  *
+ * Relays come before all of them.  While one finds no free slot, no consumer
+ * is started, and one of those that are running makes way for it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/consumers.h"
@@ -51,6 +54,7 @@ typedef struct EntryView
 	Oid			database;
 	int			worker;
 	bool		wanted;
+	bool		yields;
 	bool		held;
 	pid_t		pid;
 	int			failures;
@@ -59,6 +63,7 @@ typedef struct EntryView
 
 static ConsumerStart *starts;
 static bool scout_waits;		/* for a slot, in this look at the entries */
+static int	relays_waiting;		/* for one, in this look at the databases */
 
 /*
  * Makes the launcher's notes.  Call in TopMemoryContext.
@@ -78,12 +83,22 @@ look_at(const ConsumerEntry *entry, EntryView *view)
 	view->database = entry->database;
 	view->worker = entry->worker;
 	view->wanted = entry->wanted;
+	view->yields = entry->yields;
 	view->pid = entry->pid;
 	view->failures = entry->failures;
 	strlcpy(view->name, entry->name, CONSUMER_NAME_LEN);
 	database = OidIsValid(entry->database) ? registry_find(entry->database) : NULL;
 	view->held = database == NULL || database->holds > 0;
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * A relay has found no free slot: some consumer is to make way.
+ */
+void
+launch_make_way(void)
+{
+	relays_waiting++;
 }
 
 /* Counts a start of a consumer; the consumer resets the count by progress. */
@@ -93,6 +108,25 @@ count_start(ConsumerEntry *entry)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry->failures++;
 	LWLockRelease(registry->lock);
+}
+
+/* There is no slot for an entry's process: shows it, and says so once. */
+static void
+report_no_slot(int index, const EntryView *view)
+{
+	consumers_report_failure(consumers_entry(index),
+							 "no free background worker slot; raise max_worker_processes");
+	if (!starts[index].no_slot_reported)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 view->worker == SCOUT_WORKER ?
+				 errmsg("no free background worker slot to look for subscriptions in database %u",
+						view->database) :
+				 errmsg("no free background worker slot for a consumer of subscription \"%s\" in database %u",
+						view->name, view->database),
+				 errdetail("Its messages wait in Kafka; the launcher keeps trying."),
+				 errhint("Raise max_worker_processes and restart the server.")));
+	starts[index].no_slot_reported = true;
 }
 
 /*
@@ -116,19 +150,7 @@ start_consumer(int index, const EntryView *view, TimestampTz now)
 	start->handle = NULL;
 	start->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_RETRY_MS);
 	scout_waits |= view->worker == SCOUT_WORKER;
-	consumers_report_failure(consumers_entry(index),
-							 "no free background worker slot; raise max_worker_processes");
-	if (!start->no_slot_reported)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 view->worker == SCOUT_WORKER ?
-				 errmsg("no free background worker slot to look for subscriptions in database %u",
-						view->database) :
-				 errmsg("no free background worker slot for a consumer of subscription \"%s\" in database %u",
-						view->name, view->database),
-				 errdetail("Its messages wait in Kafka; the launcher keeps trying."),
-				 errhint("Raise max_worker_processes and restart the server.")));
-	start->no_slot_reported = true;
+	report_no_slot(index, view);
 }
 
 /*
@@ -184,7 +206,7 @@ tend_entry(int index, bool scout)
 	if (view.pid != 0)
 	{
 		start->not_before = 0;
-		if (!view.wanted)
+		if (!view.wanted || view.yields)
 			return see_off(index, &view, now);
 		start->leave_until = 0;
 		return DT_NOEND;
@@ -213,8 +235,10 @@ tend_entry(int index, bool scout)
 		start->not_before = launcher_backoff_end(view.failures, now);
 	if (!is_due(start, &view, now))
 		return start->not_before;
-	if (scout_waits && !scout)
-		return DT_NOEND;		/* it has us look again */
+	if (relays_waiting > 0 && !scout)
+		report_no_slot(index, &view);
+	if ((relays_waiting > 0 || scout_waits) && !scout)
+		return DT_NOEND;		/* they have us look again */
 	start_consumer(index, &view, now);
 	return start->not_before > now ? start->not_before : DT_NOEND;
 }
@@ -250,6 +274,8 @@ launch_tend(void)
 	TimestampTz next = send_scouts();
 
 	scout_waits = false;
+	if (relays_waiting > 0)
+		consumers_make_way(relays_waiting);
 	for (int i = 0; i < 2 * consumers_size(); i++)
 	{
 		TimestampTz wanted = tend_entry(i % consumers_size(),
@@ -257,5 +283,6 @@ launch_tend(void)
 
 		next = Min(next, wanted);
 	}
+	relays_waiting = 0;
 	return next;
 }

@@ -293,6 +293,7 @@ start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
 	start->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_RETRY_MS);
 	shmem_report_failure(start->database,
 						 "no free background worker slot; raise max_worker_processes");
+	launch_make_way();
 	if (!start->no_slot_reported)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -380,7 +381,7 @@ tend_database(const DatabaseInfo *info, int *looking)
 		start->not_before = launcher_backoff_end(count_failures(info, start), now);
 		start->pause_ms = TimestampDifferenceMilliseconds(now, start->not_before);
 	}
-	if (start->not_before > now)
+	if (start->not_before > now && !start->no_slot_reported)
 		return start->not_before;
 	if (*looking >= MAX_LOOKING)
 		return TimestampTzPlusMilliseconds(now, LOOKING_RETRY_MS);

@@ -39,7 +39,8 @@ typedef struct DatabaseEntry
 	uint64		requests;		/* times that somebody asked for a relay */
 	uint64		configuration;	/* grows when Kafka settings may have changed */
 	uint64		subscriptions;	/* grows when inbox.subscription has changed */
-	bool		crowded;		/* there was no room for all its consumers */
+	bool		crowded;		/* there was no room for all its consumers, */
+	bool		scout_owed;		/* or for a scout */
 	RelayHandover handover;		/* only relays touch it */
 	ConditionVariable left;		/* signalled when pid becomes 0 */
 	ConditionVariable moved;	/* signalled when published moves */

@@ -129,7 +129,7 @@ find_or_make_entry(Oid database)
 	entry->pid = 0;
 	entry->relay_latch = NULL;
 	entry->absent = false;
-	entry->crowded = false;
+	entry->crowded = entry->scout_owed = false;
 	entry->holds = entry->holds_inside = 0;
 	entry->failures = 0;
 	entry->failed = false;

@@ -55,7 +55,8 @@ load_publish_list(void)
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		if (SPI_execute("SELECT name, workers, " GENERATION " FROM inbox.subscription"
-						" WHERE" IS_ACTIVE, true, 0) != SPI_OK_SELECT)
+						" WHERE" IS_ACTIVE " ORDER BY created_at, name", true, 0) !=
+			SPI_OK_SELECT)
 			elog(ERROR, "could not read inbox.subscription");
 		n = (int) SPI_processed;
 		list = palloc0(sizeof(ListedSubscription) * Max(n, 1));
