@@ -29,10 +29,17 @@
 void
 ends_note(void *arg, const char *topic, int partition, int64 offset)
 {
-	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
+	InboxWorker *worker = arg;
+	Partition  *found = partitions_find(worker, topic, partition);
 
 	if (found == NULL)
 		return;
+	if (!found->end_noted)
+	{
+		found->next_ended = worker->ended;
+		worker->ended = found;
+	}
+	found->end_noted = true;
 	found->end = offset;
 	health_sign(found);
 }
@@ -44,12 +51,14 @@ ends_note(void *arg, const char *topic, int partition, int64 offset)
 void
 ends_pass(InboxWorker *worker)
 {
-	for (int i = 0; i < worker->npartitions; i++)
+	for (Partition *partition = worker->ended; partition != NULL;
+		 partition = partition->next_ended)
 	{
-		Partition  *partition = worker->partitions[i];
-
+		partition->end_noted = false;
 		partition->at.offset = Max(partition->at.offset, partition->end);
+		worker->offsets_moved = true;
 	}
+	worker->ended = NULL;
 }
 
 /* Runs the transaction once; false when it has to begin anew. */

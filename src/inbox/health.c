@@ -102,10 +102,12 @@ health_sign(Partition *partition)
 void
 health_refused(void *arg, const char *topic, int partition)
 {
-	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
+	InboxWorker *worker = arg;
+	Partition  *found = partitions_find(worker, topic, partition);
 
 	if (found == NULL)
 		return;
+	worker->settled = false;
 	found->health = PARTITION_DOUBTED;
 	found->refused = true;
 }
@@ -119,6 +121,7 @@ doubt_all(InboxWorker *worker)
 	for (int i = 0; i < worker->npartitions; i++)
 		if (worker->partitions[i]->health == PARTITION_READ)
 			worker->partitions[i]->health = PARTITION_DOUBTED;
+	worker->settled = false;
 	if (worker->doubted_at == 0)
 		worker->doubted_at = now;
 	worker->refresh_at = Min(worker->refresh_at,
@@ -244,7 +247,7 @@ assess(InboxWorker *worker, bool more)
 	bool		silent = false;
 	bool		refused = false;
 
-	for (int i = 0; i < worker->npartitions; i++)
+	for (int i = 0; i < worker->npartitions && !worker->settled; i++)
 	{
 		Partition  *partition = worker->partitions[i];
 
@@ -255,6 +258,9 @@ assess(InboxWorker *worker, bool more)
 		silent = true;
 		refused |= partition->refused;
 	}
+	worker->settled = !silent;
+	if (!worker->looked)
+		return worker->status.state;
 	if (!worker->complete || refused)
 		return CONSUMER_WAITING_KAFKA;
 	if (!silent)
@@ -277,7 +283,8 @@ health_check(InboxWorker *worker, bool more)
 {
 	ConsumerState state;
 
-	ask(worker);
+	if (!worker->settled)
+		ask(worker);
 	state = assess(worker, more);
 	if (state == CONSUMER_WAITING_KAFKA)
 	{

@@ -19,10 +19,11 @@
 void
 losses_note(void *arg, const char *topic, int partition)
 {
-	Partition  *found = partitions_find((InboxWorker *) arg, topic, partition);
+	InboxWorker *worker = arg;
+	Partition  *found = partitions_find(worker, topic, partition);
 
 	if (found != NULL && !found->lost)
-		found->suspect = true;
+		found->suspect = worker->suspects = true;
 }
 
 /* Kafka does not have the next message of a partition: notes it, if so. */
@@ -63,6 +64,9 @@ note_loss(InboxWorker *worker, Partition *partition)
 void
 losses_take(InboxWorker *worker)
 {
+	if (!worker->suspects)
+		return;
+	worker->suspects = false;
 	for (int i = 0; i < worker->npartitions; i++)
 	{
 		Partition  *partition = worker->partitions[i];

@@ -4,8 +4,8 @@
  *	  Which partitions a worker reads, and from where.
  *
  * Topics are looked up now and then (search.c), so that new partitions and new
- * topics that match a pattern are found.  Partition p belongs to worker p modulo the
- * number of workers.
+ * topics that match a pattern are found, and taken over (takeover.c).
+ * Partition p belongs to worker p modulo the number of workers.
  *
  * Where a partition is read from says inbox.position.  The worker takes the
  * row over by raising its fence; from then on the row moves only together
@@ -18,6 +18,7 @@
 #include "inbox/search.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -28,6 +29,11 @@
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */
+#define FEW_PARTITIONS 100
+#define KNOWN_MS 1000			/* that their end is relied on, if there are
+								 * more */
+#define PATIENCE_MS 1000		/* that an answer may take, */
+#define PATIENCE_FACTOR 3		/* or so many times as long as the last */
 
 /* The condition for the position of a partition. */
 #define OF_PARTITION \
@@ -35,17 +41,107 @@
 	" AND topic OPERATOR(pg_catalog.=) $2" \
 	" AND partition OPERATOR(pg_catalog.=) $3"
 
+/* An entry of worker->partition_table. */
+typedef struct PartitionEntry
+{
+	TopicPartition key;			/* hash key */
+	Partition  *partition;
+} PartitionEntry;
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const TopicPartition *of = key;
+
+	return hash_combine(string_hash(of->topic, sizeof(of->topic)),
+						murmurhash32(of->partition));
+}
+
+static int
+match_keys(const void *a, const void *b, Size size)
+{
+	const TopicPartition *one = a;
+	const TopicPartition *other = b;
+
+	return one->partition != other->partition ||
+		strcmp(one->topic, other->topic) != 0;
+}
+
+/*
+ * Makes an empty table of entries that begin with a TopicPartition.
+ */
+HTAB *
+partitions_table(const char *name, Size entrysize, MemoryContext context)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(TopicPartition),
+		.entrysize = entrysize,
+		.hash = hash_key,
+		.match = match_keys,
+		.hcxt = context,
+	};
+
+	return hash_create(name, 256, &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * Makes the key of a partition.
+ */
+void
+partitions_key(TopicPartition *key, const char *topic, int partition)
+{
+	strlcpy(key->topic, topic, CONSUMER_TOPIC_LEN);
+	key->partition = partition;
+}
+
 /*
  * The partition that the worker reads under this name, or NULL.
  */
 Partition *
 partitions_find(InboxWorker *worker, const char *topic, int partition)
 {
-	for (int i = 0; i < worker->npartitions; i++)
-		if (worker->partitions[i]->at.partition == partition &&
-			strcmp(worker->partitions[i]->at.topic, topic) == 0)
-			return worker->partitions[i];
-	return NULL;
+	TopicPartition key;
+	PartitionEntry *entry;
+
+	if (worker->npartitions == 0)
+		return NULL;
+	partitions_key(&key, topic, partition);
+	entry = hash_search(worker->partition_table, &key, HASH_FIND, NULL);
+	return entry ? entry->partition : NULL;
+}
+
+/*
+ * Adds a partition that the worker does not read yet.
+ */
+Partition *
+partitions_add(InboxWorker *worker, const char *topic, int number)
+{
+	Partition  *partition = MemoryContextAllocZero(TopMemoryContext,
+												   sizeof(Partition));
+	TopicPartition key;
+	PartitionEntry *entry;
+	int			n = worker->npartitions;
+
+	if (worker->partition_table == NULL)
+		worker->partition_table = partitions_table("outbox partitions",
+												   sizeof(PartitionEntry),
+												   TopMemoryContext);
+	/* The room doubles whenever it is used up. */
+	if (n == 0)
+		worker->partitions = MemoryContextAlloc(TopMemoryContext,
+												sizeof(Partition *));
+	else if ((n & (n - 1)) == 0)
+		worker->partitions = repalloc(worker->partitions,
+									  sizeof(Partition *) * n * 2);
+	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
+	partition->at.partition = number;
+	partition->known_end = -1;
+	partitions_key(&key, topic, number);
+	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
+	entry->partition = partition;
+	worker->partitions[worker->npartitions++] = partition;
+	return partition;
 }
 
 /* Runs a statement about one partition's position; returns whether it has a row. */
@@ -61,119 +157,6 @@ run(const char *query, InboxWorker *worker, const ConsumerPartition *at,
 	if (SPI_execute_with_args(query, 4, types, args, NULL, false, 0) != expected)
 		elog(ERROR, "query failed: %s", query);
 	return SPI_processed > 0;
-}
-
-/* A column of the first row of the result. */
-static Datum
-result(int column, bool *isnull)
-{
-	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
-						 isnull);
-}
-
-/*
- * Where a partition is to be read from, as inbox.position knows: *start is a
- * Unix time in ms or one of the constants of consumer.h.  The end, or a time
- * to come, means what comes after inbox.seek() was called, which is when the
- * row was changed: messages may have come since.  Returns true when
- * that has to be looked up in Kafka.
- */
-static bool
-needs_lookup(InboxWorker *worker, const ConsumerPartition *at, int64 *start)
-{
-	bool		isnull;
-	bool		lookup = true;
-
-	*start = worker->subscription->start_ms;
-	worker_begin_sql();
-	if (run("SELECT next_offset IS NULL OR seek_time IS NOT NULL,"
-			" CASE WHEN seek_time OPERATOR(pg_catalog.=) '-infinity' THEN -2"
-			" ELSE (EXTRACT(epoch FROM least(seek_time, updated_at)) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 END"
-			" FROM inbox.position" OF_PARTITION
-			" AND $4 OPERATOR(pg_catalog.=) 0", worker, at, 0, SPI_OK_SELECT))
-	{
-		Datum		seek;
-
-		lookup = DatumGetBool(result(1, &isnull));
-		seek = result(2, &isnull);
-		if (!isnull)
-			*start = DatumGetInt64(seek);
-	}
-	worker_commit_sql();
-	return lookup;
-}
-
-/*
- * Takes a partition over: raises its fence, and reads its position.  offset is
- * where to begin unless there is a position; -1 when it must be there.
- */
-static void
-take_over(InboxWorker *worker, Partition *partition, int64 offset)
-{
-	bool		isnull;
-	Datum		datum;
-
-	worker_begin_sql();
-	if (!run("INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset)"
-			 " VALUES ($1, $2, $3, CASE WHEN $4 OPERATOR(pg_catalog.>=) 0 THEN $4 END)"
-			 " ON CONFLICT (subscription, topic, partition) DO UPDATE"
-			 " SET fence = p.fence OPERATOR(pg_catalog.+) 1,"
-			 " next_offset = coalesce(excluded.next_offset, p.next_offset),"
-			 " seek_time = NULL"
-			 " RETURNING fence, next_offset, coalesce(rerun_until, 0), lost_from IS NOT NULL,"
-			 " xmax OPERATOR(pg_catalog.=) 0,"	/* of a row that was inserted
-												 * only */
-			 " coalesce(rerun_since, '-infinity')",
-			 worker, &partition->at, offset, SPI_OK_INSERT_RETURNING))
-		elog(ERROR, "could not take over partition %d of topic \"%s\"",
-			 partition->at.partition, partition->at.topic);
-	partition->fence = DatumGetInt64(result(1, &isnull));
-	datum = result(2, &isnull);
-	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("position of partition %d of topic \"%s\" was changed at the same time",
-						partition->at.partition, partition->at.topic)));
-	partition->at.offset = partition->stored = DatumGetInt64(datum);
-	partition->rerun_until = DatumGetInt64(result(3, &isnull));
-	partition->lost = DatumGetBool(result(4, &isnull));
-	partition->is_new = DatumGetBool(result(5, &isnull));
-	partition->rerun_since = DatumGetTimestampTz(result(6, &isnull));
-	partition->shown = -1;
-	partition->health = PARTITION_ASKED;
-	worker_commit_sql();
-}
-
-/*
- * Adds a partition to those that the worker reads; false when Kafka did not
- * say where it begins.
- */
-static bool
-add_partition(InboxWorker *worker, const char *topic, int number)
-{
-	Partition	partition = {0};
-	Partition  *kept;
-	int64		offset = -1;
-	int64		start;
-
-	strlcpy(partition.at.topic, topic, CONSUMER_TOPIC_LEN);
-	partition.at.partition = number;
-	if (needs_lookup(worker, &partition.at, &start) &&
-		!consumer_find_offset(worker->consumer, topic, number, start, &offset,
-							  KAFKA_TIMEOUT_MS))
-		return false;
-	take_over(worker, &partition, offset);
-
-	if (worker->partitions == NULL)
-		worker->partitions = MemoryContextAlloc(TopMemoryContext,
-												sizeof(Partition *));
-	else
-		worker->partitions = repalloc(worker->partitions,
-									  sizeof(Partition *) * (worker->npartitions + 1));
-	kept = MemoryContextAlloc(TopMemoryContext, sizeof(Partition));
-	*kept = partition;
-	worker->partitions[worker->npartitions++] = kept;
-	return true;
 }
 
 /*
@@ -198,79 +181,93 @@ partitions_assign(InboxWorker *worker)
 }
 
 /*
- * Adds the partition if it is new, or back; returns false when it cannot be
- * had.  Sets *changed when it is to be assigned.
+ * When to go on looking for partitions, by steady_now().
  */
-static bool
-look_at_partition(InboxWorker *worker, Search *search, const char *topic,
-				  int number, bool *changed)
+TimestampTz
+partitions_refresh_due(const InboxWorker *worker)
 {
-	Partition  *partition = partitions_find(worker, topic, number);
-
-	if (partition != NULL)
-	{
-		*changed |= partition->gone;
-		partition->gone = false;
-		return true;
-	}
-	if (add_partition(worker, topic, number))
-	{
-		*changed = true;
-		return true;
-	}
-	search->unreached = consumer_unreached(worker->consumer);
-	snprintf(search->error, CONSUMER_MESSAGE_LEN,
-			 "partition %d of topic \"%s\": %s", number, topic,
-			 consumer_error(worker->consumer));
-	return false;
+	if (worker->search == NULL)
+		return worker->refresh_at;
+	/* The answer wakes us. */
+	if (worker->search->slow_shown)
+		return DT_NOEND;
+	return TimestampTzPlusMilliseconds(worker->search->asked_at,
+									   worker->patience_ms);
 }
 
-/* Adds the partitions that are new; false when one could not be had. */
-static bool
-add_partitions(InboxWorker *worker, Search *search)
+/* Shows that an answer takes longer than it did so far. */
+static void
+check_patience(InboxWorker *worker)
 {
-	Subscription *subscription = worker->subscription;
-	bool		changed = false;
-	bool		complete = true;
+	if (worker->search->slow_shown ||
+		!TimestampDifferenceExceeds(worker->search->asked_at, steady_now(),
+									worker->patience_ms))
+		return;
+	worker->search->slow_shown = true;
+	worker->looked = true;
+	worker->complete = false;
+	health_lookup_failed(worker, "no broker has told yet which topics there are", true);
+}
 
-	for (int i = 0; i < search->n; i++)
-		for (int p = worker->entry->worker; p < search->topics[i].partitions;
-			 p += subscription->workers)
-		{
-			complete &= look_at_partition(worker, search,
-										  search->topics[i].name, p, &changed);
-			worker_check(worker);
-		}
+/* An answer has come: its like may take as long, and more. */
+static void
+learn_patience(InboxWorker *worker)
+{
+	long		taken = TimestampDifferenceMilliseconds(worker->search->asked_at,
+														steady_now());
+
+	worker->patience_ms = Max(PATIENCE_MS, PATIENCE_FACTOR * taken);
+}
+
+/* Ends a look: notes whether all that the subscription names is there. */
+static void
+finish_search(InboxWorker *worker)
+{
+	Search	   *search = worker->search;
+
+	takeover_finish(worker, search);
 	worker->status.partitions = worker->npartitions;
-	if (changed)
+	if (search->changed)
+	{
 		partitions_assign(worker);
-	return complete;
+		worker->offsets_moved = true;
+		worker->settled = false;
+	}
+	worker->looked = true;
+	worker->complete = !search->incomplete;
+	if (search->incomplete)
+		health_lookup_failed(worker, search->error, search->unreached);
+	worker->refresh_at =
+		TimestampTzPlusMilliseconds(steady_now(),
+									search->overtaken ? 0 :
+									search->incomplete ? RETRY_MS : REFRESH_MS);
+	worker->search = NULL;
+	MemoryContextDelete(search->context);
 }
 
 /*
- * Looks for partitions, and notes whether Kafka answered and everything that
- * the subscription names is there.
+ * Looks for partitions when it is time, and notes whether Kafka answered and
+ * everything that the subscription names is there.  Does not wait for Kafka.
  */
 void
 partitions_refresh(InboxWorker *worker)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "outbox topics",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Search		search = {0};
-	bool		complete;
+	Search	   *search = worker->search;
 
-	complete = search_topics(worker, &search);
-	complete &= add_partitions(worker, &search);
-	worker->complete = complete;
-	if (!complete)
-		health_lookup_failed(worker, search.error, search.unreached);
-	worker->refresh_at =
-		TimestampTzPlusMilliseconds(steady_now(),
-									complete ? REFRESH_MS : RETRY_MS);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	if (search == NULL)
+	{
+		if (worker->refresh_at > steady_now())
+			return;
+		search = worker->search = search_begin(worker);
+	}
+	if (search->step < SEARCH_FOUND && search_continue(worker, search))
+		learn_patience(worker);
+	if (search->step == SEARCH_FOUND)
+		takeover_begin(worker, search);
+	if (search->step > SEARCH_FOUND && takeover_continue(worker, search))
+		finish_search(worker);
+	else
+		check_patience(worker);
 }
 
 /*
@@ -284,6 +281,7 @@ partitions_store_loss(InboxWorker *worker, Partition *partition, int64 until)
 		OF_PARTITION, worker, &partition->at, until, SPI_OK_UPDATE);
 	worker_commit_sql();
 	partition->lost = true;
+	worker->settled = false;
 }
 
 /*
@@ -319,26 +317,64 @@ partitions_forget_shown(InboxWorker *worker)
 {
 	for (int i = 0; i < worker->npartitions; i++)
 		worker->partitions[i]->shown = -1;
+	worker->offsets_moved = true;
+}
+
+/* Asks the library for the end of a partition, as the last messages told it. */
+static void
+ask_end(InboxWorker *worker, Partition *partition, TimestampTz now)
+{
+	int64		end;
+
+	if (consumer_known_end(worker->consumer, partition->at.topic,
+						   partition->at.partition, &end))
+		partition->known_end = end;
+	partition->known_at = now;
 }
 
 /*
- * How many messages are still to be read; -1 when that is not known yet.
+ * Where a partition ends, as far as is known; -1 when it is not.  The library
+ * goes through all topics to find one, so with many partitions what it told is
+ * good for a second.
+ */
+int64
+partitions_end(InboxWorker *worker, Partition *partition)
+{
+	TimestampTz now = steady_now();
+
+	if (worker->npartitions <= FEW_PARTITIONS ||
+		TimestampDifferenceExceeds(partition->known_at, now, KNOWN_MS))
+		ask_end(worker, partition, now);
+	return partition->end > 0 ? Max(partition->known_end, partition->end) :
+		partition->known_end;
+}
+
+/*
+ * How many messages are still to be read; -1 when that is not known yet.  With
+ * many partitions the ends of some are asked for, in turn: those that messages
+ * come of are known.
  */
 int64
 partitions_lag(InboxWorker *worker)
 {
+	TimestampTz now = steady_now();
 	int64		lag = 0;
 
+	for (int i = 0; i < Min(worker->npartitions, FEW_PARTITIONS); i++)
+	{
+		worker->next_end = (worker->next_end + 1) % worker->npartitions;
+		ask_end(worker, worker->partitions[worker->next_end], now);
+	}
 	for (int i = 0; i < worker->npartitions; i++)
 	{
-		ConsumerPartition *at = &worker->partitions[i]->at;
-		int64		end;
+		Partition  *partition = worker->partitions[i];
+		int64		end = Max(partition->known_end, partition->end);
 
-		if (worker->partitions[i]->gone)
+		if (partition->gone)
 			continue;
-		if (!consumer_known_end(worker->consumer, at->topic, at->partition, &end))
+		if (partition->known_end < 0 && partition->end == 0)
 			return -1;
-		lag += Max(end - at->offset, 0);
+		lag += Max(end - partition->at.offset, 0);
 	}
 	return lag;
 }

@@ -10,26 +10,57 @@
 
 #include "inbox/worker.h"
 
-#define KAFKA_TIMEOUT_MS 1000	/* for one question */
+#define KAFKA_TIMEOUT_MS 1000	/* for one question that is waited for */
 
-/* A topic as Kafka knows it. */
+typedef enum SearchStep
+{
+	SEARCH_ALL,					/* asked for all topics */
+	SEARCH_NAMED,				/* for those that are named, and for what has
+								 * disappeared */
+	SEARCH_FOUND,				/* all there are is known */
+	SEARCH_OFFSETS,				/* asked where new partitions begin */
+	SEARCH_READY				/* they can be taken over */
+} SearchStep;
+
+/* A topic that is named, or was found. */
 typedef struct FoundTopic
 {
-	char		name[CONSUMER_TOPIC_LEN];
-	int			partitions;
-	int			leaderless;		/* the first without a leader, or -1 */
+	char		name[CONSUMER_TOPIC_LEN];	/* hash key */
+	bool		named;			/* in full, by the subscription */
+	bool		answered;		/* there was an answer about it */
+	int			partitions;		/* 0 when it cannot be read */
+	int		   *leaders;		/* of each; -1 for none */
 } FoundTopic;
 
-/* What a look for topics brings.  Filled by a handler that must not throw. */
-typedef struct Search
+/* A look for topics, and what it has brought so far. */
+struct Search
 {
-	FoundTopic *topics;
-	int			n;
-	int			size;
-	char		error[CONSUMER_MESSAGE_LEN];	/* why it is not complete */
-	bool		unreached;		/* no broker has answered */
-} Search;
+	MemoryContext context;		/* of this and all that it has */
+	SearchStep	step;
+	HTAB	   *topics;
+	bool		incomplete;		/* something could not be had; */
+	bool		unreached;		/* no broker has answered; */
+	char		error[CONSUMER_MESSAGE_LEN];	/* and why */
+	TimestampTz asked_at;		/* the last question, by steady_now(); */
+	bool		slow_shown;		/* that the answer takes long */
 
-extern bool search_topics(InboxWorker *worker, Search *search);
+	/* See takeover.c */
+	HTAB	   *candidates;
+	ConsumerOffset *offsets;	/* that are asked for */
+	int			noffsets;
+	bool		changed;		/* there are partitions to be assigned */
+	bool		overtaken;		/* a position was changed by others meanwhile */
+};
+
+extern Search *search_begin(InboxWorker *worker);
+extern bool search_continue(InboxWorker *worker, Search *search);
+extern void search_asked(Search *search);
+extern void search_failed(InboxWorker *worker, Search *search,
+						  const char *topic);
+
+/* takeover.c */
+extern void takeover_begin(InboxWorker *worker, Search *search);
+extern bool takeover_continue(InboxWorker *worker, Search *search);
+extern void takeover_finish(InboxWorker *worker, Search *search);
 
 #endif							/* OUTBOX_INBOX_SEARCH_H */

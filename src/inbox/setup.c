@@ -119,6 +119,21 @@ open_kafka(InboxWorker *worker)
 		wait_for_settings(worker, error);
 }
 
+/* Has the consumer know the topics that are named in full. */
+static void
+know_topics(InboxWorker *worker)
+{
+	Subscription *subscription = worker->subscription;
+	char	  **names = palloc(sizeof(char *) * Max(subscription->ntopics, 1));
+	int			n = 0;
+
+	for (int i = 0; i < subscription->ntopics; i++)
+		if (subscription->topics[i][0] != '^')
+			names[n++] = subscription->topics[i];
+	consumer_know_topics(worker->consumer, names, n);
+	pfree(names);
+}
+
 /* Starts over when our Kafka settings are among those that changed. */
 static void
 check_configuration(InboxWorker *worker)
@@ -146,6 +161,11 @@ setup_wait(InboxWorker *worker)
 {
 	wait_for_subscription(worker);
 	open_kafka(worker);
+	know_topics(worker);
+	/* One that was made while there was no consumer lacks its descriptor. */
+	if (worker->wait_set)
+		FreeWaitEventSet(worker->wait_set);
+	worker->wait_set = NULL;
 }
 
 /*

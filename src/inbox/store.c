@@ -165,9 +165,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 	{
 		const Move *move = &moves[i];
 		ConsumerPartition *at = &move->partition->at;
-		int64		end = 0;
-
-		(void) consumer_known_end(worker->consumer, at->topic, at->partition, &end);
+		int64		end = Max(partitions_end(worker, move->partition), 0);
 
 		columns[0][i] = CStringGetTextDatum(at->topic);
 		columns[1][i] = Int32GetDatum(at->partition);

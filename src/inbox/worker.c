@@ -50,8 +50,28 @@
 
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define SHOW_INTERVAL_MS 500
+#define MANY_PARTITIONS 100		/* whose lag is not counted more often */
 #define COMMIT_INTERVAL_MS 1000
 #define LASTING_MS 60000		/* who ran so long counts as working */
+
+/*
+ * Counts what is still to be read, unless that was just done and takes long.
+ */
+static void
+count_lag(InboxWorker *worker, TimestampTz now)
+{
+	worker->uncounted = worker->npartitions > MANY_PARTITIONS &&
+		worker->counted_at != 0 &&
+		!TimestampDifferenceExceeds(worker->counted_at, now, SHOW_INTERVAL_MS);
+	if (worker->uncounted)
+		return;
+	worker->counted_at = now;
+	worker->status.lag = worker->consumer ? partitions_lag(worker) : -1;
+	worker->status.read_until = 0;
+	for (int i = 0; i < worker->npartitions; i++)
+		worker->status.read_until = Max(worker->status.read_until,
+										worker->partitions[i]->read_until);
+}
 
 /*
  * Publishes the status, unless it was just published.
@@ -65,11 +85,7 @@ show(InboxWorker *worker, bool at_once)
 		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
 		return;
 	worker->shown_at = now;
-	worker->status.lag = worker->consumer ? partitions_lag(worker) : -1;
-	worker->status.read_until = 0;
-	for (int i = 0; i < worker->npartitions; i++)
-		worker->status.read_until = Max(worker->status.read_until,
-										worker->partitions[i]->read_until);
+	count_lag(worker, now);
 	consumers_show(worker->entry, &worker->status);
 }
 
@@ -145,8 +161,6 @@ refresh(InboxWorker *worker)
 {
 	int			before = worker->npartitions;
 
-	if (worker->refresh_at > steady_now())
-		return;
 	partitions_refresh(worker);
 	if (worker->npartitions > before)
 	{
@@ -174,6 +188,7 @@ consume(InboxWorker *worker)
 		return more;
 	}
 	batch_process(worker);
+	worker->offsets_moved = true;
 	consumer_release(worker->records, worker->nrecords);
 	worker->nrecords = 0;
 	ends_pass(worker);
@@ -187,13 +202,13 @@ static bool
 commit_offsets(InboxWorker *worker)
 {
 	TimestampTz now = steady_now();
-	bool		all = true;
 
-	for (int i = 0; i < worker->npartitions && all; i++)
-		all = worker->partitions[i]->shown == worker->partitions[i]->at.offset;
-	if (all || !TimestampDifferenceExceeds(worker->committed_at, now,
-										   COMMIT_INTERVAL_MS))
-		return all;
+	if (!worker->offsets_moved)
+		return true;
+	if (!TimestampDifferenceExceeds(worker->committed_at, now,
+									COMMIT_INTERVAL_MS))
+		return false;
+	worker->offsets_moved = false;
 	ends_store(worker);
 	partitions_commit_offsets(worker);
 	worker->committed_at = now;
@@ -221,9 +236,13 @@ static long
 idle_time(InboxWorker *worker, bool offsets_shown)
 {
 	TimestampTz now = steady_now();
-	TimestampTz until = Min(Min(worker->refresh_at, worker->report_at),
+	TimestampTz until = Min(Min(partitions_refresh_due(worker),
+								worker->report_at),
 							Min(waiting_due(worker), report_due(worker)));
 
+	if (worker->uncounted)
+		until = Min(until, TimestampTzPlusMilliseconds(worker->counted_at,
+													   SHOW_INTERVAL_MS + 1));
 	if (worker->entry->worker == 0)
 		until = Min(until, worker->expire_at);
 	if (!offsets_shown)
@@ -325,6 +344,8 @@ worker_create(ConsumerEntry *entry)
 	worker->status.lag = -1;
 	worker->status.partitions = 0;
 	worker->report_at = DT_NOEND;
+	worker->unreached = true;
+	worker->patience_ms = 1000;
 	culprit_suspect(worker);	/* what the one before had under way */
 	consumers_show(entry, &worker->status);
 	return worker;

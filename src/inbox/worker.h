@@ -72,6 +72,10 @@ typedef struct Partition
 	int64		stored;			/* next offset, as committed */
 	int64		shown;			/* next offset, as Kafka's group has it */
 	int64		end;			/* where everything was read; see ends.c */
+	bool		end_noted;		/* and not passed yet; */
+	struct Partition *next_ended;	/* the next of those */
+	int64		known_end;		/* where it ends, as far as is known, or -1; */
+	TimestampTz known_at;		/* and since when, by steady_now() */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
 	bool		suspect;		/* Kafka may not have the next offset, */
 	bool		lost;			/* and does not have it */
@@ -94,6 +98,16 @@ typedef struct FailureReport
 	char		sqlstate[6];
 } FailureReport;
 
+/* What a partition is found by. */
+typedef struct TopicPartition
+{
+	char		topic[CONSUMER_TOPIC_LEN];
+	int			partition;
+} TopicPartition;
+
+/* A look for topics and partitions; see search.c */
+typedef struct Search Search;
+
 typedef struct InboxWorker
 {
 	ConsumerEntry *entry;
@@ -109,11 +123,21 @@ typedef struct InboxWorker
 
 	Partition **partitions;
 	int			npartitions;
+	HTAB	   *partition_table;	/* the same, by TopicPartition */
+	Partition  *ended;			/* the first of which an end was noted */
+	int			next_end;		/* the partition whose end is asked for next */
+	bool		suspects;		/* one of them is suspect */
+	bool		settled;		/* something has come of each; see health.c */
+	bool		offsets_moved;	/* Kafka's group may not have all of them */
+	Search	   *search;			/* under way; or NULL */
+	long		patience_ms;	/* that its answers may take */
 	TimestampTz expire_at;		/* when to look for old messages, by
 								 * steady_now() */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
 								 * same */
-	bool		complete;		/* the last look for topics found all */
+	bool		looked;			/* there was a look for topics, or its answer
+								 * takes long */
+	bool		complete;		/* the last one found all */
 	bool		unreached;		/* if not: no broker has answered */
 
 	/* See health.c */
@@ -141,11 +165,13 @@ typedef struct InboxWorker
 	TimestampTz transaction_began;	/* by steady_now() */
 	bool		committing;		/* the transaction is */
 
+	bool		uncounted;		/* the lag was not counted when it was shown */
 	bool		lasted;			/* has run for so long that it works */
 	/* By steady_now() */
 	TimestampTz began_at;
 	TimestampTz report_at;		/* when statistics are to be reported */
 	TimestampTz shown_at;
+	TimestampTz counted_at;		/* the lag */
 	TimestampTz committed_at;	/* offsets, to Kafka */
 } InboxWorker;
 
@@ -180,7 +206,13 @@ extern void upkeep_run(InboxWorker *worker);
 pg_noreturn extern void upkeep_scout(ConsumerEntry *entry);
 
 /* partitions.c */
+extern HTAB *partitions_table(const char *name, Size entrysize,
+							  MemoryContext context);
+extern void partitions_key(TopicPartition *key, const char *topic, int partition);
 extern void partitions_refresh(InboxWorker *worker);
+extern TimestampTz partitions_refresh_due(const InboxWorker *worker);
+extern Partition *partitions_add(InboxWorker *worker, const char *topic,
+								 int partition);
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 								  int partition);
 extern void partitions_assign(InboxWorker *worker);
@@ -188,6 +220,7 @@ extern void partitions_store_loss(InboxWorker *worker, Partition *partition,
 								  int64 until);
 extern void partitions_commit_offsets(InboxWorker *worker);
 extern void partitions_forget_shown(InboxWorker *worker);
+extern int64 partitions_end(InboxWorker *worker, Partition *partition);
 extern int64 partitions_lag(InboxWorker *worker);
 
 /* losses.c */

@@ -154,6 +154,7 @@ consumer_free(void *arg)
 {
 	Consumer   *consumer = arg;
 
+	discovery_forget(consumer);
 	if (consumer->handle)
 	{
 		rd_kafka_event_t *event;
@@ -162,7 +163,8 @@ consumer_free(void *arg)
 		while ((event = rd_kafka_queue_poll(consumer->queue, 0)) != NULL)
 			rd_kafka_event_destroy(event);
 		rd_kafka_queue_destroy(consumer->queue);
-		destroy_handle(consumer->handle);
+		if (!question_abandon(&consumer->question, false))
+			destroy_handle(consumer->handle);
 	}
 	wake_pipe_close(&consumer->wake);
 }

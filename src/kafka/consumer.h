@@ -54,12 +54,27 @@ typedef struct ConsumerHeader
 	Slice		value;
 } ConsumerHeader;
 
-/*
- * What consumer_list_topic() calls for each topic.  leaderless is the first of
- * the partitions that has no leader, or -1.
- */
-typedef void (*ConsumerTopicHandler) (void *arg, const char *topic,
-									  int partitions, int leaderless);
+/* A topic, as the last answer has it. */
+typedef struct ConsumerTopic
+{
+	const char *name;			/* lives until the next question */
+	bool		readable;		/* if not, consumer_error() tells why */
+	int			partitions;
+	int			leaderless;		/* the first without a leader, or -1 */
+} ConsumerTopic;
+
+/* A partition whose offset is asked for. */
+typedef struct ConsumerOffset
+{
+	const char *topic;
+	int			partition;
+	int			leader;			/* number of its broker */
+	int64		start;			/* CONSUMER_EARLIEST, CONSUMER_LATEST, or a
+								 * Unix time in ms, which stands for the first
+								 * message from then on, or the end when there
+								 * is none */
+	int64		offset;			/* -1 when it could not be had */
+} ConsumerOffset;
 
 /*
  * What consumer_fetch() calls for each partition that it has read to its end,
@@ -92,15 +107,17 @@ extern const char *consumer_error(const Consumer *consumer);
 extern bool consumer_unreached(const Consumer *consumer);
 extern bool consumer_topic_unknown(const Consumer *consumer);
 extern const ConsumerStats *consumer_stats(const Consumer *consumer);
-extern bool consumer_list_topic(Consumer *consumer, const char *name,
-								ConsumerTopicHandler handler, void *arg,
-								int timeout_ms);
-extern bool consumer_list_all_topics(Consumer *consumer,
-									 ConsumerTopicHandler handler, void *arg,
-									 int timeout_ms);
-extern bool consumer_find_offset(Consumer *consumer, const char *topic,
-								 int partition, int64 start, int64 *offset,
-								 int timeout_ms);
+extern void consumer_know_topics(Consumer *consumer, char **names, int n);
+extern bool consumer_ask_topics(Consumer *consumer, bool all);
+extern bool consumer_ask_offsets(Consumer *consumer,
+								 const ConsumerOffset *offsets, int n);
+extern bool consumer_take_topics(Consumer *consumer, bool *reached);
+extern bool consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets,
+								  int n);
+extern int	consumer_ntopics(const Consumer *consumer);
+extern void consumer_topic(Consumer *consumer, int i, ConsumerTopic *topic);
+extern void consumer_set_topic_unknown(Consumer *consumer);
+extern int	consumer_leader(const Consumer *consumer, int i, int partition);
 extern bool consumer_bounds(Consumer *consumer, const char *topic,
 							int partition, int64 *low, int64 *high,
 							int timeout_ms);

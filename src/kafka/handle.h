@@ -95,6 +95,16 @@ typedef struct TransactionCall TransactionCall;
 
 typedef struct Question Question;
 
+/* Partitions whose offsets are asked for; see question.c */
+typedef struct OffsetList
+{
+	rd_kafka_topic_partition_list_t *partitions;
+	int			leader;
+	bool		times;			/* from times, of partitions whose end is
+								 * asked for in another list */
+	int			taken;			/* so many answers have been looked at */
+} OffsetList;
+
 typedef struct HeaderPool HeaderPool;
 
 /* A message's headers, and what comes back with it; see headers.c */
@@ -171,6 +181,10 @@ struct Consumer
 	rd_kafka_t *handle;
 	rd_kafka_queue_t *queue;	/* of all events */
 	WakePipe	wake;
+	rd_kafka_topic_t **known;	/* topics that it is to know, */
+	int			nknown;			/* and how many */
+	Question   *question;		/* NULL if none is open */
+	const struct rd_kafka_metadata *topics; /* the last answer; or NULL */
 	ConsumerStats stats;
 	rd_kafka_resp_err_t err;	/* of the last call that failed */
 	char		error[CONSUMER_ERROR_LEN];	/* likewise */
@@ -224,6 +238,9 @@ extern rd_kafka_conf_t *consumer_configure(const KafkaConfig *config,
 										   const char *isolation, char *error);
 extern bool consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err);
 
+/* discovery.c */
+extern void discovery_forget(Consumer *consumer);
+
 /* progress_topic.c */
 extern rd_kafka_conf_t *progress_reader_configure(const KafkaConfig *config,
 												  char *error);
@@ -235,10 +252,16 @@ extern void topics_poll(Producer *producer);
 extern void topics_note_trouble(Producer *producer);
 
 /* question.c */
-extern void question_ask(Producer *producer, const char *topic);
-extern bool question_answer(Producer *producer, rd_kafka_resp_err_t *err,
+extern OffsetList *question_offset_lists(int n);
+extern void question_free_offsets(OffsetList *lists, int n);
+extern Question *question_ask(rd_kafka_t *handle, const WakePipe *wake,
+							  const char *topic, bool all, int timeout_ms);
+extern Question *question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
+									  OffsetList *lists, int n, int timeout_ms);
+extern bool question_answer(Question **question, rd_kafka_resp_err_t *err,
 							const struct rd_kafka_metadata **metadata);
-extern bool question_abandon(Producer *producer, bool leave);
+extern bool question_offsets(Question **question, OffsetList **lists, int *n);
+extern bool question_abandon(Question **question, bool leave);
 
 /* acquaintance.c */
 extern Partitioner acquaintance_partitioner(const rd_kafka_conf_t *conf);

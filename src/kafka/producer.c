@@ -182,7 +182,7 @@ producer_release(void *arg)
 	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))
 	{
-		(void) question_abandon(producer, true);
+		(void) question_abandon(&producer->question, true);
 		return;
 	}
 	if (producer->handle)
@@ -193,7 +193,7 @@ producer_release(void *arg)
 		rd_kafka_queue_io_event_enable(producer->queue, -1, NULL, 0);
 		events_discard(producer);
 		rd_kafka_queue_destroy(producer->queue);
-		if (!question_abandon(producer, false))
+		if (!question_abandon(&producer->question, false))
 			destroy_handle(producer->handle);
 	}
 	headers_destroy(producer);

@@ -1,20 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * question.c
- *	  Asks the brokers about topics, without waiting for the answer.
+ *	  Asks the brokers about topics and offsets, without waiting for the answer.
  *
- * librdkafka's call for that blocks, and throws away an answer that comes
- * later than it was told to wait.  A broker may be far away, or slow, so the
+ * librdkafka's calls for that block, and throw away an answer that comes
+ * later than they were told to wait.  A broker may be far away, or slow, so a
  * call gets much time, and a thread of its own, which wakes the owner by the
- * producer's pipe.  There is one question at a time.
+ * handle's pipe.
  *
- * The thread touches nothing of PostgreSQL's.  When the producer is closed
- * while a question is open, the thread destroys the handle in its stead.
+ * The thread touches nothing of PostgreSQL's.  When the handle is closed
+ * while a question is open, the thread destroys it in the owner's stead.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include "port/atomics.h"
@@ -22,8 +23,8 @@
 #include "kafka/handle.h"
 #include "kafka/thread.h"
 
-/* That one broker may take, or that there may be none. */
-#define ANSWER_MS 10000
+/* That one broker may take to tell of offsets. */
+#define OFFSETS_MS 5000
 
 enum
 {
@@ -40,13 +41,38 @@ struct Question
 {
 	pthread_t	thread;
 	rd_kafka_t *handle;
-	rd_kafka_topic_t *topic;	/* a reference of its own; NULL for all that
-								 * the producer knows */
+	rd_kafka_topic_t *topic;	/* a reference of its own; NULL for several */
+	bool		all;			/* all topics, or those that the handle knows */
+	OffsetList *offsets;		/* asked for instead of topics; or NULL */
+	int			noffsets;
 	int			wake;			/* to be written to when it is answered */
+	int			timeout_ms;
 	rd_kafka_resp_err_t err;
 	const struct rd_kafka_metadata *metadata;	/* NULL unless no error */
 	pg_atomic_uint32 state;
 };
+
+/*
+ * Makes room for lists of partitions whose offsets are to be asked for; NULL
+ * when there is no memory.
+ */
+OffsetList *
+question_offset_lists(int n)
+{
+	return calloc(Max(n, 1), sizeof(OffsetList));
+}
+
+/*
+ * Frees them.
+ */
+void
+question_free_offsets(OffsetList *lists, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (lists[i].partitions)
+			rd_kafka_topic_partition_list_destroy(lists[i].partitions);
+	free(lists);
+}
 
 static void
 free_question(Question *question)
@@ -55,9 +81,85 @@ free_question(Question *question)
 		rd_kafka_metadata_destroy(question->metadata);
 	if (question->topic)
 		rd_kafka_topic_destroy(question->topic);
+	if (question->offsets)
+		question_free_offsets(question->offsets, question->noffsets);
 	if (question->wake >= 0)
 		close(question->wake);
 	free(question);
+}
+
+/* Milliseconds of a clock that nobody sets. */
+static int64
+clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64CONST(1000) + now.tv_nsec / 1000000;
+}
+
+static void
+set_errors(rd_kafka_topic_partition_list_t *list, rd_kafka_resp_err_t err)
+{
+	for (int i = 0; i < list->cnt; i++)
+		list->elems[i].err = err;
+}
+
+/* A part of a list, as a list. */
+static rd_kafka_topic_partition_list_t *
+part_of(const rd_kafka_topic_partition_list_t *list, int first, int n)
+{
+	rd_kafka_topic_partition_list_t *part = rd_kafka_topic_partition_list_new(n);
+
+	for (int i = first; i < first + n; i++)
+		rd_kafka_topic_partition_list_add(part, list->elems[i].topic,
+										  list->elems[i].partition)->offset =
+			list->elems[i].offset;
+	return part;
+}
+
+/*
+ * Asks for offsets of partitions with one leader.  The library fails all of
+ * them when the leader refuses one, so they are asked for by halves then.
+ */
+static void
+find_offsets(rd_kafka_t *handle, rd_kafka_topic_partition_list_t *list,
+			 int64 until_ms)
+{
+	int			left = (int) Max(until_ms - clock_ms(), 0);
+	rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+
+	if (left > 0)
+		err = rd_kafka_offsets_for_times(handle, list, Min(left, OFFSETS_MS));
+	if (err <= 0 || list->cnt == 1)
+	{
+		set_errors(list, err);
+		return;
+	}
+	for (int first = 0, n = list->cnt / 2; first < list->cnt;
+		 first += n, n = list->cnt - n)
+	{
+		rd_kafka_topic_partition_list_t *part = part_of(list, first, n);
+
+		find_offsets(handle, part, until_ms);
+		for (int i = 0; i < n; i++)
+		{
+			list->elems[first + i].offset = part->elems[i].offset;
+			list->elems[first + i].err = part->elems[i].err;
+		}
+		rd_kafka_topic_partition_list_destroy(part);
+	}
+}
+
+/* Asks for the offsets of all lists. */
+static void
+find_all_offsets(Question *question)
+{
+	int64		until_ms = clock_ms() + question->timeout_ms;
+
+	for (int i = 0; i < question->noffsets; i++)
+		find_offsets(question->handle, question->offsets[i].partitions,
+					 until_ms);
 }
 
 static void *
@@ -69,8 +171,12 @@ question_main(void *arg)
 	uint32		expected = QUESTION_OPEN;
 	ssize_t		written pg_attribute_unused();
 
-	question->err = rd_kafka_metadata(handle, 0, question->topic,
-									  &question->metadata, ANSWER_MS);
+	if (question->offsets)
+		find_all_offsets(question);
+	else
+		question->err = rd_kafka_metadata(handle, question->all,
+										  question->topic, &question->metadata,
+										  question->timeout_ms);
 	if (question->err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		question->metadata = NULL;
 	if (pg_atomic_compare_exchange_u32(&question->state, &expected,
@@ -87,83 +193,148 @@ question_main(void *arg)
 	return NULL;
 }
 
-/*
- * Asks about a topic, which makes a broker create it where it is set up to do
- * so, or, with NULL, about all that the producer knows.  Does nothing while
- * there is a question, or when the process has no room for one more thread.
- */
-void
-question_ask(Producer *producer, const char *topic)
+/* Begins a question to brokers that the handle knows. */
+static Question *
+make_question(rd_kafka_t *handle, const WakePipe *wake, int timeout_ms)
 {
-	Question   *question;
+	Question   *question = calloc(1, sizeof(Question));
 
-	if (producer->question)
-		return;
-	question = calloc(1, sizeof(Question));
 	if (question == NULL)
-		return;
-	question->handle = producer->handle;
-	question->wake = dup(producer->wake.write_end);
-	if (topic)
-		question->topic = rd_kafka_topic_new(producer->handle, topic, NULL);
+		return NULL;
+	question->handle = handle;
+	question->wake = dup(wake->write_end);
+	question->timeout_ms = timeout_ms;
 	pg_atomic_init_u32(&question->state, QUESTION_OPEN);
-	if (question->wake < 0 || (topic && question->topic == NULL) ||
-		thread_start(&question->thread, question_main, question) != 0)
-	{
-		free_question(question);
-		return;
-	}
-	producer->question = question;
-	producer->asked++;
+	return question;
+}
+
+/* Starts its thread; NULL when that cannot be done. */
+static Question *
+start_question(Question *question)
+{
+	if (question->wake >= 0 &&
+		thread_start(&question->thread, question_main, question) == 0)
+		return question;
+	free_question(question);
+	return NULL;
 }
 
 /*
- * Takes the answer, if it is there: what the brokers said, or why they did
- * not.  *metadata is the caller's to destroy; NULL with an error.
+ * Asks about a topic, which makes a broker create it where it is set up to do
+ * so; with NULL about all topics, or about those that the handle knows.
+ * Returns NULL when the process has no room for one more thread.
  */
-bool
-question_answer(Producer *producer, rd_kafka_resp_err_t *err,
-				const struct rd_kafka_metadata **metadata)
+Question *
+question_ask(rd_kafka_t *handle, const WakePipe *wake, const char *topic,
+			 bool all, int timeout_ms)
 {
-	Question   *question = producer->question;
+	Question   *question = make_question(handle, wake, timeout_ms);
 
+	if (question == NULL)
+		return NULL;
+	question->all = all;
+	if (topic)
+		question->topic = rd_kafka_topic_new(handle, topic, NULL);
+	if (topic && question->topic == NULL)
+	{
+		free_question(question);
+		return NULL;
+	}
+	return start_question(question);
+}
+
+/*
+ * Asks for offsets: each list has partitions with the same leader, and the
+ * library's words for a place, or a time, in place of the offsets.  Takes the
+ * lists over.  Returns NULL as above.
+ */
+Question *
+question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
+					 OffsetList *lists, int n, int timeout_ms)
+{
+	Question   *question = make_question(handle, wake, timeout_ms);
+
+	if (question == NULL)
+	{
+		question_free_offsets(lists, n);
+		return NULL;
+	}
+	question->offsets = lists;
+	question->noffsets = n;
+	return start_question(question);
+}
+
+/* Is it answered?  Then its thread is about to end. */
+static bool
+is_answered(Question *question)
+{
 	if (question == NULL ||
 		pg_atomic_read_u32(&question->state) != QUESTION_ANSWERED)
 		return false;
 	pthread_join(question->thread, NULL);
-	*err = question->err;
-	*metadata = question->metadata;
-	question->metadata = NULL;
-	producer->question = NULL;
-	producer->answered = producer->asked;
-	free_question(question);
 	return true;
 }
 
 /*
- * The producer is closed.  Returns true when the thread will destroy the
- * handle, which nothing else may use any more.  With leave, the handle is not
- * to be destroyed at all.
+ * Takes the answer about topics, if it is there: what the brokers said, or why
+ * they did not.  *metadata is the caller's to destroy; NULL with an error.
+ * The question has gone then.
  */
 bool
-question_abandon(Producer *producer, bool leave)
+question_answer(Question **question, rd_kafka_resp_err_t *err,
+				const struct rd_kafka_metadata **metadata)
 {
-	Question   *question = producer->question;
+	if (!is_answered(*question))
+		return false;
+	*err = (*question)->err;
+	*metadata = (*question)->metadata;
+	(*question)->metadata = NULL;
+	free_question(*question);
+	*question = NULL;
+	return true;
+}
+
+/*
+ * Takes the answer about offsets, if it is there: the lists, which are the
+ * caller's to free, with an offset or an error for each partition.
+ */
+bool
+question_offsets(Question **question, OffsetList **lists, int *n)
+{
+	if (!is_answered(*question))
+		return false;
+	*lists = (*question)->offsets;
+	*n = (*question)->noffsets;
+	(*question)->offsets = NULL;
+	free_question(*question);
+	*question = NULL;
+	return true;
+}
+
+/*
+ * The handle is closed.  Returns true when the thread will destroy it, and
+ * nothing else may use it any more.  With leave, it is not to be destroyed at
+ * all.
+ */
+bool
+question_abandon(Question **question, bool leave)
+{
+	Question   *abandoned = *question;
 	uint32		expected = QUESTION_OPEN;
 	pthread_t	thread;
 
-	if (question == NULL)
+	if (abandoned == NULL)
 		return false;
 	/* The thread may free it at any time. */
-	thread = question->thread;
-	producer->question = NULL;
-	if (pg_atomic_compare_exchange_u32(&question->state, &expected,
+	thread = abandoned->thread;
+	*question = NULL;
+	if (pg_atomic_compare_exchange_u32(&abandoned->state, &expected,
 									   leave ? QUESTION_LEFT : QUESTION_ABANDONED))
 	{
 		pthread_detach(thread);
 		return true;
 	}
 	pthread_join(thread, NULL);
-	free_question(question);
+	free_question(abandoned);
 	return false;
 }

@@ -22,6 +22,9 @@
 #include "kafka/errors.h"
 #include "kafka/handle.h"
 
+/* That one broker may take, or that there may be none. */
+#define ANSWER_MS 10000
+
 /* An answer other than "ready" is good for so long. */
 #define ASK_AGAIN_MS 200
 
@@ -184,8 +187,9 @@ topics_poll(Producer *producer)
 	rd_kafka_resp_err_t err;
 	ProducerTopic *topic;
 
-	if (!question_answer(producer, &err, &metadata))
+	if (!question_answer(&producer->question, &err, &metadata))
 		return;
+	producer->answered = producer->asked;
 	producer->reached = err == RD_KAFKA_RESP_ERR_NO_ERROR;
 	if (!producer->reached)
 	{
@@ -236,7 +240,10 @@ ask(Producer *producer, const char *name, bool all)
 		return;
 	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
 	producer->asked_doubts = producer->doubts;
-	question_ask(producer, all ? NULL : name);
+	producer->question = question_ask(producer->handle, &producer->wake,
+									  all ? NULL : name, false, ANSWER_MS);
+	if (producer->question)
+		producer->asked++;
 }
 
 /*
