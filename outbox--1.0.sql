@@ -1186,12 +1186,15 @@ CREATE TABLE inbox.ring (
     name     text        NOT NULL,
     chunk    smallint    NOT NULL,
     ended_at timestamptz NOT NULL,
+    moved_past text[],
     PRIMARY KEY (name, chunk)
 );
 COMMENT ON TABLE inbox.ring IS 'when the chunks of inbox.message and inbox.received took their last rows';
 COMMENT ON COLUMN inbox.ring.name IS 'message or received';
 COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
 COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
+COMMENT ON COLUMN inbox.ring.moved_past IS
+    'how far its unprocessed rows were moved on: subscription, status and event_id of the last; NULL: not at all';
 
 -- Emptied by a crash of the server.
 CREATE UNLOGGED TABLE inbox.survivor (
@@ -1246,65 +1249,162 @@ $$;
 COMMENT ON FUNCTION inbox.role_search_path(oid) IS
     'the search_path that a role''s sessions in this database begin with';
 
-CREATE FUNCTION inbox.expire() RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
+-- Rows that are not processed stay, however old they are: a step of moving them
+-- out of an old chunk, in the order of the index, from where the last one ended.
+-- Who changes a subscription's messages locks it before; so neither meets the
+-- other's rows halfway.
+CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
-    dedupe_window interval := current_setting('inbox.dedupe_window');
-    ring record;
+    past text[] := (SELECT r.moved_past FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk);
+    owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s FOR UPDATE SKIP LOCKED);
+    places tid[];
+    seen integer;
+BEGIN
+    EXECUTE format($query$
+        SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
+               ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                     (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                     (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
+        FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
+                     sum(coalesce(pg_column_size(m.payload), 0)) OVER w AS bytes
+              FROM inbox.%I m
+              WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
+                AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
+              WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
+              LIMIT 200) c
+        $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past;
+    UPDATE inbox.ring r SET moved_past = past WHERE r.name = 'message' AND r.chunk = old_chunk;
+    EXECUTE format($query$
+        UPDATE inbox.message m SET chunk = $1
+        WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
+            SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
+        $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
+    RETURN seen = 200 OR seen > cardinality(places);
+END
+$$;
+COMMENT ON FUNCTION inbox.move_unprocessed(smallint, smallint) IS
+    'a step of what inbox.expire() does; false when it has come to the end';
+
+CREATE FUNCTION inbox.has_unprocessed(chunk smallint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    found boolean;
+BEGIN
+    EXECUTE format($query$
+        SELECT EXISTS (SELECT FROM inbox.subscription s WHERE EXISTS (
+            SELECT FROM inbox.%I m WHERE m.subscription = s.name AND m.status <> 'processed'))
+        $query$, 'message_' || chunk) INTO found;
+    RETURN found;
+END
+$$;
+COMMENT ON FUNCTION inbox.has_unprocessed(smallint) IS
+    'whether a chunk of inbox.message has rows that are not processed, of subscriptions that exist';
+
+-- Nobody waits for long: neither behind who waits for the lock, nor while it is
+-- held.  What takes time is therefore seen before, without it: rows that others
+-- have locked are left, and so may be index entries of what was moved, as long
+-- as somebody might still see them.
+CREATE FUNCTION inbox.truncate_chunk(ring_name text, old_chunk smallint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chunk_name text := format('inbox.%I', ring_name || '_' || old_chunk);
+    began timestamptz;
+BEGIN
+    FOR try IN 1 .. CASE ring_name WHEN 'message' THEN 3 ELSE 0 END LOOP
+        began := clock_timestamp();
+        IF inbox.has_unprocessed(old_chunk) THEN
+            UPDATE inbox.ring r SET moved_past = NULL WHERE r.name = ring_name AND r.chunk = old_chunk;
+            RETURN false;
+        END IF;
+        EXIT WHEN clock_timestamp() - began < '20 ms';
+        IF try = 3 THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    EXECUTE 'LOCK TABLE ' || chunk_name || ' IN ACCESS EXCLUSIVE MODE';
+    IF ring_name = 'message' AND inbox.has_unprocessed(old_chunk) THEN
+        RETURN false;
+    END IF;
+    EXECUTE 'TRUNCATE ' || chunk_name;
+    RETURN true;
+EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN false;
+END
+$$;
+COMMENT ON FUNCTION inbox.truncate_chunk(text, smallint) IS
+    'empties an old chunk, if that is possible at once';
+
+CREATE FUNCTION inbox.expire_ring(ring_name text, stay interval) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
     ring_position bigint;
     current_chunk smallint;
     next_chunk smallint;
     old_chunk smallint;
-    changed boolean := false;
 BEGIN
-    LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE;
-    FOR ring IN
-        SELECT 'received' AS name, dedupe_window AS stay
-        UNION ALL
-        SELECT 'message', coalesce(max(coalesce(s.keep, dedupe_window)) FILTER (WHERE s.keep > '0' OR s.keep IS NULL),
-                                   dedupe_window)
-        FROM inbox.subscription s
-    LOOP
-        EXECUTE format('SELECT last_value FROM inbox.%I', ring.name || '_chunk_seq') INTO ring_position;
-        current_chunk := ring_position % 4;
-        next_chunk := (current_chunk + 1) % 4;
-        -- Where nothing is known, as after a crash, now is late enough.
-        DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = current_chunk;
-        INSERT INTO inbox.ring
-        SELECT ring.name, c, clock_timestamp() FROM generate_series(0, 3) c WHERE c <> current_chunk
-        ON CONFLICT DO NOTHING;
-        -- The same when the clock was set back since.
-        UPDATE inbox.ring r SET ended_at = clock_timestamp() WHERE r.name = ring.name AND r.ended_at > clock_timestamp();
+    EXECUTE format('SELECT last_value FROM inbox.%I', ring_name || '_chunk_seq') INTO ring_position;
+    current_chunk := ring_position % 4;
+    next_chunk := (current_chunk + 1) % 4;
+    -- Where nothing is known, as after a crash, now is late enough.
+    DELETE FROM inbox.ring r WHERE r.name = ring_name AND r.chunk = current_chunk;
+    INSERT INTO inbox.ring (name, chunk, ended_at)
+    SELECT ring_name, c, clock_timestamp() FROM generate_series(0, 3) c WHERE c <> current_chunk
+    ON CONFLICT DO NOTHING;
+    -- The same when the clock was set back since.
+    UPDATE inbox.ring r SET ended_at = clock_timestamp() WHERE r.name = ring_name AND r.ended_at > clock_timestamp();
 
-        SELECT r.chunk INTO old_chunk
-        FROM inbox.ring r
-        WHERE r.name = ring.name AND r.ended_at <= now() - ring.stay
-          AND pg_relation_size(format('inbox.%I', ring.name || '_' || r.chunk)) > 0
-        ORDER BY r.ended_at LIMIT 1;
-        IF FOUND THEN
-            EXECUTE format('LOCK TABLE inbox.%I IN ACCESS EXCLUSIVE MODE', ring.name || '_' || old_chunk);
-            IF ring.name = 'message' THEN
-                -- What is not processed stays, however old it is.
-                UPDATE inbox.message m SET chunk = current_chunk
-                WHERE m.chunk = old_chunk AND m.status <> 'processed'
-                  AND EXISTS (SELECT FROM inbox.subscription s WHERE s.name = m.subscription);
-            END IF;
-            EXECUTE format('TRUNCATE inbox.%I', ring.name || '_' || old_chunk);
-            changed := true;
-        ELSIF pg_relation_size(format('inbox.%I', ring.name || '_' || next_chunk)) = 0
-            AND pg_relation_size(format('inbox.%I', ring.name || '_' || current_chunk)) > 0
-            AND EXISTS (
-                SELECT FROM inbox.ring r
-                WHERE r.name = ring.name AND r.chunk = (current_chunk + 3) % 4 AND r.ended_at <= now() - ring.stay / 3)
-        THEN
-            PERFORM setval(format('inbox.%I', ring.name || '_chunk_seq')::regclass, ring_position + 1);
-            DELETE FROM inbox.ring r WHERE r.name = ring.name AND r.chunk = next_chunk;
-            INSERT INTO inbox.ring VALUES (ring.name, current_chunk, clock_timestamp());
-            changed := true;
+    SELECT r.chunk INTO old_chunk
+    FROM inbox.ring r
+    WHERE r.name = ring_name AND r.ended_at <= now() - stay
+      AND pg_relation_size(format('inbox.%I', ring_name || '_' || r.chunk)) > 0
+    ORDER BY r.ended_at LIMIT 1;
+    IF FOUND THEN
+        IF ring_name = 'message' AND inbox.move_unprocessed(old_chunk, current_chunk) THEN
+            RETURN true;
+        ELSIF inbox.truncate_chunk(ring_name, old_chunk) THEN
+            UPDATE inbox.ring r SET moved_past = NULL WHERE r.name = ring_name AND r.chunk = old_chunk;
+            RETURN true;
         END IF;
-    END LOOP;
-    RETURN changed;
+    END IF;
+    IF pg_relation_size(format('inbox.%I', ring_name || '_' || next_chunk)) = 0
+        AND pg_relation_size(format('inbox.%I', ring_name || '_' || current_chunk)) > 0
+        AND EXISTS (
+            SELECT FROM inbox.ring r
+            WHERE r.name = ring_name AND r.chunk = (current_chunk + 3) % 4 AND r.ended_at <= now() - stay / 3)
+    THEN
+        PERFORM setval(format('inbox.%I', ring_name || '_chunk_seq')::regclass, ring_position + 1);
+        DELETE FROM inbox.ring r WHERE r.name = ring_name AND r.chunk = next_chunk;
+        INSERT INTO inbox.ring (name, chunk, ended_at) VALUES (ring_name, current_chunk, clock_timestamp());
+        RETURN true;
+    END IF;
+    RETURN false;
+END
+$$;
+COMMENT ON FUNCTION inbox.expire_ring(text, interval) IS
+    'a step of inbox.expire() with inbox.message or inbox.received';
+
+CREATE FUNCTION inbox.expire() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+AS $$
+DECLARE
+    dedupe_window interval := current_setting('inbox.dedupe_window');
+    longest interval := (
+        SELECT coalesce(max(coalesce(s.keep, dedupe_window)) FILTER (WHERE s.keep > '0' OR s.keep IS NULL), dedupe_window)
+        FROM inbox.subscription s);
+    changed boolean;
+BEGIN
+    -- one does it for all
+    LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    changed := inbox.expire_ring('message', longest);
+    RETURN inbox.expire_ring('received', dedupe_window) OR changed;
 EXCEPTION
     WHEN lock_not_available THEN
         RETURN false;
@@ -1486,7 +1586,7 @@ CROSS JOIN LATERAL (
            max(c.error_at) AS error_at
     FROM inbox.consumer_status() c
     CROSS JOIN LATERAL pg_catalog.array_position(
-        ARRAY['stopped', 'data lost', 'waiting for kafka', 'starting', 'running'], c.state) k (rank)
+        ARRAY['stopped', 'data lost', 'waiting for kafka', 'full', 'starting', 'running'], c.state) k (rank)
     WHERE c.subscription = s.name
 ) c
 LEFT JOIN LATERAL (
@@ -1496,17 +1596,23 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
            count(*) FILTER (WHERE m.status = 'pending') AS waiting,
-           (pg_catalog.array_agg(m.error ORDER BY m.error_at DESC NULLS LAST) FILTER (WHERE m.error IS NOT NULL))[1] AS error,
-           max(m.error_at) AS error_at,
            max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by) AS stopped_at
     FROM inbox.message m
     WHERE m.subscription = s.name AND m.status <> 'processed'
 ) m
+LEFT JOIN LATERAL (
+    -- the newest only: there may be millions
+    SELECT n.error, n.error_at
+    FROM inbox.message n
+    WHERE n.subscription = s.name AND n.status <> 'processed' AND n.error IS NOT NULL
+    ORDER BY n.error_at DESC NULLS LAST
+    LIMIT 1
+) n ON true
 -- The newest error, of a worker or a message; lost messages wait for somebody
 -- to act.
 LEFT JOIN LATERAL (
     SELECT v.error, v.error_at
-    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, m.error, m.error_at)) v (rank, error, error_at)
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, n.error, n.error_at)) v (rank, error, error_at)
     WHERE v.error IS NOT NULL
     ORDER BY v.rank, v.error_at DESC NULLS LAST
     LIMIT 1

@@ -21,18 +21,21 @@
 #include "inbox/ring.h"
 
 #define EXPIRE_MS 60000
-#define EXPIRE_STEPS 8
+#define EXPIRE_LONGEST_MS 500	/* that messages may wait for it, */
+#define EXPIRE_AGAIN_MS 5000	/* and when it goes on then */
 
 /*
  * Removes messages that are old enough, step by step, each in a transaction of
- * its own.
+ * its own.  Returns whether there is more to do, after a while.
  */
-static void
+static bool
 expire(void)
 {
+	TimestampTz began = steady_now();
 	bool		changed = true;
 
-	for (int i = 0; i < EXPIRE_STEPS && changed; i++)
+	while (changed &&
+		   !TimestampDifferenceExceeds(began, steady_now(), EXPIRE_LONGEST_MS))
 	{
 		bool		isnull;
 
@@ -43,6 +46,7 @@ expire(void)
 											 SPI_tuptable->tupdesc, 1, &isnull));
 		worker_commit_sql();
 	}
+	return changed;
 }
 
 /*
@@ -55,9 +59,9 @@ upkeep_run(InboxWorker *worker)
 
 	if (worker->entry->worker != 0 || worker->expire_at > now)
 		return;
-	worker->expire_at = TimestampTzPlusMilliseconds(now,
-													ring_expire_interval(EXPIRE_MS));
-	expire();
+	worker->expire_at =
+		TimestampTzPlusMilliseconds(now, expire() ? EXPIRE_AGAIN_MS :
+									ring_expire_interval(EXPIRE_MS));
 }
 
 /*
@@ -75,6 +79,6 @@ upkeep_scout(ConsumerEntry *entry)
 		(void) load_publish_list();
 	} while (!consumers_finish_scout(entry, generation));
 	if (worker_extension_exists() && worker_version_conflict() == NULL)
-		expire();
+		(void) expire();
 	proc_exit(0);
 }
