@@ -34,6 +34,8 @@ SELECT inbox.subscribe('s', NULL, 'good', server => 'cluster');
 SELECT inbox.subscribe('s', '{}', 'good', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t', NULL], 'good', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t', 't'], 'good', server => 'cluster');
+SELECT inbox.subscribe('s', ARRAY(SELECT 't' || i FROM generate_series(1, 150000) i), 'good', server => 'cluster');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', filter_event_types => ARRAY(SELECT 't' || i FROM generate_series(1, 10001) i), server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY[ARRAY['t'], ARRAY['u']], 'good', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t', ''], 'good', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['a topic'], 'good', server => 'cluster');

@@ -32,7 +32,8 @@ typedef enum ConsumerState
 	CONSUMER_STARTING,
 	CONSUMER_RUNNING,
 	CONSUMER_WAITING_KAFKA,
-	CONSUMER_DATA_LOST
+	CONSUMER_DATA_LOST,
+	CONSUMER_FULL				/* too much waits to be tried again */
 } ConsumerState;
 
 /* What stat_subscription shows of a worker. */

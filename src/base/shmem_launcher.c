@@ -7,8 +7,10 @@
  */
 #include "base/shmem.h"
 
+#include "access/twophase.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "utils/timestamp.h"
 
 #include "base/consumers.h"
@@ -23,6 +25,19 @@ launcher_detach(int code, Datum arg)
 }
 
 /*
+ * Are there prepared transactions, from before the server was started?  Nobody
+ * knows any more what they have changed.
+ */
+static bool
+prepared_transactions_exist(void)
+{
+	for (int i = 0; i < max_prepared_xacts; i++)
+		if (TransactionIdIsValid(PreparedXactProcs[i].xid))
+			return true;
+	return false;
+}
+
+/*
  * Makes this process the launcher, woken by requests until it exits.
  */
 void
@@ -30,6 +45,7 @@ shmem_launcher_attach(void)
 {
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	registry->launcher_latch = MyLatch;
+	registry->prepared_changes |= prepared_transactions_exist();
 	LWLockRelease(registry->lock);
 	on_shmem_exit(launcher_detach, (Datum) 0);
 }

@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "regex/regex.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -21,6 +22,7 @@
 #include "publish/check.h"
 
 #define NAME_MAX_LEN 63
+#define LIST_MAX_ELEMENTS 10000
 #define GROUP_ID_MAX_LEN 255
 
 #define NAME_HINT \
@@ -87,9 +89,43 @@ check_pattern(const char *pattern)
 	pfree(wide);
 }
 
+/* Raises an error when an element comes twice. */
+static void
+check_unique(const char *argument, char **elements, int n)
+{
+	char	  **sorted = palloc(n * sizeof(char *));
+
+	memcpy(sorted, elements, n * sizeof(char *));
+	qsort(sorted, n, sizeof(char *), pg_qsort_strcmp);
+	for (int i = 1; i < n; i++)
+		if (strcmp(sorted[i - 1], sorted[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s contains \"%s\" twice", argument, sorted[i]),
+					 errhint("Take one of them out.")));
+	pfree(sorted);
+}
+
+/* Raises an error when a list has more elements than anybody needs. */
+static void
+check_length(const char *argument, ArrayType *array)
+{
+	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	if (n > LIST_MAX_ELEMENTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s has too many elements", argument),
+				 errdetail("It has %d.", n),
+				 strcmp(argument, "topics") == 0 ?
+				 errhint("Allowed are %d; a pattern such as \"^orders[.]\" stands for any number of topics.",
+						 LIST_MAX_ELEMENTS) :
+				 errhint("Allowed are %d.", LIST_MAX_ELEMENTS)));
+}
+
 /*
- * The elements of a list, as C strings.  Raises an error when it is empty, or
- * an element is null or comes twice.
+ * The elements of a list, as C strings.  Raises an error when it is empty or
+ * too long, or an element is null or comes twice.
  */
 static char **
 list_elements(const char *argument, ArrayType *array, int *n)
@@ -98,6 +134,7 @@ list_elements(const char *argument, ArrayType *array, int *n)
 	bool	   *nulls;
 	char	  **elements;
 
+	check_length(argument, array);
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &values, &nulls, n);
 	if (*n == 0 || ARR_NDIM(array) > 1)
@@ -118,14 +155,8 @@ list_elements(const char *argument, ArrayType *array, int *n)
 					 errdetail("Element %d is null.", i + 1),
 					 errhint("Take it out.")));
 		elements[i] = TextDatumGetCString(values[i]);
-		for (int j = 0; j < i; j++)
-			if (strcmp(elements[i], elements[j]) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("%s contains \"%s\" twice",
-								argument, elements[i]),
-						 errhint("Take one of them out.")));
 	}
+	check_unique(argument, elements, *n);
 	return elements;
 }
 
@@ -140,6 +171,7 @@ check_topics(ArrayType *topics)
 	{
 		Slice		topic = {elements[i], strlen(elements[i])};
 
+		CHECK_FOR_INTERRUPTS();
 		if (elements[i][0] == '^')
 			check_pattern(elements[i]);
 		else

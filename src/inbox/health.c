@@ -265,7 +265,9 @@ assess(InboxWorker *worker, bool more)
 		return CONSUMER_WAITING_KAFKA;
 	if (!silent)
 		worker->doubted_at = 0;
-	if (!silent || waiting_is_full(worker))
+	if (waiting_is_full(worker))
+		return CONSUMER_FULL;
+	if (!silent)
 		return CONSUMER_RUNNING;
 	if (worker->doubted_at != 0 &&
 		TimestampDifferenceExceeds(worker->doubted_at, steady_now(),
@@ -294,6 +296,9 @@ health_check(InboxWorker *worker, bool more)
 		if (worker->status.state != state)
 			health_problem(worker, state, worker->status.error);
 	}
+	else if (state == CONSUMER_FULL && worker->status.state != state)
+		health_problem(worker, state, psprintf("%d keys wait for a message to be tried again; nothing more is read until fewer do",
+											   WAITING_LIMIT));
 	else if (worker->status.state != state)
 	{
 		if (consumer_stats(worker->consumer)->group_fails)

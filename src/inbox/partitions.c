@@ -188,6 +188,8 @@ partitions_refresh_due(const InboxWorker *worker)
 {
 	if (worker->search == NULL)
 		return worker->refresh_at;
+	if (consumer_is_answered(worker->consumer))
+		return steady_now();
 	/* The answer wakes us. */
 	if (worker->search->slow_shown)
 		return DT_NOEND;
@@ -326,7 +328,8 @@ ask_end(InboxWorker *worker, Partition *partition, TimestampTz now)
 {
 	int64		end;
 
-	if (consumer_known_end(worker->consumer, partition->at.topic,
+	if (!partition->gone &&
+		consumer_known_end(worker->consumer, partition->at.topic,
 						   partition->at.partition, &end))
 		partition->known_end = end;
 	partition->known_at = now;

@@ -48,8 +48,10 @@ typedef enum RoundResult
 	ROUND_REFUSED				/* it could not be committed */
 } RoundResult;
 
+/* What of it tells the key, and when it is due. */
 #define FIRST_OF_EACH(distinct) \
-	"SELECT DISTINCT ON (" distinct ") m.*" \
+	"SELECT DISTINCT ON (" distinct ") subscription, event_id, topic, partition, \"offset\", key, NULL, NULL, NULL, NULL, NULL," \
+	" status, attempts, NULL, received_at, processed_at, created_at, error_sqlstate, NULL, error_at, next_attempt_at, chunk" \
 	" FROM inbox.message m" \
 	" WHERE m.subscription OPERATOR(pg_catalog.=) $1" \
 	" AND m.status OPERATOR(pg_catalog.=) 'pending'" \

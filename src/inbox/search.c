@@ -37,6 +37,15 @@ find_topic(Search *search, const char *name)
 	return hash_search(search->topics, name, HASH_FIND, NULL);
 }
 
+/*
+ * Is there a topic of that name among those that are looked for, or found?
+ */
+bool
+search_has(Search *search, const char *topic)
+{
+	return find_topic(search, topic) != NULL;
+}
+
 /* The topic of that name; made when it is not there. */
 static FoundTopic *
 enter_topic(Search *search, const char *name)

@@ -53,6 +53,7 @@ struct Search
 };
 
 extern Search *search_begin(InboxWorker *worker);
+extern bool search_has(Search *search, const char *topic);
 extern bool search_continue(InboxWorker *worker, Search *search);
 extern void search_asked(Search *search);
 extern void search_failed(InboxWorker *worker, Search *search,

@@ -253,14 +253,14 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 	argument_required("name", PG_ARGISNULL(0));
 	argument_required("keep_messages", PG_ARGISNULL(1));
 	name = TEXT_ARG(0);
-	(void) subscription_role(name, false);
+	subscription_lock(name);
 	handler_refuse_to_move(name);
 	values[0] = CStringGetTextDatum(name);
 
 	sql_begin(&caller);
 
 	/*
-	 * First the positions: from then on no worker can commit, so that nothing
+	 * Then the positions: from then on no worker can commit, so that nothing
 	 * is left.  One that is trying messages again has locked these first, and
 	 * gives way: see retry.c.
 	 */

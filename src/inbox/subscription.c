@@ -62,11 +62,12 @@ column_text(int column)
 }
 
 /*
- * Reads a subscription, in the caller's memory context.  Until the end of the
- * transaction nobody can remove it and make another one of the name.
+ * Reads a subscription, in the caller's memory context, and locks it: FOR KEY
+ * SHARE, so that until the end of the transaction nobody can remove it and make
+ * another one of the name, or FOR UPDATE.
  */
 static void
-read_row(const char *name, SubscriptionRow *row)
+read_row(const char *name, const char *lock, SubscriptionRow *row)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid			types[] = {TEXTOID};
@@ -75,9 +76,9 @@ read_row(const char *name, SubscriptionRow *row)
 
 	memset(row, 0, sizeof(*row));
 	sql_begin(&caller);
-	row->exists = sql_execute("SELECT home, paused, stopped_by, role_name, role_id"
-							  " FROM inbox.subscription "
-							  " WHERE name OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+	row->exists = sql_execute(psprintf("SELECT home, paused, stopped_by, role_name, role_id"
+									   " FROM inbox.subscription "
+									   " WHERE name OPERATOR(pg_catalog.=) $1 %s", lock),
 							  1, types, values, NULL) > 0;
 	if (row->exists)
 	{
@@ -110,13 +111,13 @@ raise_denied(const char *name, const SubscriptionRow *row)
 }
 
 /*
- * Reads a subscription that must exist and belong to the current user.
- * Raises an error otherwise.
+ * Reads and locks a subscription that must exist and belong to the current
+ * user.  Raises an error otherwise.
  */
 static void
-read_own_row(const char *name, SubscriptionRow *row)
+lock_own_row(const char *name, const char *lock, SubscriptionRow *row)
 {
-	read_row(name, row);
+	read_row(name, lock, row);
 	if (!row->exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -125,6 +126,26 @@ read_own_row(const char *name, SubscriptionRow *row)
 	if (!superuser() &&
 		!(OidIsValid(row->role) && has_privs_of_role(GetUserId(), row->role)))
 		raise_denied(name, row);
+}
+
+/* The same with the lock of those who change it. */
+static void
+read_own_row(const char *name, SubscriptionRow *row)
+{
+	lock_own_row(name, "FOR KEY SHARE", row);
+}
+
+/*
+ * Locks a subscription that is to be removed.  Raises an error unless the
+ * current user may do that.  Waits here for other sessions that change it: later
+ * they would wait for what this one has locked by then.
+ */
+void
+subscription_lock(const char *name)
+{
+	SubscriptionRow row;
+
+	lock_own_row(name, "FOR UPDATE", &row);
 }
 
 /*
@@ -154,7 +175,7 @@ subscription_role(const char *name, bool missing_ok)
 
 	if (missing_ok)
 	{
-		read_row(name, &row);
+		read_row(name, "FOR KEY SHARE", &row);
 		if (!row.exists)
 			return GetUserId();
 	}

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+extern void subscription_lock(const char *name);
 extern Oid	subscription_role(const char *name, bool missing_ok);
 extern void subscription_check_role(const char *name, Oid role);
 

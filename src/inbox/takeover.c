@@ -32,6 +32,7 @@ typedef struct Candidate
 	int64		fence;			/* that its row has, or is to have */
 	bool		lookup;			/* is Kafka to be asked where it begins? */
 	bool		had;			/* if so: it has told */
+	bool		left;			/* it has only messages that wait */
 	int64		start;			/* what to ask for */
 	int64		offset;			/* where to begin unless there is a position */
 } Candidate;
@@ -47,22 +48,70 @@ random_fence(void)
 	return (int64) (fence >> 1);
 }
 
+/* A column of a row of the result. */
+static Datum
+result(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 isnull);
+}
+
 /* Notes a partition of a topic that is not read yet. */
-static void
-add_candidate(InboxWorker *worker, Search *search, const FoundTopic *topic,
-			  int partition)
+static Candidate *
+add_candidate(InboxWorker *worker, Search *search, const char *topic,
+			  int partition, int leader)
 {
 	TopicPartition key;
 	Candidate  *candidate;
 
-	partitions_key(&key, topic->name, partition);
+	partitions_key(&key, topic, partition);
 	candidate = hash_search(search->candidates, &key, HASH_ENTER, NULL);
-	candidate->leader = topic->leaders[partition];
+	candidate->leader = leader;
 	candidate->fence = random_fence();
 	candidate->lookup = true;
-	candidate->had = false;
+	candidate->had = candidate->left = false;
 	candidate->start = worker->subscription->start_ms;
 	candidate->offset = -1;
+	return candidate;
+}
+
+/*
+ * Finds partitions that are not read any more, since the subscription does not
+ * take their topic now or it was deleted, but of which messages wait to be
+ * tried: these belong to us as if the partition did.  Its position may have
+ * been forgotten; it comes to be behind them.
+ */
+static void
+find_left(InboxWorker *worker, Search *search)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		args[] = {(Datum) 0};
+
+	worker_begin_sql();
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	(void) worker_run_sql("SELECT topic, partition, max(\"offset\") OPERATOR(pg_catalog.+) 1"
+						  " FROM inbox.message"
+						  " WHERE subscription OPERATOR(pg_catalog.=) $1"
+						  " AND status OPERATOR(pg_catalog.=) 'pending'"
+						  " GROUP BY topic, partition",
+						  1, types, args, SPI_OK_SELECT);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		bool		isnull;
+		char	   *topic = TextDatumGetCString(result(row, 1, &isnull));
+		int			partition = DatumGetInt32(result(row, 2, &isnull));
+		Candidate  *candidate;
+
+		if (partition % worker->subscription->workers != worker->entry->worker ||
+			search_has(search, topic) ||
+			partitions_find(worker, topic, partition) != NULL)
+			continue;
+		candidate = add_candidate(worker, search, topic, partition, -1);
+		candidate->left = true;
+		candidate->lookup = false;
+		candidate->offset = DatumGetInt64(result(row, 3, &isnull));
+	}
+	worker_commit_sql();
 }
 
 /* Finds the partitions that are ours and are not read yet. */
@@ -82,21 +131,14 @@ find_candidates(InboxWorker *worker, Search *search)
 			Partition  *partition = partitions_find(worker, topic->name, p);
 
 			if (partition == NULL)
-				add_candidate(worker, search, topic, p);
+				(void) add_candidate(worker, search, topic->name, p,
+									 topic->leaders[p]);
 			else if (partition->gone)
 			{
 				partition->gone = false;
 				search->changed = true;
 			}
 		}
-}
-
-/* A column of a row of the result. */
-static Datum
-result(uint64 row, int column, bool *isnull)
-{
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
-						 isnull);
 }
 
 /* The candidate that a row of the result is about, or NULL. */
@@ -141,6 +183,11 @@ read_positions(InboxWorker *worker, Search *search)
 		if (candidate == NULL)
 			continue;
 		candidate->fence = DatumGetInt64(result(row, 3, &isnull));
+		if (candidate->left)
+		{
+			candidate->offset = -1;
+			continue;
+		}
 		candidate->lookup = DatumGetBool(result(row, 4, &isnull));
 		start = result(row, 5, &isnull);
 		if (!isnull)
@@ -185,6 +232,8 @@ takeover_begin(InboxWorker *worker, Search *search)
 {
 	search->step = SEARCH_READY;
 	find_candidates(worker, search);
+	if (!worker->complete && !search->incomplete)
+		find_left(worker, search);
 	if (hash_get_num_entries(search->candidates) == 0)
 		return;
 	read_positions(worker, search);
@@ -253,7 +302,7 @@ takeover_continue(InboxWorker *worker, Search *search)
 
 /* Adds the partition that a row of the result is about. */
 static void
-add_partition(InboxWorker *worker, uint64 row)
+add_partition(InboxWorker *worker, Search *search, uint64 row)
 {
 	bool		isnull;
 	Partition  *partition;
@@ -269,6 +318,7 @@ add_partition(InboxWorker *worker, uint64 row)
 	partition->rerun_since = DatumGetTimestampTz(result(row, 8, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
+	partition->gone = candidate_of(search, row)->left;
 }
 
 /* Makes an array of n elements. */
@@ -335,7 +385,7 @@ takeover_finish(InboxWorker *worker, Search *search)
 		(void) worker_run_sql(TAKE_OVER_QUERY, lengthof(types), types, args,
 							  SPI_OK_INSERT_RETURNING);
 		for (uint64 row = 0; row < SPI_processed; row++)
-			add_partition(worker, row);
+			add_partition(worker, search, row);
 		search->changed |= SPI_processed > 0;
 		search->overtaken = SPI_processed < n;
 	}

@@ -26,9 +26,6 @@
 #include "inbox/retry.h"
 #include "inbox/store.h"
 
-/* With so many keys waiting, nothing new is fetched. */
-#define WAITING_LIMIT 100000
-
 /*
  * Makes the empty set.
  */
@@ -230,10 +227,14 @@ waiting_due(InboxWorker *worker)
 }
 
 /*
- * Does so much wait that nothing more should be fetched?
+ * Does so much wait that nothing more should be fetched?  Until clearly less
+ * does, so that it is not now this and now that.
  */
 bool
 waiting_is_full(InboxWorker *worker)
 {
-	return hash_get_num_entries(worker->waiting) >= WAITING_LIMIT;
+	long		n = hash_get_num_entries(worker->waiting);
+
+	worker->full = n >= (worker->full ? WAITING_LIMIT / 10 * 9 : WAITING_LIMIT);
+	return worker->full;
 }

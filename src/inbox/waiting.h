@@ -14,6 +14,9 @@
 #include "inbox/message.h"
 #include "inbox/worker.h"
 
+/* With so many keys waiting, nothing new is fetched. */
+#define WAITING_LIMIT 100000
+
 /* A hash of what must stay in order. */
 typedef struct WaitingKey
 {

@@ -269,6 +269,8 @@ run(InboxWorker *worker)
 		}
 		if (!waiting_is_full(worker))
 			more |= consume(worker);
+		else
+			consumer_leave(worker->consumer);
 		health_check(worker, more);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);

@@ -80,7 +80,9 @@ typedef struct Partition
 	bool		suspect;		/* Kafka may not have the next offset, */
 	bool		lost;			/* and does not have it */
 	bool		is_new;			/* it had no position before */
-	bool		gone;			/* its topic, found by a pattern, was deleted */
+	bool		gone;			/* its topic was deleted, or is not taken any
+								 * more: what waits of it is tried all the
+								 * same */
 	int64		suspect_until;	/* messages before it may have crashed the
 								 * server; see culprit.c */
 	PartitionHealth health;
@@ -156,6 +158,7 @@ typedef struct InboxWorker
 
 	/* Messages that wait to be tried again; see retry.c */
 	HTAB	   *waiting;
+	bool		full;			/* so many wait that nothing is fetched */
 	FailureReport report;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
 	bool		has_unprocessed;	/* inbox.message may have failed or

@@ -370,6 +370,16 @@ consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 }
 
 /*
+ * Leaves what has come for later: until more comes, the file descriptor is not
+ * readable, though there may be messages.
+ */
+void
+consumer_leave(Consumer *consumer)
+{
+	wake_pipe_empty(&consumer->wake);
+}
+
+/*
  * The headers of a record, in order; NULL for a value that is null.  Returns
  * how many there are, of which at most max are stored.
  */

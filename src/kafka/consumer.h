@@ -111,6 +111,7 @@ extern void consumer_know_topics(Consumer *consumer, char **names, int n);
 extern bool consumer_ask_topics(Consumer *consumer, bool all);
 extern bool consumer_ask_offsets(Consumer *consumer,
 								 const ConsumerOffset *offsets, int n);
+extern bool consumer_is_answered(const Consumer *consumer);
 extern bool consumer_take_topics(Consumer *consumer, bool *reached);
 extern bool consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets,
 								  int n);
@@ -130,6 +131,7 @@ extern void consumer_seek(Consumer *consumer,
 extern int	consumer_fetch(Consumer *consumer, ConsumerRecord *records,
 						   int max, Size max_bytes,
 						   const ConsumerHandler *handler, bool *more);
+extern void consumer_leave(Consumer *consumer);
 extern int	consumer_headers(const ConsumerRecord *record,
 							 ConsumerHeader *headers, int max);
 extern void consumer_release(ConsumerRecord *records, int n);

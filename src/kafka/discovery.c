@@ -84,6 +84,15 @@ consumer_ask_topics(Consumer *consumer, bool all)
 }
 
 /*
+ * Is there an answer to be taken?  The descriptor may have told already.
+ */
+bool
+consumer_is_answered(const Consumer *consumer)
+{
+	return question_is_answered(consumer->question);
+}
+
+/*
  * Takes the answer about topics; returns whether it is there.  *reached says
  * whether it is one of a broker; consumer_error() tells why not.
  */

@@ -258,6 +258,7 @@ extern Question *question_ask(rd_kafka_t *handle, const WakePipe *wake,
 							  const char *topic, bool all, int timeout_ms);
 extern Question *question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
 									  OffsetList *lists, int n, int timeout_ms);
+extern bool question_is_answered(Question *question);
 extern bool question_answer(Question **question, rd_kafka_resp_err_t *err,
 							const struct rd_kafka_metadata **metadata);
 extern bool question_offsets(Question **question, OffsetList **lists, int *n);

@@ -264,12 +264,21 @@ question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
 	return start_question(question);
 }
 
-/* Is it answered?  Then its thread is about to end. */
-static bool
-is_answered(Question *question)
+/*
+ * Is there an answer to be taken?
+ */
+bool
+question_is_answered(Question *question)
 {
-	if (question == NULL ||
-		pg_atomic_read_u32(&question->state) != QUESTION_ANSWERED)
+	return question != NULL &&
+		pg_atomic_read_u32(&question->state) == QUESTION_ANSWERED;
+}
+
+/* The same; if so, its thread has gone when this returns. */
+static bool
+join(Question *question)
+{
+	if (!question_is_answered(question))
 		return false;
 	pthread_join(question->thread, NULL);
 	return true;
@@ -284,7 +293,7 @@ bool
 question_answer(Question **question, rd_kafka_resp_err_t *err,
 				const struct rd_kafka_metadata **metadata)
 {
-	if (!is_answered(*question))
+	if (!join(*question))
 		return false;
 	*err = (*question)->err;
 	*metadata = (*question)->metadata;
@@ -301,7 +310,7 @@ question_answer(Question **question, rd_kafka_resp_err_t *err,
 bool
 question_offsets(Question **question, OffsetList **lists, int *n)
 {
-	if (!is_answered(*question))
+	if (!join(*question))
 		return false;
 	*lists = (*question)->offsets;
 	*n = (*question)->noffsets;

@@ -43,6 +43,7 @@ static const char *const state_names[] = {
 	[CONSUMER_RUNNING] = "running",
 	[CONSUMER_WAITING_KAFKA] = "waiting for kafka",
 	[CONSUMER_DATA_LOST] = "data lost",
+	[CONSUMER_FULL] = "full",
 };
 
 /* A worker that is wanted and was never started is starting. */
