@@ -20,20 +20,26 @@
  *
  * The pins are those of a session, as SET makes them: a reload of the
  * configuration files does not touch them, and what the session would have
- * without them is still known.  A handler of a subscription gets that back
- * while it runs (session_lend).
+ * without them is still known.  What the role of the worker has set is taken
+ * out of that, and what the role of a subscription has set goes in
+ * (session_adopt).  A handler gets the result while it runs, together with the
+ * role as its session's (session_lend).
  *
  *-------------------------------------------------------------------------
  */
 #include "base/session.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_db_role_setting.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 
@@ -65,6 +71,7 @@ typedef struct ServerValue
 {
 	struct config_generic *setting;
 	char	   *value;
+	GucSource	source;			/* where it comes from */
 }			ServerValue;
 
 /* Settings that were pinned and may be lent, in TopMemoryContext. */
@@ -96,6 +103,15 @@ find_exception(const char *name)
 		if (strcmp(exceptions[i].name, name) == 0)
 			return &exceptions[i];
 	return NULL;
+}
+
+/* Is it one that is left as database and role have it? */
+static bool
+is_left_alone(const struct config_generic *setting)
+{
+	const		Exception *exception = find_exception(setting->name);
+
+	return exception != NULL && exception->value == NULL;
 }
 
 /* The value that a setting was built with, as text; NULL if it has none. */
@@ -148,6 +164,14 @@ is_of_database_or_role(const struct config_generic *setting)
 	return setting->source >= PGC_S_GLOBAL && setting->source <= PGC_S_DATABASE_USER;
 }
 
+/* May a session change it, with SET or for a role? */
+static bool
+is_changeable(const struct config_generic *setting)
+{
+	return setting->context >= PGC_SUSET &&
+		(setting->flags & GUC_DISALLOW_IN_FILE) == 0;
+}
+
 /*
  * Reads what the server has set, before database and role have; the number of
  * settings is in *n.
@@ -164,17 +188,37 @@ read_server_values(int *n)
 	{
 		const char *value;
 
-		if (settings[i]->context < PGC_SUSET ||
-			(settings[i]->flags & GUC_DISALLOW_IN_FILE))
+		if (!is_changeable(settings[i]))
 			continue;
 		value = GetConfigOption(settings[i]->name, true, false);
 		if (value == NULL)
 			continue;
 		values[*n].setting = settings[i];
 		values[*n].value = pstrdup(value);
+		values[*n].source = settings[i]->reset_source;
 		(*n)++;
 	}
 	return values;
+}
+
+/*
+ * Takes back what database and role have set.  A setting of a module that is
+ * not loaded stays: nothing of ours looks at it, and its place changes when the
+ * module is.
+ */
+static void
+pin_to_server(const ServerValue * values, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		struct config_generic *setting = values[i].setting;
+
+		if (!is_of_database_or_role(setting) || is_left_alone(setting) ||
+			(setting->flags & GUC_CUSTOM_PLACEHOLDER))
+			continue;
+		set(setting->name, values[i].value);
+		lendable[nlendable++] = setting;
+	}
 }
 
 static void
@@ -183,17 +227,86 @@ pin_all(const ServerValue * values, int n)
 	lendable = MemoryContextAlloc(TopMemoryContext,
 								  n * sizeof(struct config_generic *));
 	for (int i = 0; i < n; i++)
-	{
-		struct config_generic *setting = values[i].setting;
+		if (shapes_statements(values[i].setting))
+			pin(values[i].setting);
+	pin_to_server(values, n);
+}
 
-		if (shapes_statements(setting))
-			pin(setting);
-		else if (is_of_database_or_role(setting))
-		{
-			set(setting->name, values[i].value);
-			lendable[nlendable++] = setting;
-		}
+/*
+ * Gives the session what is set for a database and a role, either of them
+ * InvalidOid for all.  What has a value of a stronger source keeps it.
+ */
+static void
+apply_settings(Oid database, Oid role, GucSource source)
+{
+	Relation	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+	Snapshot	snapshot =
+	RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
+
+	ApplySetting(snapshot, database, role, relation, source);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+}
+
+/* What the server has for a setting; NULL when it has none. */
+static const ServerValue *
+find_server_value(const struct config_generic *setting,
+				  const ServerValue * values, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (values[i].setting == setting)
+			return &values[i];
+	return NULL;
+}
+
+/*
+ * Sets what a setting has, and what RESET brings back, to the server's value.
+ */
+static void
+revert(struct config_generic *setting, const ServerValue * server)
+{
+	/*
+	 * A weaker source replaces the value of a stronger one only so.  None is
+	 * as weak as what a setting was built with: PostgreSQL keeps a list of
+	 * those that have another value.
+	 */
+	setting->reset_source = setting->source = PGC_S_ENV_VAR;
+	if (server != NULL)
+		(void) set_config_option(setting->name, server->value, PGC_SUSET,
+								 Max(server->source, PGC_S_ENV_VAR),
+								 GUC_ACTION_SET, true, WARNING, false);
+	else if (setting->flags & GUC_CUSTOM_PLACEHOLDER)
+	{
+		struct config_string *conf = (struct config_string *) setting;
+
+		/* Not "", which its module may not take for a value. */
+		conf->reset_val = *conf->variable = NULL;
 	}
+}
+
+/*
+ * The session has what the bootstrap superuser has set for itself, which is
+ * nobody else's business.  Gives it what it would have without.
+ */
+static void
+take_back_own_settings(const ServerValue * values, int n)
+{
+	int			count;
+	struct config_generic **settings = compat_guc_variables(&count);
+
+	for (int i = 0; i < count; i++)
+	{
+		struct config_generic *setting = settings[i];
+
+		if (is_changeable(setting) && !is_left_alone(setting) &&
+			(setting->reset_source == PGC_S_USER ||
+			 setting->reset_source == PGC_S_DATABASE_USER))
+			revert(setting, find_server_value(setting, values, n));
+	}
+	StartTransactionCommand();
+	apply_settings(MyDatabaseId, InvalidOid, PGC_S_DATABASE);
+	apply_settings(InvalidOid, InvalidOid, PGC_S_GLOBAL);
+	CommitTransactionCommand();
 }
 
 /* Who we are can be set for a database, too. */
@@ -220,10 +333,39 @@ session_connect(Oid database)
 	{
 		BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 		pin_identity();
+		take_back_own_settings(values, n);
 	}
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pin_all(values, n);
+}
+
+/*
+ * From now on session_lend() gives what a session of a role in this database
+ * would have.  To be called once, outside of transactions.
+ */
+void
+session_adopt(Oid role)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox settings",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int			n;
+	ServerValue *values = read_server_values(&n);
+
+	for (int i = 0; i < n; i++)
+		if (is_left_alone(values[i].setting))
+			set(values[i].setting->name, values[i].value);
+	StartTransactionCommand();
+	apply_settings(MyDatabaseId, role, PGC_S_DATABASE_USER);
+	apply_settings(InvalidOid, role, PGC_S_USER);
+	CommitTransactionCommand();
+	lendable = repalloc(lendable,
+						(nlendable + n) * sizeof(struct config_generic *));
+	pin_to_server(values, n);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
 
 /* Has a setting another value than it would have without us? */
@@ -268,16 +410,23 @@ is_shaped(const struct config_generic *setting)
 }
 
 /*
- * Gives the settings of server and database back, for code that is not ours,
- * until the present nest level of settings ends (NewGUCNestLevel).  Costs next
- * to nothing where they are what they are pinned to.
+ * Makes the session that of a role until the present nest level of settings
+ * ends (NewGUCNestLevel): session_user is the role, and the settings are those
+ * that its sessions have.  They cost next to nothing where they are what they
+ * are pinned to.
+ *
+ * Who asks for it must take on the role with SECURITY_LOCAL_USERID_CHANGE at
+ * once: without, RESET SESSION AUTHORIZATION would lead back.
  */
 void
-session_lend(void)
+session_lend(Oid role)
 {
 	for (int i = 0; i < nlendable; i++)
 		if (is_shaped(lendable[i]))
 			(void) set_config_option(lendable[i]->name, NULL, PGC_SUSET,
 									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 									 false);
+	(void) set_config_option("session_authorization",
+							 GetUserNameFromId(role, false), PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 extern void session_connect(Oid database);
-extern void session_lend(void);
+extern void session_adopt(Oid role);
+extern void session_lend(Oid role);
 
 #endif							/* OUTBOX_SESSION_H */

@@ -6,10 +6,10 @@
  * The worker's session belongs to a superuser, and the handler must not get
  * at those rights.
  *
- * - It runs within SECURITY_LOCAL_USERID_CHANGE, which refuses RESET ROLE and
- *	 SET SESSION AUTHORIZATION, with the search_path of its role and the other
- *	 settings of server and database, of which the worker's own statements see
- *	 none (session.c).
+ * - It runs in what looks like a session of its role: session_user, search_path
+ *	 and settings are those of the role, of which the worker's own statements
+ *	 see none (session.c).  It runs within SECURITY_LOCAL_USERID_CHANGE, which
+ *	 refuses whatever would set or reset role or session authorization.
  *
  * - Code that it leaves behind for the commit would run as the superuser: a
  *	 deferred trigger, or the query of a cursor WITH HOLD.  So before the
@@ -241,7 +241,7 @@ call_as_subscriber(Handler *handler, InboxMessage **messages, int n)
 	int			context;
 	int			done;
 
-	session_lend();
+	session_lend(subscription->role);
 	(void) set_config_option("search_path", subscription->search_path,
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);

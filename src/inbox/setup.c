@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "utils/memutils.h"
 
+#include "base/session.h"
 #include "base/worker.h"
 
 /* Starts over when our subscription is among those that changed. */
@@ -73,6 +74,7 @@ wait_for_subscription(InboxWorker *worker)
 											 worker->subscription->batch_size);
 	if (!OidIsValid(worker->subscription->role))
 		wait_without_role(worker);
+	session_adopt(worker->subscription->role);
 }
 
 /* Have Kafka settings, of whatever server, or files that ours name, changed? */
