@@ -51,6 +51,14 @@ EXECUTE FUNCTION outbox.drop_slot();
 COMMENT ON EVENT TRIGGER outbox_drop_slot IS
     'the replication slot goes with the extension, whether or not its library is loaded';
 
+ALTER TABLE inbox.subscription ADD takes_array boolean;
+COMMENT ON COLUMN inbox.subscription.handler IS
+    'name of the function, qualified and quoted; see takes_array';
+COMMENT ON COLUMN inbox.subscription.role_id IS
+    'role that subscribed: the handler runs as it, with the settings that its sessions have';
+COMMENT ON COLUMN inbox.subscription.takes_array IS
+    'of two functions of the handler''s name: is it the one for an array of messages? NULL: not known, and two are an error';
+
 -- Another column of a function makes another function.  The view keeps its
 -- rights, and what depends on it.
 ALTER FUNCTION inbox.consumer_status() RENAME TO old_consumer_status;
@@ -161,17 +169,30 @@ LEFT JOIN LATERAL (
     ORDER BY n.error_at DESC NULLS LAST
     LIMIT 1
 ) n ON true
--- The newest error, of a worker or a message; lost messages wait for somebody
--- to act.
+-- The newest error, of a worker or a message, without its detail, which may quote
+-- data; lost messages wait for somebody to act.
 LEFT JOIN LATERAL (
     SELECT v.error, v.error_at
-    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, n.error, n.error_at)) v (rank, error, error_at)
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, pg_catalog.split_part(n.error, E'\nDETAIL:  ', 1), n.error_at)) v (rank, error, error_at)
     WHERE v.error IS NOT NULL
     ORDER BY v.rank, v.error_at DESC NULLS LAST
     LIMIT 1
 ) e ON true;
 COMMENT ON COLUMN inbox.stat_subscription.state_since IS
     'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
+COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt, and after a line break DETAIL, where there is one';
+
+CREATE FUNCTION inbox.my_subscriptions() RETURNS SETOF inbox.stat_subscription
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_my_subscriptions';
+COMMENT ON FUNCTION inbox.my_subscriptions() IS
+    'the rows of inbox.stat_subscription about subscriptions of the caller''s role, and of roles that it is a member of';
+
+CREATE FUNCTION inbox.my_failed_messages() RETURNS SETOF inbox.message
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_my_failed_messages';
+COMMENT ON FUNCTION inbox.my_failed_messages() IS
+    'messages of those subscriptions that failed, or are tried again after an error';
 
 ALTER TABLE inbox.ring ADD COLUMN moved_past text[];
 COMMENT ON COLUMN inbox.ring.moved_past IS
@@ -350,6 +371,7 @@ BEGIN
         FROM pg_proc p
         CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
         WHERE p.oid IN ('outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()'::regprocedure,
+<<<<<<< HEAD
                         'inbox.move_unprocessed(smallint, smallint)'::regprocedure, 'inbox.has_unprocessed(smallint)'::regprocedure,
                         'inbox.truncate_chunk(text, smallint)'::regprocedure, 'inbox.expire_ring(text, interval)'::regprocedure)
           AND a.grantee <> p.proowner
@@ -357,6 +379,13 @@ BEGIN
         EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(),
                         inbox.move_unprocessed(smallint, smallint), inbox.has_unprocessed(smallint),
                         inbox.truncate_chunk(text, smallint), inbox.expire_ring(text, interval) FROM %s', role);
+=======
+                        'inbox.my_subscriptions()'::regprocedure, 'inbox.my_failed_messages()'::regprocedure)
+          AND a.grantee <> p.proowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(), inbox.my_subscriptions(),'
+                       ' inbox.my_failed_messages() FROM %s', role);
+>>>>>>> 5845d71 (Who subscribes needs the right on the server, and a subscription that lacks something waits)
     END LOOP;
     FOR role IN
         SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END

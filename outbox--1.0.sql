@@ -964,7 +964,8 @@ CREATE TABLE inbox.subscription (
     home               integer     NOT NULL DEFAULT outbox.home(),
     generation         bigint      NOT NULL DEFAULT 1,
     created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now()
+    changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    takes_array        boolean
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
@@ -974,9 +975,9 @@ COMMENT ON TABLE inbox.subscription IS
 COMMENT ON COLUMN inbox.subscription.name IS 'name of the subscription';
 COMMENT ON COLUMN inbox.subscription.topics IS 'topics; one that begins with ^ is a regular expression';
 COMMENT ON COLUMN inbox.subscription.handler IS
-    'name of the function, qualified and quoted; whether it takes one message or an array is seen when it is called';
+    'name of the function, qualified and quoted; see takes_array';
 COMMENT ON COLUMN inbox.subscription.role_id IS
-    'role that subscribed: the handler runs as it, with the search_path of inbox.role_search_path()';
+    'role that subscribed: the handler runs as it, with the settings that its sessions have';
 COMMENT ON COLUMN inbox.subscription.role_name IS 'name that the role had; finds the role again after a restore';
 COMMENT ON COLUMN inbox.subscription.server IS 'foreign server with the Kafka settings';
 COMMENT ON COLUMN inbox.subscription.start IS
@@ -1004,6 +1005,8 @@ COMMENT ON COLUMN inbox.subscription.generation IS
     'grows with every change that workers shall notice, those of seek, retry and discard too';
 COMMENT ON COLUMN inbox.subscription.created_at IS 'when it was made';
 COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
+COMMENT ON COLUMN inbox.subscription.takes_array IS
+    'of two functions of the handler''s name: is it the one for an array of messages? NULL: not known, and two are an error';
 
 -- A worker makes the row of a partition when it first meets it, and takes it
 -- over by raising its fence.  Every batch moves next_offset WHERE the fence is
@@ -1129,7 +1132,7 @@ COMMENT ON COLUMN inbox.message.headers IS
     'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text; a name that is no text is in base64';
 COMMENT ON COLUMN inbox.message.status IS 'pending, processed or failed';
 COMMENT ON COLUMN inbox.message.attempts IS 'number of times that the handler failed';
-COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt';
+COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt, and after a line break DETAIL, where there is one';
 COMMENT ON COLUMN inbox.message.received_at IS 'when it came into the database';
 COMMENT ON COLUMN inbox.message.processed_at IS 'when the handler succeeded';
 COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message';
@@ -1608,11 +1611,11 @@ LEFT JOIN LATERAL (
     ORDER BY n.error_at DESC NULLS LAST
     LIMIT 1
 ) n ON true
--- The newest error, of a worker or a message; lost messages wait for somebody
--- to act.
+-- The newest error, of a worker or a message, without its detail, which may quote
+-- data; lost messages wait for somebody to act.
 LEFT JOIN LATERAL (
     SELECT v.error, v.error_at
-    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, n.error, n.error_at)) v (rank, error, error_at)
+    FROM (VALUES (1, l.error, l.lost_at), (2, c.error, c.error_at), (2, pg_catalog.split_part(n.error, E'\nDETAIL:  ', 1), n.error_at)) v (rank, error, error_at)
     WHERE v.error IS NOT NULL
     ORDER BY v.rank, v.error_at DESC NULLS LAST
     LIMIT 1
@@ -1624,6 +1627,18 @@ COMMENT ON COLUMN inbox.stat_subscription.state_since IS
     'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
 COMMENT ON COLUMN inbox.stat_subscription.waiting IS
     'messages that were read and wait: to be tried, for the first time, again or after inbox.retry(), or behind such a one';
+
+CREATE FUNCTION inbox.my_subscriptions() RETURNS SETOF inbox.stat_subscription
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_my_subscriptions';
+COMMENT ON FUNCTION inbox.my_subscriptions() IS
+    'the rows of inbox.stat_subscription about subscriptions of the caller''s role, and of roles that it is a member of';
+
+CREATE FUNCTION inbox.my_failed_messages() RETURNS SETOF inbox.message
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'outbox_my_failed_messages';
+COMMENT ON FUNCTION inbox.my_failed_messages() IS
+    'messages of those subscriptions that failed, or are tried again after an error';
 
 --
 -- Rights: nothing for PUBLIC; monitoring roles may look at relay and subscriptions.

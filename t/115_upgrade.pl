@@ -79,7 +79,12 @@ produce($topic, "old\t\"handled long ago\"");
 sql(<<SQL);
 CREATE TABLE handled (message jsonb);
 CREATE FUNCTION handler(m inbox.message) RETURNS void LANGUAGE sql AS 'INSERT INTO public.handled SELECT inbox.payload_json(m)';
-SELECT inbox.subscribe('all', ARRAY['$topic', '$away'], 'handler', max_attempts => 1);
+-- As inbox.subscribe() of that version did: that of the library has more columns
+INSERT INTO inbox.subscription (name, topics, handler, role_id, role_name, server, start, max_attempts, retry_backoff,
+	ordering, on_failure, batch_size, workers, isolation, handler_timeout)
+SELECT 'all', ARRAY['$topic', '$away'], 'public.handler', oid, rolname, 'kafka', 'earliest', 1, '1 s',
+	'key', 'dead_letter', 1000, 1, 'read_committed', '1 min'
+FROM pg_roles WHERE rolname = current_user;
 INSERT INTO inbox.position (subscription, topic, partition, next_offset) VALUES ('all', '$topic', 0, 1);
 INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", payload, status, chunk)
 SELECT 'all', 'm' || c, '$topic', 0, c, '"failed"', CASE c WHEN 0 THEN 'failed' ELSE 'processed' END, c FROM generate_series(0, 3) c;

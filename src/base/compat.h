@@ -12,6 +12,7 @@
 
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_foreign_server.h"
 #include "executor/executor.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
@@ -120,6 +121,8 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	object_ownercheck(ExtensionRelationId, extoid, GetUserId())
 #define compat_owns_schema(nspoid) \
 	object_ownercheck(NamespaceRelationId, nspoid, GetUserId())
+#define compat_owns_server(srvoid) \
+	object_ownercheck(ForeignServerRelationId, srvoid, GetUserId())
 #else
 #define compat_owns_database(dboid) \
 	pg_database_ownercheck(dboid, GetUserId())
@@ -127,6 +130,8 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	pg_extension_ownercheck(extoid, GetUserId())
 #define compat_owns_schema(nspoid) \
 	pg_namespace_ownercheck(nspoid, GetUserId())
+#define compat_owns_server(srvoid) \
+	pg_foreign_server_ownercheck(srvoid, GetUserId())
 #endif
 
 /* May a role use the object in the way of the privilege? */
@@ -144,6 +149,16 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
 #define compat_may_use_server(server, role) \
 	(pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/*
+ * May a user become a role, and so run what he likes with its privileges?  One
+ * that has them need not be able to, since release 16.
+ */
+#if PG_VERSION_NUM >= 160000
+#define compat_may_become(user, role) member_can_set_role(user, role)
+#else
+#define compat_may_become(user, role) has_privs_of_role(user, role)
 #endif
 
 /* Base64 of bytes; their type was char and is uint8. */

@@ -67,7 +67,8 @@ static const char *running_subscription = NULL;
 /*
  * Finds the handler, which may have been dropped and made again since the
  * last batch, in the current memory context.  Raises an error when it is not
- * there, or the role may not call it.  Needs a transaction.
+ * there, or the role may not call it, or not take messages from Kafka.  Needs
+ * a transaction.
  */
 void
 handler_find(Handler *handler, InboxWorker *worker)
@@ -82,8 +83,9 @@ handler_find(Handler *handler, InboxWorker *worker)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\", which made subscription \"%s\", does not exist any more",
 						subscription->role_name, subscription->name)));
-	(void) resolve_handler(subscription->handler, subscription->role, &function,
-						   &handler->takes_array);
+	(void) resolve_handler(subscription->handler, subscription->handler_kind,
+						   subscription->role, &function, &handler->takes_array);
+	check_server(subscription->server, subscription->role);
 	handler->worker = worker;
 	handler->element_type = row;
 	fmgr_info(function, &handler->function);
@@ -278,7 +280,9 @@ is_timeout(const ErrorData *error)
 }
 
 /*
- * Keeps the error that is being handled, in the current memory context.
+ * Keeps the error that is being handled, in the current memory context.  What
+ * comes after the word DETAIL may quote data, and inbox.stat_subscription leaves
+ * it out.
  */
 void
 handler_keep_failure(HandlerFailure *failure)
@@ -289,7 +293,7 @@ handler_keep_failure(HandlerFailure *failure)
 	failure->sqlstate = error->sqlerrcode;
 	failure->message = pstrdup(error->message ? error->message : "no message");
 	if (error->detail)
-		failure->message = psprintf("%s (%s)", failure->message, error->detail);
+		failure->message = psprintf("%s\nDETAIL:  %s", failure->message, error->detail);
 	failure->context = error->context ? pstrdup(error->context) : NULL;
 	failure->transient = handler_error_is_transient(error->sqlerrcode);
 	failure->timeout = is_timeout(error);

@@ -145,6 +145,17 @@ set_isolation(Subscription *subscription, const char *isolation)
 		subscription->xact_isolation = XACT_SERIALIZABLE;
 }
 
+/* Which function of its name the handler is, of a boolean or NULL. */
+static HandlerKind
+next_handler_kind(RowReader *row)
+{
+	bool		takes_array = DatumGetBool(next_datum(row));
+
+	if (row->isnull)
+		return HANDLER_OF_ANY;
+	return takes_array ? HANDLER_OF_MANY : HANDLER_OF_ONE;
+}
+
 /* Reads the columns of LOAD_QUERY. */
 static void
 read_row(Subscription *subscription, RowReader *row)
@@ -153,6 +164,7 @@ read_row(Subscription *subscription, RowReader *row)
 
 	subscription->topics = next_texts(row, &subscription->ntopics);
 	subscription->handler = next_text(row);
+	subscription->handler_kind = next_handler_kind(row);
 	subscription->role = DatumGetObjectId(next_datum(row));
 	subscription->role_name = next_text(row);
 	subscription->search_path = next_text(row);
@@ -181,7 +193,7 @@ read_row(Subscription *subscription, RowReader *row)
 	"(EXTRACT(epoch FROM " value ") OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
 
 #define LOAD_QUERY \
-	"SELECT topics, handler, coalesce(r.oid, 0), role_name," \
+	"SELECT topics, handler, takes_array, coalesce(r.oid, 0), role_name," \
 	" inbox.role_search_path(r.oid), server," \
 	" coalesce(group_id, pg_catalog.current_database() OPERATOR(pg_catalog.||) '.'" \
 	"  OPERATOR(pg_catalog.||) s.name)," \

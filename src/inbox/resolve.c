@@ -1,10 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * resolve.c
- *	  What a subscription names: its handler and its server.
+ *	  What a subscription names: its handler, its server and its group.
  *
- * Both are kept by name, so that a dump restores them, and what is dropped
- * and created again is found again.
+ * Handler and server are kept by name, so that a dump restores them, and what
+ * is dropped and created again is found again.  Which of two functions of the
+ * name it is, is kept as well: whoever may create functions in the schema could
+ * stop the subscription by another one.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +18,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/value.h"
@@ -187,14 +190,29 @@ check_function_rights(Form_pg_proc function, Oid role)
 						 quote_identifier(role_name))));
 }
 
+/* Raises the error that a name means two functions. */
+static void
+raise_ambiguous(const char *name, Oid single, Oid array)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+			 errmsg("handler %s is ambiguous", name),
+			 errdetail("There is one for a message, %s, and one for many, %s.",
+					   format_procedure(single), format_procedure(array)),
+			 errhint("Drop or rename one of them.")));
+}
+
 /*
  * Finds the function that a handler's name means, as seen by the search_path
  * and the rights of the current user, and to be run by a role.  Returns its
  * name, qualified and quoted, and sets *function and *takes_array.  Raises an
- * error when there is none, or it cannot be a handler.
+ * error when there is none, or it cannot be a handler.  Of two functions of
+ * the name, which is an error as well, it is that of the kind, if that is
+ * known.
  */
 char *
-resolve_handler(const char *name, Oid role, Oid *function, bool *takes_array)
+resolve_handler(const char *name, HandlerKind kind, Oid role, Oid *function,
+				bool *takes_array)
 {
 	List	   *names;
 	Oid			single;
@@ -208,7 +226,8 @@ resolve_handler(const char *name, Oid role, Oid *function, bool *takes_array)
 	if (!OidIsValid(single) && !OidIsValid(array))
 		raise_no_candidate(name, names);
 
-	*takes_array = !OidIsValid(single);
+	*takes_array = !OidIsValid(single) ||
+		(kind == HANDLER_OF_MANY && OidIsValid(array));
 	*function = *takes_array ? array : single;
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(*function));
 	if (!HeapTupleIsValid(tuple))
@@ -218,13 +237,8 @@ resolve_handler(const char *name, Oid role, Oid *function, bool *takes_array)
 										   NameStr(form->proname));
 	/* What one schema hides from the other still counts. */
 	find_candidates(parse_name(qualified), &single, &array);
-	if (OidIsValid(single) && OidIsValid(array))
-		ereport(ERROR,
-				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
-				 errmsg("handler %s is ambiguous", qualified),
-				 errdetail("There is one for a message, %s, and one for many, %s.",
-						   format_procedure(single), format_procedure(array)),
-				 errhint("Drop or rename one of them.")));
+	if (kind == HANDLER_OF_ANY && OidIsValid(single) && OidIsValid(array))
+		raise_ambiguous(qualified, single, array);
 	check_function(form);
 	check_function_rights(form, role);
 	ReleaseSysCache(tuple);
@@ -233,7 +247,7 @@ resolve_handler(const char *name, Oid role, Oid *function, bool *takes_array)
 
 /*
  * Raises an error unless there is a server of the name with Kafka settings
- * that a role may use.  Whoever may subscribe may use the default one.
+ * that a role may use.
  */
 void
 check_server(const char *name, Oid role)
@@ -257,8 +271,7 @@ check_server(const char *name, Oid role)
 				 errdetail("Its foreign-data wrapper is \"%s\".",
 						   GetForeignDataWrapper(server->fdwid)->fdwname),
 				 errhint("Name a server of foreign-data wrapper \"" KAFKA_WRAPPER_NAME "\".")));
-	if (strcmp(name, KAFKA_SERVER_NAME) != 0 &&
-		!compat_may_use_server(oid, role))
+	if (!compat_may_use_server(oid, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for foreign server %s", name),
@@ -267,4 +280,28 @@ check_server(const char *name, Oid role)
 				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s",
 						 quote_identifier(name),
 						 quote_identifier(GetUserNameFromId(role, false)))));
+}
+
+/*
+ * Raises an error unless the current user may have offsets reported to a group
+ * of Kafka, with a server that exists.  Every group can be set back or forward
+ * while nobody is in it, so those of others are for who may decide for the
+ * server.
+ */
+void
+check_group_rights(const char *group, const char *server)
+{
+	char	   *database = get_database_name(MyDatabaseId);
+	size_t		len = strlen(database);
+
+	if ((strncmp(group, database, len) == 0 && group[len] == '.') ||
+		compat_owns_server(get_foreign_server_oid(server, false)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for consumer group \"%s\"", group),
+			 errdetail("Only superusers and the owner of server \"%s\" may choose a group that does not begin with the name of the database.",
+					   server),
+			 errhint("Leave group_id out, or let it begin with \"%s.\".",
+					 database)));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * resolve.h
- *	  What a subscription names: its handler, its server, its role.
+ *	  What a subscription names: its handler, its server and its group.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,8 +10,17 @@
 
 #include "postgres.h"
 
-extern char *resolve_handler(const char *name, Oid role, Oid *function,
-							 bool *takes_array);
+/* Which function of a name a handler is. */
+typedef enum HandlerKind
+{
+	HANDLER_OF_ANY,				/* not known */
+	HANDLER_OF_ONE,				/* f(inbox.message) */
+	HANDLER_OF_MANY				/* f(inbox.message[]) */
+} HandlerKind;
+
+extern char *resolve_handler(const char *name, HandlerKind kind, Oid role,
+							 Oid *function, bool *takes_array);
 extern void check_server(const char *name, Oid role);
+extern void check_group_rights(const char *group, const char *server);
 
 #endif							/* OUTBOX_RESOLVE_H */

@@ -2,7 +2,8 @@
  *
  * setup.c
  *	  What must be in place before a consumer can work: its subscription, the
- *	  role that made it, and Kafka settings.  And whether that is still so.
+ *	  role that made it, Kafka settings, the handler and rights on both.  And
+ *	  whether that is still so.
  *
  * A change of the subscription is seen in its row, as soon as there was any
  * change, or in the entry when a scout has listed it.  The scout alone would
@@ -18,7 +19,12 @@
 #include "utils/memutils.h"
 
 #include "base/session.h"
+#include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/handler.h"
+
+/* How often to look whether handler and rights are there. */
+#define RIGHTS_INTERVAL_MS 1000
 
 /* Starts over when our subscription is among those that changed. */
 static void
@@ -98,6 +104,82 @@ wait_for_settings(InboxWorker *worker, const char *reason)
 	worker_restart(worker);
 }
 
+/*
+ * What the subscription lacks to take messages: a handler, or a right.  NULL
+ * when it lacks nothing; else in the current memory context.  Runs a
+ * transaction of its own.
+ */
+static char *
+find_lack(InboxWorker *worker)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *volatile lack = NULL;
+	Handler		handler;
+
+	worker_begin();
+	PG_TRY();
+	{
+		handler_find(&handler, worker);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		lack = error->hint ? psprintf("%s (%s)", error->message, error->hint) :
+			pstrdup(error->message);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return lack;
+}
+
+/*
+ * Waits until the subscription lacks nothing.  Nobody tells when a function is
+ * made or a right is granted.
+ */
+static void
+wait_for_rights(InboxWorker *worker)
+{
+	char	   *lack = find_lack(worker);
+
+	if (lack == NULL)
+		return;
+	while (lack != NULL)
+	{
+		if (worker->status.state != CONSUMER_STOPPED ||
+			strncmp(worker->status.error, lack, CONSUMER_MESSAGE_LEN - 1) != 0)
+			health_problem(worker, CONSUMER_STOPPED, lack);
+		pfree(lack);
+		check_subscription(worker);
+		if (settings_may_have_changed(worker))
+			break;
+		worker_wait(worker, RIGHTS_INTERVAL_MS);
+		lack = find_lack(worker);
+	}
+	worker_restart(worker);
+}
+
+/* Starts over, to wait, when the subscription lacks something by now. */
+static void
+check_rights(InboxWorker *worker)
+{
+	static TimestampTz checked_at = 0;
+	TimestampTz now = steady_now();
+
+	if (!TimestampDifferenceExceeds(checked_at, now, RIGHTS_INTERVAL_MS))
+		return;
+	checked_at = now;
+	if (find_lack(worker) != NULL)
+		worker_restart(worker);
+}
+
 /* Reads the Kafka settings and opens the consumer. */
 static void
 open_kafka(InboxWorker *worker)
@@ -115,6 +197,7 @@ open_kafka(InboxWorker *worker)
 	if (worker->config == NULL)
 		wait_for_settings(worker, psprintf("no Kafka settings: there is no server \"%s\" of foreign-data wrapper %s",
 										   subscription->server, KAFKA_WRAPPER_NAME));
+	wait_for_rights(worker);
 	worker->consumer = consumer_open(worker->config, subscription->group,
 									 subscription->kafka_isolation, error);
 	if (worker->consumer == NULL)
@@ -179,4 +262,5 @@ setup_check(InboxWorker *worker)
 {
 	check_configuration(worker);
 	check_subscription(worker);
+	check_rights(worker);
 }

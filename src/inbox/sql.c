@@ -63,14 +63,12 @@ check_writable(void)
 }
 
 /*
- * Becomes the owner of the tables, and connects to SPI.  An error that ends
- * the (sub)transaction undoes it as well.  Raises an error in a transaction
- * that cannot write.
+ * Becomes the owner of the tables, and connects to SPI, to read.  An error that
+ * ends the (sub)transaction undoes it as well.
  */
 void
-sql_begin(SqlCaller *caller)
+sql_begin_reading(SqlCaller *caller)
 {
-	check_writable();
 	GetUserIdAndSecContext(&caller->role, &caller->security_context);
 	SetUserIdAndSecContext(table_owner(),
 						   caller->security_context | SECURITY_LOCAL_USERID_CHANGE);
@@ -82,7 +80,17 @@ sql_begin(SqlCaller *caller)
 		elog(ERROR, "could not connect to SPI");
 }
 
-/* Ends what sql_begin() began. */
+/*
+ * The same, to write.  Raises an error in a transaction that cannot.
+ */
+void
+sql_begin(SqlCaller *caller)
+{
+	check_writable();
+	sql_begin_reading(caller);
+}
+
+/* Ends what one of them began. */
 void
 sql_end(const SqlCaller *caller)
 {

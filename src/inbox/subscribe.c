@@ -60,6 +60,7 @@ enum
 	ARG_SERVER,
 	NARGS,
 	PARAM_ROLE = NARGS,
+	PARAM_TAKES_ARRAY,
 	NPARAMS
 };
 
@@ -101,9 +102,9 @@ static const char insert_statement[] =
 "INSERT INTO inbox.subscription (name, topics, handler, start, max_attempts,"
 " retry_backoff, ordering, on_failure, batch_size, workers,"
 " filter_event_types, isolation, keep, handler_timeout, group_id, server,"
-" role_id, role_name)"
+" role_id, role_name, takes_array)"
 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16, $17, pg_catalog.pg_get_userbyid($17))"
+" $16, $17, pg_catalog.pg_get_userbyid($17), $18)"
 " ON CONFLICT DO NOTHING";
 
 static const char update_statement[] =
@@ -111,15 +112,15 @@ static const char update_statement[] =
 " max_attempts = $5, retry_backoff = $6, ordering = $7, on_failure = $8,"
 " batch_size = $9, workers = $10, filter_event_types = $11, isolation = $12,"
 " keep = $13, handler_timeout = $14, group_id = $15, server = $16,"
-" role_name = pg_catalog.pg_get_userbyid($17),"
+" role_name = pg_catalog.pg_get_userbyid($17), takes_array = $18,"
 " generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 " WHERE name OPERATOR(pg_catalog.=) $1 AND NOT"
 " (ROW(topics, handler, start, max_attempts, retry_backoff, ordering,"
 " on_failure, batch_size, workers, filter_event_types, isolation, keep,"
-" handler_timeout, group_id, server)::pg_catalog.record"
+" handler_timeout, group_id, server, takes_array)::pg_catalog.record"
 " OPERATOR(pg_catalog.*=)"
 " ROW($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16::pg_catalog.name)::pg_catalog.record)";
+" $16::pg_catalog.name, $18)::pg_catalog.record)";
 
 /* Positions in topics that the subscription does not have any more. */
 static const char forget_statement[] =
@@ -176,6 +177,7 @@ store_subscription(const char *name, const Datum *values, const bool *nulls)
 	for (int i = 0; i < NARGS; i++)
 		types[i] = arguments[i].type;
 	types[PARAM_ROLE] = OIDOID;
+	types[PARAM_TAKES_ARRAY] = BOOLOID;
 
 	sql_begin(&caller);
 	inserted = sql_execute(insert_statement, NPARAMS, types, values, nulls) > 0;
@@ -218,12 +220,16 @@ outbox_subscribe(PG_FUNCTION_ARGS)
 	/* The handler of one that exists runs as the role that it belongs to. */
 	role = subscription_role(name, true);
 	values[ARG_HANDLER] =
-		CStringGetTextDatum(resolve_handler(TEXT_ARG(ARG_HANDLER), role,
-											&function, &takes_array));
+		CStringGetTextDatum(resolve_handler(TEXT_ARG(ARG_HANDLER),
+											HANDLER_OF_ANY, role, &function,
+											&takes_array));
 	check_server(TEXT_ARG(ARG_SERVER), GetUserId());
 	check_server(TEXT_ARG(ARG_SERVER), role);
+	if (!nulls[ARG_GROUP_ID])
+		check_group_rights(TEXT_ARG(ARG_GROUP_ID), TEXT_ARG(ARG_SERVER));
 	values[PARAM_ROLE] = ObjectIdGetDatum(role);
-	nulls[PARAM_ROLE] = false;
+	values[PARAM_TAKES_ARRAY] = BoolGetDatum(takes_array);
+	nulls[PARAM_ROLE] = nulls[PARAM_TAKES_ARRAY] = false;
 	store_subscription(name, values, nulls);
 	if (!shmem_available())
 		ereport(WARNING,

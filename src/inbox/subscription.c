@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/home.h"
 #include "inbox/arguments.h"
 #include "inbox/handler.h"
@@ -180,6 +181,14 @@ subscription_role(const char *name, bool missing_ok)
 			return GetUserId();
 	}
 	read_own_row(name, &row);
+	if (missing_ok && OidIsValid(row.role) &&
+		!compat_may_become(GetUserId(), row.role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for subscription \"%s\"", name),
+				 errdetail("Its handler runs as role \"%s\", which you may not become.",
+						   row.role_name),
+				 errhint("Membership in that role is needed, WITH SET TRUE.")));
 	if (missing_ok && !OidIsValid(row.role))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -15,6 +15,7 @@
 
 #include "base/compat.h"
 #include "base/consumers.h"
+#include "inbox/resolve.h"
 #include "kafka/consumer.h"
 
 typedef enum Ordering
@@ -31,6 +32,7 @@ typedef struct Subscription
 	char	  **topics;
 	int			ntopics;
 	char	   *handler;
+	HandlerKind handler_kind;
 	Oid			role;
 	char	   *role_name;
 	char	   *search_path;
