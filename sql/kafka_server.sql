@@ -85,6 +85,8 @@ SELECT try('ssl.providers', '../../../tmp/evil');
 SELECT try('sasl.kerberos.kinit.cmd', 'touch /tmp/evil');
 SELECT try('sasl.kerberos.principal', 'kafka/host@REALM');
 SELECT try('sasl.kerberos.principal', 'me; touch /tmp/evil');
+SELECT try('sasl.kerberos.principal', '-c/tmp/evil');
+SELECT try('sasl.kerberos.service.name', '-c');
 SELECT try('sasl.kerberos.keytab', '/tmp/k" ; touch "/tmp/evil');
 SELECT try('offset.store.path', '/tmp/evil');
 SELECT try('internal.termination.signal', '9');
@@ -231,9 +233,13 @@ SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.key.location" ''/etc/pass
 SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "ssl.keystore.location" ''/etc/passwd'')');
 SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.kerberos.keytab" ''/etc/passwd'')');
 SELECT error_of('CREATE USER MAPPING FOR CURRENT_USER SERVER shop');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
+SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.metadata.authentication.type" ''azure_imds'')') ~ 'permission denied|does not exist';
 RESET ROLE;
 GRANT pg_read_server_files TO regress_kafka_admin;
 SET ROLE regress_kafka_admin;
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
 SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.ca.location" ''/etc/passwd'')');
 RESET ROLE;
 

@@ -171,6 +171,37 @@ check_file(const char *name)
 			 errhint("Only superusers and members of pg_read_server_files may set it.")));
 }
 
+/*
+ * Raises an error for what sends requests of the server elsewhere than to
+ * Kafka, unless the user is a superuser: the server may reach what he cannot,
+ * and be somebody there.
+ */
+static void
+check_reach(const char *name)
+{
+	if (!property_reaches_out(name) || superuser())
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set option \"%s\"", name),
+			 errdetail("With it the database server sends requests to others than Kafka, or as the machine that it runs on."),
+			 errhint("Only superusers may set it.")));
+}
+
+/* Raises an error for a value that a shell, or its command, would misread. */
+static void
+check_shell_word(const char *name, const char *value)
+{
+	if (!property_feeds_shell(name) ||
+		(strspn(value, SHELL_SAFE) == strlen(value) && value[0] != '-'))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for option \"%s\"", name),
+			 errdetail("librdkafka would put it into a shell command, where it would not stand for itself."),
+			 errhint("Use letters, digits and \"._-/@:\", and no \"-\" at the beginning.")));
+}
+
 /* The options that are ours, not librdkafka's; each has two values. */
 static const struct
 {
@@ -232,6 +263,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 		raise_unknown(name);
 	check_place(name, catalog);
 	check_file(name);
+	check_reach(name);
 	if (result == RD_KAFKA_CONF_INVALID)
 		raise_invalid(name, reason);
 
@@ -240,12 +272,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 		check_number(name, value, understood);
 	if (rule && !property_rule_allows(rule, understood))
 		raise_refused(name, value, rule);
-	if (property_feeds_shell(name) && strspn(value, SHELL_SAFE) != strlen(value))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for option \"%s\"", name),
-				 errdetail("librdkafka would put it into a shell command, where it would not stand for itself."),
-				 errhint("Use letters, digits and \"._-/@:\".")));
+	check_shell_word(name, value);
 	if (property_is_broker_list(name))
 		brokers_check(name, value);
 }

@@ -143,6 +143,11 @@ static const char *const files[] = {
 	"*.location", "*.file", "*.keytab"
 };
 
+/* Has the server ask others than brokers, or show who the machine is. */
+static const char *const outward[] = {
+	"*.url", "sasl.oauthbearer.metadata.*"
+};
+
 /* librdkafka puts these, unquoted, into a command that it gives to a shell. */
 static const char *const shell_words[] = {
 	"sasl.kerberos.principal", "sasl.kerberos.keytab",
@@ -239,6 +244,16 @@ bool
 property_names_file(const char *name)
 {
 	return matches_any(name, files, lengthof(files));
+}
+
+/*
+ * Does it have the server send requests to others than Kafka's brokers, or use
+ * the identity of the machine that it runs on?
+ */
+bool
+property_reaches_out(const char *name)
+{
+	return matches_any(name, outward, lengthof(outward));
 }
 
 /*
