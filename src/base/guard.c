@@ -168,6 +168,36 @@ is_on_guard(void)
 		OidIsValid(get_extension_oid(EXTENSION_NAME, true));
 }
 
+/* Raises an error when a command on outbox.event must not be executed. */
+static void
+check(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_AlterTableStmt:
+			check_alter_table((AlterTableStmt *) stmt);
+			break;
+		case T_RenameStmt:
+			check_rename((RenameStmt *) stmt);
+			break;
+		case T_AlterObjectSchemaStmt:
+			check_move((AlterObjectSchemaStmt *) stmt);
+			break;
+		case T_CreateStmt:
+			check_create((CreateStmt *) stmt);
+			break;
+		case T_CreateTrigStmt:
+			check_trigger(((CreateTrigStmt *) stmt)->relation,
+						  ((CreateTrigStmt *) stmt)->trigname, "replace");
+			break;
+		case T_DropStmt:
+			check_drop((DropStmt *) stmt);
+			break;
+		default:
+			break;
+	}
+}
+
 /*
  * Raises an error when a utility command must not be executed.  Needs a
  * transaction.
@@ -178,29 +208,17 @@ guard_check(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_AlterTableStmt:
-			if (is_on_guard())
-				check_alter_table((AlterTableStmt *) stmt);
-			break;
 		case T_RenameStmt:
-			if (is_on_guard())
-				check_rename((RenameStmt *) stmt);
-			break;
 		case T_AlterObjectSchemaStmt:
-			if (is_on_guard())
-				check_move((AlterObjectSchemaStmt *) stmt);
-			break;
 		case T_CreateStmt:
-			if (is_on_guard())
-				check_create((CreateStmt *) stmt);
-			break;
 		case T_CreateTrigStmt:
-			if (is_on_guard())
-				check_trigger(((CreateTrigStmt *) stmt)->relation,
-							  ((CreateTrigStmt *) stmt)->trigname, "replace");
-			break;
 		case T_DropStmt:
-			if (is_on_guard())
-				check_drop((DropStmt *) stmt);
+		case T_RuleStmt:
+		case T_IndexStmt:
+			if (!is_on_guard())
+				return;
+			check(stmt);
+			guard_check_inbox(stmt);
 			break;
 		default:
 			break;

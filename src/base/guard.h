@@ -13,5 +13,6 @@
 #include "nodes/nodes.h"
 
 extern void guard_check(Node *stmt);
+extern void guard_check_inbox(const Node *stmt);
 
 #endif							/* OUTBOX_GUARD_H */
