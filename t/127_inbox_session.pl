@@ -261,13 +261,29 @@ is(seen('on_commit'), $alice, 'what is to be done at the commit may be asked for
 is(sql('SELECT count(*) FROM public.secret'), '0', 'nobody has got at what is not his');
 
 # ---------------------------------------------------------------------------
+# Settings that change
+
+subscribe('changed', "INSERT INTO seen VALUES ('changed', DEFAULT, concat_ws(' ', current_setting('TimeZone'), current_setting('search_path'), current_setting('work_mem')));");
+wait_for("SELECT count(*) = 1 FROM shop.seen WHERE what = 'changed'", 'changed: the handler runs');
+my $since = sql('SELECT clock_timestamp()');
+sql(<<SQL);
+ALTER ROLE alice SET timezone = 'Europe/Madrid';
+ALTER ROLE alice IN DATABASE postgres SET search_path = shop, public;
+ALTER ROLE alice RESET work_mem;
+SQL
+wait_for("SELECT started_at > '$since' FROM inbox.consumer_status() WHERE subscription = 'changed'", 'a change makes the worker begin anew');
+produce($topic, "a\t2");
+wait_for("SELECT count(*) = 2 FROM shop.seen WHERE what = 'changed'", 'changed: the handler runs again');
+is(sql("SELECT value FROM shop.seen WHERE what = 'changed' AND value !~ 'Asia'"), 'Europe/Madrid shop, public 7MB', 'with what is set now');
+
+# ---------------------------------------------------------------------------
 # A role that is renamed, and one that has become a superuser
 
 sql('ALTER ROLE alice RENAME TO alicia');
-produce($topic, "a\t2");
+produce($topic, "a\t3");
 wait_for("SELECT count(*) = 1 FROM shop.seen WHERE what = 'who' AND value = 'alicia|alicia|alicia|off'", 'a new name counts at once');
 sql('ALTER ROLE alicia SUPERUSER');
-produce($topic, "a\t3");
+produce($topic, "a\t4");
 wait_for("SELECT count(*) = 1 FROM shop.seen WHERE what = 'who' AND value = 'alicia|alicia|alicia|on'", 'and so do new attributes');
 is(sql("SELECT DISTINCT now, seen FROM public.observed"), 'postgres|postgres', 'the worker is itself in between');
 

@@ -29,19 +29,16 @@
  */
 #include "base/session.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_db_role_setting.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/role_settings.h"
 
 /*
  * What of the pinned groups is pinned to a value of ours, or not at all.  None
@@ -77,6 +74,10 @@ typedef struct ServerValue
 /* Settings that were pinned and may be lent, in TopMemoryContext. */
 static struct config_generic **lendable = NULL;
 static int	nlendable = 0;
+
+/* The role whose settings we have, and what was set for it. */
+static Oid	adopted_role = InvalidOid;
+static uint64 adopted_settings;
 
 /* Does a setting of a session say what a statement means, or may do? */
 static bool
@@ -232,22 +233,6 @@ pin_all(const ServerValue * values, int n)
 	pin_to_server(values, n);
 }
 
-/*
- * Gives the session what is set for a database and a role, either of them
- * InvalidOid for all.  What has a value of a stronger source keeps it.
- */
-static void
-apply_settings(Oid database, Oid role, GucSource source)
-{
-	Relation	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
-	Snapshot	snapshot =
-	RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
-
-	ApplySetting(snapshot, database, role, relation, source);
-	UnregisterSnapshot(snapshot);
-	table_close(relation, AccessShareLock);
-}
-
 /* What the server has for a setting; NULL when it has none. */
 static const ServerValue *
 find_server_value(const struct config_generic *setting,
@@ -304,8 +289,8 @@ take_back_own_settings(const ServerValue * values, int n)
 			revert(setting, find_server_value(setting, values, n));
 	}
 	StartTransactionCommand();
-	apply_settings(MyDatabaseId, InvalidOid, PGC_S_DATABASE);
-	apply_settings(InvalidOid, InvalidOid, PGC_S_GLOBAL);
+	role_settings_apply(MyDatabaseId, InvalidOid, PGC_S_DATABASE);
+	role_settings_apply(InvalidOid, InvalidOid, PGC_S_GLOBAL);
 	CommitTransactionCommand();
 }
 
@@ -358,14 +343,25 @@ session_adopt(Oid role)
 		if (is_left_alone(values[i].setting))
 			set(values[i].setting->name, values[i].value);
 	StartTransactionCommand();
-	apply_settings(MyDatabaseId, role, PGC_S_DATABASE_USER);
-	apply_settings(InvalidOid, role, PGC_S_USER);
+	adopted_role = role;
+	adopted_settings = role_settings_hash(role);
+	role_settings_apply(MyDatabaseId, role, PGC_S_DATABASE_USER);
+	role_settings_apply(InvalidOid, role, PGC_S_USER);
 	CommitTransactionCommand();
 	lendable = repalloc(lendable,
 						(nlendable + n) * sizeof(struct config_generic *));
 	pin_to_server(values, n);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+/*
+ * Would session_adopt() find other settings by now?  Needs a transaction.
+ */
+bool
+session_is_outdated(void)
+{
+	return role_settings_hash(adopted_role) != adopted_settings;
 }
 
 /* Has a setting another value than it would have without us? */

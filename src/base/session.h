@@ -12,6 +12,7 @@
 
 extern void session_connect(Oid database);
 extern void session_adopt(Oid role);
+extern bool session_is_outdated(void);
 extern void session_lend(Oid role);
 
 #endif							/* OUTBOX_SESSION_H */

@@ -166,17 +166,24 @@ wait_for_rights(InboxWorker *worker)
 	worker_restart(worker);
 }
 
-/* Starts over, to wait, when the subscription lacks something by now. */
+/*
+ * Starts over when the subscription lacks something by now, to wait, or when
+ * its role has other settings.
+ */
 static void
-check_rights(InboxWorker *worker)
+check_role(InboxWorker *worker)
 {
 	static TimestampTz checked_at = 0;
 	TimestampTz now = steady_now();
+	bool		outdated;
 
 	if (!TimestampDifferenceExceeds(checked_at, now, RIGHTS_INTERVAL_MS))
 		return;
 	checked_at = now;
-	if (find_lack(worker) != NULL)
+	worker_begin();
+	outdated = session_is_outdated();
+	CommitTransactionCommand();
+	if (outdated || find_lack(worker) != NULL)
 		worker_restart(worker);
 }
 
@@ -262,5 +269,5 @@ setup_check(InboxWorker *worker)
 {
 	check_configuration(worker);
 	check_subscription(worker);
-	check_rights(worker);
+	check_role(worker);
 }
