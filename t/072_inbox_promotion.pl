@@ -67,6 +67,8 @@ is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE 
 	0, 'a standby does not consume');
 is($standby->safe_psql('postgres', 'SELECT state, last_error FROM inbox.stat_subscription'),
 	'stopped|this server is a standby, and consumes when it is promoted', 'and says so');
+is($standby->safe_psql('postgres', 'SELECT count(*), (SELECT count(*) FROM inbox.my_failed_messages()) FROM inbox.my_subscriptions()'),
+	$standby->safe_psql('postgres', q{SELECT count(*), 0 FROM inbox.stat_subscription}), 'a role sees its own there, too');
 
 # The standby does not get what the primary does last.
 $standby->stop;
