@@ -371,21 +371,14 @@ BEGIN
         FROM pg_proc p
         CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
         WHERE p.oid IN ('outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()'::regprocedure,
-<<<<<<< HEAD
+                        'inbox.my_subscriptions()'::regprocedure, 'inbox.my_failed_messages()'::regprocedure,
                         'inbox.move_unprocessed(smallint, smallint)'::regprocedure, 'inbox.has_unprocessed(smallint)'::regprocedure,
                         'inbox.truncate_chunk(text, smallint)'::regprocedure, 'inbox.expire_ring(text, interval)'::regprocedure)
           AND a.grantee <> p.proowner
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(),
-                        inbox.move_unprocessed(smallint, smallint), inbox.has_unprocessed(smallint),
+        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(), inbox.my_subscriptions(),
+                        inbox.my_failed_messages(), inbox.move_unprocessed(smallint, smallint), inbox.has_unprocessed(smallint),
                         inbox.truncate_chunk(text, smallint), inbox.expire_ring(text, interval) FROM %s', role);
-=======
-                        'inbox.my_subscriptions()'::regprocedure, 'inbox.my_failed_messages()'::regprocedure)
-          AND a.grantee <> p.proowner
-    LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(), inbox.my_subscriptions(),'
-                       ' inbox.my_failed_messages() FROM %s', role);
->>>>>>> 5845d71 (Who subscribes needs the right on the server, and a subscription that lacks something waits)
     END LOOP;
     FOR role IN
         SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END

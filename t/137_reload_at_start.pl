@@ -7,7 +7,9 @@ use warnings;
 use lib 't';
 use OutboxTest;
 use PostgreSQL::Test::Utils;
+use List::Util qw(max);
 use Test::More;
+use Time::HiRes qw(sleep time);
 
 my @databases = map { "d$_" } 1 .. 10;
 my $rounds = 12;
@@ -20,12 +22,22 @@ foreach my $database (@databases)
 }
 wait_for_state($node, $_, 'streaming') foreach @databases;
 
+# Changed Kafka settings make all relays start over, at the same time; at some time
+# just then the configuration is reloaded.
+my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 foreach my $round (1 .. $rounds)
 {
 	my ($capture, $state) = $round % 2 ? ('poll', 'polling') : ('log', 'streaming');
+	my $add = $round == 1 ? 'ADD' : 'SET';
+	my $time = time + 1.5;
+	my @sessions = map {
+		start_psql($node, $_,
+			"DO \$\$ BEGIN PERFORM pg_sleep($time - extract(epoch FROM clock_timestamp())); ALTER SERVER kafka OPTIONS ($add \"linger.ms\" '$round'); END \$\$")
+	} @databases;
 	$node->append_conf('postgresql.conf', "outbox.capture = $capture\n");
-	$node->safe_psql('postgres',
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'outbox relay'; SELECT pg_sleep(random() * 0.1); SELECT pg_reload_conf()");
+	sleep(max(0, $time + rand(0.1) - time));
+	kill 'HUP', $postmaster or die "cannot signal the postmaster: $!\n";
+	$_->finish or die "cannot change the settings\n" foreach @sessions;
 	my @others = grep {
 		!$node->poll_query_until($_, "SELECT state = '$state' FROM outbox.stat_relay")
 	} @databases;
