@@ -20,6 +20,7 @@ COMMENT ON FUNCTION outbox.watch_extension() IS
     'has the replication slot go with the extension, should this session drop it';
 
 ALTER TABLE inbox.position ADD COLUMN rerun_since timestamptz;
+UPDATE inbox.position SET rerun_since = clock_timestamp() WHERE rerun_until IS NOT NULL;
 COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
 
 CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger

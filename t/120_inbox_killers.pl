@@ -139,6 +139,17 @@ wait_for("SELECT @{[ failed('outside') ]} = 1 AND (SELECT count(*) FROM done_out
 	'one that moves it in another session fails in the end');
 is(sql("SELECT count(*) FROM done_outside"), 2, 'and what it did is undone');
 
+# The same in a later attempt, and where it waits behind another one.
+foreach my $isolation ('read_committed', 'repeatable_read', 'serializable')
+{
+	my $name = "late_$isolation";
+	$topic = subscribe($name, "IF v = 'bad' THEN IF nextval('starts_$name') <= 2 THEN RAISE 'for now'; END IF; PERFORM dblink_exec('$dsn', format('DO \$d\$ BEGIN PERFORM inbox.seek(%L, %L, %s, 0); END \$d\$', '$name', m.topic, m.partition)); END IF;",
+		{ %quick, max_attempts => 5, isolation => "'$isolation'" });
+	produce($topic, "k\tbad", "k\tbehind", "l\t1");
+	wait_for("SELECT @{[ failed($name) ]} = 1 AND (SELECT count(*) FROM done_$name) = 2",
+		"one that does so in a later attempt fails, too ($isolation)");
+}
+
 # A message that is tried again discards itself.
 $topic = subscribe('discarding', "IF v = 'bad' THEN IF nextval('starts_discarding') <= 2 THEN RAISE 'later'; END IF; PERFORM inbox.discard('discarding', m.event_id); END IF;",
 	{ %quick, max_attempts => 10 });
@@ -167,8 +178,35 @@ like(sql("SELECT error || error_sqlstate FROM inbox.message WHERE subscription =
 is($node->safe_psql('other', "SELECT count(*) FROM remote"), 42, 'the others are there once');
 
 # ---------------------------------------------------------------------------
+# Who ends for another reason is not to blame
+
+$topic = subscribe('innocent', "IF v = 'slow' THEN PERFORM pg_sleep(3600); END IF;", { max_attempts => 2, retry_backoff => "'10 ms'", handler_timeout => "'1 h'" });
+produce($topic, "k\tslow");
+foreach my $round (1 .. 3)
+{
+	wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'innocent' AND wait_event = 'PgSleep'",
+		'a handler takes long');
+	if ($round == 1)
+	{
+		sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'innocent'");
+		wait_for("SELECT attempts = 1 FROM inbox.message WHERE subscription = 'innocent' AND error_sqlstate = '57P02'",
+			'its process is ended: that counts as an attempt before the next begins');
+		next;
+	}
+	$node->restart if $round == 2;
+	sql("SELECT inbox.pause('innocent')") if $round == 3;
+	wait_for("SELECT attempts <= 1 FROM inbox.message WHERE subscription = 'innocent' AND status = 'pending'",
+		$round == 2 ? 'the server is restarted' : 'the subscription is paused');
+}
+wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'innocent')", 'the process has gone');
+is(sql("SELECT status || attempts FROM inbox.message WHERE subscription = 'innocent'"), 'pending0',
+	'which counts as no attempt');
+
+# ---------------------------------------------------------------------------
 # A crash of the server
 
+$node->append_conf('postgresql.conf', "synchronous_commit = off\n");
+$node->reload;
 $topic = subscribe('crasher', "IF v = 'bad' THEN COPY (SELECT 1) TO PROGRAM 'kill -9 \$PPID; sleep 5'; END IF;", \%quick);
 produce($topic, (map { "k$_\t$_" } 1 .. 20), "b\tbad", "b\tbad", "b\tlast");
 sub survived

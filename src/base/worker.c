@@ -15,17 +15,21 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/fd.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/pidfile.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "base/shmem.h"
+
+#define LOCK_FILE "postmaster.pid"
 
 /* Reloads of the launcher's that this process has followed. */
 static uint64 reloads_seen;
@@ -221,6 +225,26 @@ worker_commit_sql_durably(void)
 }
 
 /*
+ * Has the server been told to stop?  The postmaster notes that in its lock file
+ * before it tells anybody.
+ */
+bool
+worker_server_stops(void)
+{
+	FILE	   *file = AllocateFile(LOCK_FILE, "r");
+	char		line[MAXPGPATH];
+	bool		stops = false;
+
+	if (file == NULL)
+		return false;
+	for (int i = 1; i <= LOCK_FILE_LINE_PM_STATUS && fgets(line, sizeof(line), file); i++)
+		stops = i == LOCK_FILE_LINE_PM_STATUS &&
+			strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	FreeFile(file);
+	return stops;
+}
+
+/*
  * Begins to run SQL as the process ends, from wherever that happens, a decoding
  * callback included.  No standby keeps the process from ending then.
  */
@@ -238,17 +262,17 @@ worker_begin_sql_at_exit(void)
 }
 
 /*
- * Locks a table of the schema outbox for the current transaction, without
- * waiting: a process that ends must not wait for those who may wait for it.
+ * Locks a table of ours for the current transaction, without waiting: a process
+ * that ends must not wait for those who may wait for it.
  */
 LockOutcome
-worker_try_lock(const char *table, LOCKMODE mode)
+worker_try_lock(const char *schema, const char *table, LOCKMODE mode)
 {
-	Oid			schema = get_namespace_oid("outbox", true);
+	Oid			namespace = get_namespace_oid(schema, true);
 	Oid			relation = InvalidOid;
 
-	if (OidIsValid(schema))
-		relation = get_relname_relid(table, schema);
+	if (OidIsValid(namespace))
+		relation = get_relname_relid(table, namespace);
 	if (!OidIsValid(relation))
 		return LOCK_NO_TABLE;
 	if (!ConditionalLockRelationOid(relation, mode))

@@ -33,8 +33,9 @@ extern const char *worker_version_conflict(void);
 extern void worker_begin(void);
 extern void worker_begin_afresh(void);
 extern void worker_begin_sql(void);
+extern bool worker_server_stops(void);
 extern void worker_begin_sql_at_exit(void);
-extern LockOutcome worker_try_lock(const char *table, LOCKMODE mode);
+extern LockOutcome worker_try_lock(const char *schema, const char *table, LOCKMODE mode);
 extern bool worker_run_sql(const char *query, int nargs, Oid *types,
 						   Datum *args, int expected);
 extern void worker_prove_sql(const char *query, int nargs, Oid *types,

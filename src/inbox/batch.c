@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/culprit.h"
 #include "inbox/store.h"
@@ -246,6 +247,7 @@ charge_all(Batch *batch)
 			continue;
 		batch->fates[i] = FATE_STORE;
 		charge_count(batch->worker, &batch->messages[i]);
+		batch->charged = true;
 		waiting_add(batch->worker, batch->partitions[i], &batch->messages[i], true);
 	}
 }
@@ -297,13 +299,16 @@ try_batch(Batch *batch)
 
 	batch->nmoves = 0;
 	batch->end = batch->n;
-	batch->stopped = false;
+	batch->stopped = batch->charged = false;
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
 		repeats_drop(batch);
 		if (batch->charge)
+		{
 			charge_all(batch);
+			charge_make_durable();
+		}
 		else
 			run_handler(batch);
 		store(batch);
@@ -330,6 +335,7 @@ batch_committed(Batch *batch)
 		Partition  *partition = batch->moves[i].partition;
 
 		partition->stored = batch->moves[i].next_offset;
+		culprit_passed(partition, batch->moves[i].received);
 		if (batch->moves[i].read_until != 0)
 			partition->read_until = batch->moves[i].read_until;
 	}
@@ -381,6 +387,7 @@ process(Batch *batch)
 	{
 		Batch		part = part_of(batch, first);
 
+		repeats_look(&part);
 		if (!try_batch(&part))
 		{
 			memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
@@ -390,12 +397,15 @@ process(Batch *batch)
 		batch_committed(&part);
 		first += part.end;
 		batch->tries = 0;
-		if (part.charge)
-		{
+		if (part.charged)
 			retry_run_charged(batch->worker, &part.messages[0]);
+		if (part.charge)
 			culprit_acquit(batch->worker);
-			worker_check(batch->worker);
-		}
+		/* A slow handler may keep us here for long. */
+		worker_show_sometimes(batch->worker);
+		worker_check(batch->worker);
+		if (waiting_due(batch->worker) <= steady_now())
+			retry_run(batch->worker);
 	}
 }
 

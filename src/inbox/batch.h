@@ -11,6 +11,7 @@
 #include "inbox/handler.h"
 #include "inbox/message.h"
 #include "inbox/store.h"
+#include "inbox/unprocessed.h"
 #include "inbox/worker.h"
 
 /* What was done about a message's entry of inbox.received. */
@@ -45,7 +46,10 @@ typedef struct Batch
 	int			end;			/* so many of them the transaction takes */
 	int			tries;			/* transactions of its own that the first
 								 * message has had in vain */
+	StoredStatus *stored;		/* what inbox.message had of each before; NULL
+								 * for nothing */
 	bool		charge;			/* instead of running the handler */
+	bool		charged;		/* so that was done */
 	bool		stopped;		/* the subscription stops here */
 	HandlerFailure failure;		/* of the commit */
 } Batch;
@@ -54,6 +58,7 @@ typedef struct Batch
 extern void batch_process(InboxWorker *worker);
 
 /* repeats.c */
+extern void repeats_look(Batch *batch);
 extern void repeats_drop(Batch *batch);
 extern void repeats_end_before(Batch *batch, int end);
 

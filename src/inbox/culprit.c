@@ -159,10 +159,17 @@ culprit_is_suspect(InboxWorker *worker, const Partition *partition,
 		return true;
 	if (!worker->crashed)
 		return false;
-	if (stored)
-		return DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
-			worker->status.started_at;
-	return DatumGetInt64(message->values[MESSAGE_OFFSET]) < partition->suspect_until;
+	return stored ? waiting_is_old(worker, partition, message) :
+		partition->suspects > 0;
+}
+
+/*
+ * So many messages of a partition were stored, and the process is still there.
+ */
+void
+culprit_passed(Partition *partition, int n)
+{
+	partition->suspects = Max(partition->suspects - n, 0);
 }
 
 /*
@@ -190,7 +197,8 @@ run_about_worker(InboxWorker *worker, const char *query)
 	if (SPI_execute_with_args(query, 2, types, args, NULL, false, 0) < 0)
 		elog(ERROR, "query failed: %s", query);
 	found = SPI_processed > 0;
-	worker_commit_sql();
+	/* With it, that positions of new partitions are there. */
+	worker_commit_sql_durably();
 	return found;
 }
 
@@ -219,8 +227,8 @@ culprit_look(InboxWorker *worker, int first)
 		Partition  *partition = worker->partitions[i];
 
 		is_new &= partition->is_new;
-		partition->suspect_until = partition->stored +
-			worker->subscription->batch_size;
+		partition->began_at = partition->stored;
+		partition->suspects = worker->subscription->batch_size;
 	}
 	if (first > 0)
 		return;
@@ -239,16 +247,16 @@ is_past_crash(InboxWorker *worker, Partition *partition)
 	ConsumerPartition *at = &partition->at;
 	int64		end;
 
-	if (partition->stored < partition->suspect_until &&
+	if (partition->suspects > 0 &&
 		consumer_known_end(worker->consumer, at->topic, at->partition, &end) &&
-		partition->stored >= end)
-		partition->suspect_until = partition->stored;
-	return partition->stored >= partition->suspect_until;
+		partition->at.offset >= end)
+		partition->suspects = 0;
+	return partition->suspects == 0 || partition->lost || partition->gone;
 }
 
 /*
  * Suspects nobody any more when everything was handled that may have been under
- * way.  Call it when there is nothing to do at the moment.
+ * way.  Call it between transactions.
  */
 void
 culprit_rest(InboxWorker *worker)

@@ -116,27 +116,28 @@ renew_entries(Batch *batch)
 static void
 drop_unprocessed(Batch *batch)
 {
-	InboxMessage **messages = palloc(sizeof(InboxMessage *) * batch->n);
-	int		   *numbers = palloc(sizeof(int) * batch->n);
-	StoredStatus *found;
-	int			n = 0;
-
-	if (!batch->worker->has_unprocessed)
-		return;
-	for (int i = 0; i < batch->n; i++)
-		if (batch->fates[i] == FATE_RUN)
-		{
-			messages[n] = &batch->messages[i];
-			numbers[n++] = i;
-		}
-	found = unprocessed_find(messages, n);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < batch->n && batch->stored; i++)
 	{
-		if (found[i] == STORED_FAILED && is_rerun(batch, numbers[i]))
-			batch->replaces[numbers[i]] = true;
-		else if (found[i] != STORED_NOT)
-			batch->fates[numbers[i]] = FATE_REPEATED;
+		if (batch->fates[i] != FATE_RUN || batch->stored[i] == STORED_NOT)
+			continue;
+		if (batch->stored[i] == STORED_FAILED && is_rerun(batch, i))
+			batch->replaces[i] = true;
+		else
+			batch->fates[i] = FATE_REPEATED;
 	}
+}
+
+/*
+ * Looks which messages of a batch inbox.message has, if there may be any.  Does so
+ * in a transaction of its own, since the locks would keep old chunks from being
+ * emptied for as long as handlers run.
+ */
+void
+repeats_look(Batch *batch)
+{
+	batch->stored = NULL;
+	if (batch->worker->has_unprocessed)
+		batch->stored = unprocessed_find(batch->messages, batch->n);
 }
 
 /*

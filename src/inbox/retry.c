@@ -230,7 +230,7 @@ retry_set_next(Round *round, const Waiting *waiting, const InboxMessage *message
 {
 	outcome->first_offset = retry_offset(message);
 	outcome->due = waiting_until(round->worker, message);
-	outcome->old = waiting_is_old(round->worker, message);
+	outcome->old = waiting_is_old(round->worker, waiting->partition, message);
 	outcome->suspect = charge_is_due(round->worker, waiting->partition, message);
 }
 
@@ -384,6 +384,15 @@ run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 	return round->nkeys;
 }
 
+/* Runs the first message of a key, which is charged. */
+static void
+run_charged(InboxWorker *worker, Waiting **waiting)
+{
+	charge_note(worker, *waiting);
+	(void) run_round(worker, waiting, 1, true);
+	charge_note(worker, NULL);
+}
+
 /*
  * Runs a message whose attempt was counted, and is on disk.
  */
@@ -394,7 +403,7 @@ retry_run_charged(InboxWorker *worker, InboxMessage *message)
 
 	if (waiting != NULL &&
 		waiting->first_offset == DatumGetInt64(message->values[MESSAGE_OFFSET]))
-		(void) run_round(worker, &waiting, 1, true);
+		run_charged(worker, &waiting);
 }
 
 /* Orders keys by the offset of their first message. */
@@ -459,7 +468,7 @@ retry_run(InboxWorker *worker)
 			plain[nplain++] = keys[i];
 		if (charge != CHARGE_RUNS)
 			continue;
-		(void) run_round(worker, &keys[i], 1, true);
+		run_charged(worker, &keys[i]);
 		culprit_acquit(worker);
 		worker_check(worker);
 	}

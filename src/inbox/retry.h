@@ -77,6 +77,9 @@ extern bool charge_is_due(InboxWorker *worker, const Partition *partition,
 						  const InboxMessage *message);
 extern void charge_take_back(InboxMessage *message);
 extern Charge charge_first(InboxWorker *worker, Waiting *waiting);
+extern void charge_make_durable(void);
 extern void charge_fail_at_commit(Round *round);
+extern void charge_note(InboxWorker *worker, const Waiting *waiting);
+extern void charge_end(InboxWorker *worker);
 
 #endif							/* OUTBOX_INBOX_RETRY_H */

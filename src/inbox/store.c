@@ -261,7 +261,7 @@ store_receive_again(Datum consumer, Datum *event_ids, Datum *times, int n,
 				  " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3))"
 				  "  WITH ORDINALITY t (event_id, since, number)),"
 				  " renewed AS ("
-				  " UPDATE inbox.received r SET received_at = pg_catalog.now()"
+				  " UPDATE inbox.received r SET received_at = greatest(pg_catalog.now(), a.since)"
 				  " FROM (SELECT event_id, pg_catalog.max(since) AS since FROM again GROUP BY event_id) a"
 				  " WHERE r.consumer OPERATOR(pg_catalog.=) $1"
 				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"

@@ -51,6 +51,7 @@
 #include "base/worker.h"
 #include "inbox/culprit.h"
 #include "inbox/report.h"
+#include "inbox/retry.h"
 #include "inbox/waiting.h"
 
 /* So often a message's own transaction begins anew before a failure counts. */
@@ -190,6 +191,7 @@ begin_again(InboxWorker *worker)
 			(errmsg("consumer of subscription \"%s\" begins again: %s",
 					worker->subscription->name, error->message)));
 	culprit_suspect(worker);
+	charge_note(worker, NULL);
 	worker_restart(worker);
 }
 
@@ -200,8 +202,8 @@ begin_again(InboxWorker *worker)
  * the limit now allows.  Counts in tries when it had only one to take.
  *
  * ABORTED_AT_COMMIT: what the handler did could not be committed, for the reason
- * in failure, which lives in context.  Where failure is NULL no handler did
- * anything.
+ * in failure, which lives in context, or again and again not, with one message.
+ * Where failure is NULL no handler did anything.
  *
  * Any other error is raised again.
  */
@@ -211,18 +213,21 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 {
 	int			sqlstate = geterrcode();
 	bool		transient = handler_error_is_transient(sqlstate);
-	bool		at_commit = worker->committing && !transient && failure != NULL;
+	bool		refused = transient ? taken <= 1 && *tries >= MAX_TRIES :
+	worker->committing;
 
+	/* Without a message that was handled, none is to blame. */
+	refused &= failure != NULL && worker->entry->under_way.n > 0;
 	worker->committing = false;
-	if (sqlstate == ERRCODE_OBJECT_IN_USE && !at_commit)
+	if (sqlstate == ERRCODE_OBJECT_IN_USE && !refused)
 		begin_again(worker);
-	if (!transient && !at_commit)
+	if (!transient && !refused)
 	{
 		culprit_clear(worker);
 		PG_RE_THROW();
 	}
 	MemoryContextSwitchTo(context);
-	if (at_commit)
+	if (refused)
 		handler_keep_failure(failure);
 	else
 		FlushErrorState();
@@ -231,9 +236,8 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, false);
 	report_settle(worker, false);
-	if (at_commit)
+	if (refused)
 		return ABORTED_AT_COMMIT;
-	culprit_clear(worker);
 	lower_limit(worker, taken);
 	worker_check(worker);
 

@@ -25,7 +25,7 @@
 #include "inbox/store.h"
 
 /* Between two looks for what other workers have stored. */
-#define LOOK_MS 10000
+#define LOOK_MS 5000
 
 /*
  * Finds out, now and then, whether the subscription has any such rows.  Runs a
@@ -65,34 +65,36 @@ same_text(Datum a, Datum b)
 
 /* Notes the row of a message, for all that come under its id. */
 static void
-note_row(StoredStatus *found, InboxMessage **messages, int n, Datum topic,
+note_row(StoredStatus *found, const InboxMessage *messages, int n, Datum topic,
 		 Datum event_id, StoredStatus status)
 {
 	for (int i = 0; i < n; i++)
-		if (same_text(messages[i]->values[MESSAGE_EVENT_ID], event_id) &&
-			same_text(messages[i]->values[MESSAGE_TOPIC], topic))
+		if (same_text(messages[i].values[MESSAGE_EVENT_ID], event_id) &&
+			same_text(messages[i].values[MESSAGE_TOPIC], topic))
 			found[i] = status;
 }
 
 /*
  * What inbox.message has of n messages of a subscription, in the current memory
- * context.
+ * context.  Runs a transaction of its own.
  */
 StoredStatus *
-unprocessed_find(InboxMessage **messages, int n)
+unprocessed_find(const InboxMessage *messages, int n)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
 	Datum		args[2];
 	Datum	   *ids = palloc(sizeof(Datum) * n);
 	StoredStatus *found = palloc0(sizeof(StoredStatus) * Max(n, 1));
+	MemoryContext context = CurrentMemoryContext;
 	bool		isnull;
 
 	if (n == 0)
 		return found;
 	for (int i = 0; i < n; i++)
-		ids[i] = messages[i]->values[MESSAGE_EVENT_ID];
-	args[0] = messages[0]->values[MESSAGE_SUBSCRIPTION];
+		ids[i] = messages[i].values[MESSAGE_EVENT_ID];
+	worker_begin_sql();
+	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
 	args[1] = store_text_array(ids, n);
 	store_execute(&plan,
 				  "SELECT topic, event_id, status OPERATOR(pg_catalog.=) 'failed'"
@@ -112,12 +114,14 @@ unprocessed_find(InboxMessage **messages, int n)
 				 DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull)) ?
 				 STORED_FAILED : STORED_PENDING);
 	}
+	worker_commit_sql();
+	MemoryContextSwitchTo(context);
 	return found;
 }
 
 /*
- * Removes the rows of those of n messages that are chosen, where they have
- * failed.
+ * Removes the rows of those of n messages that are chosen, which have failed.
+ * Raises a serialization failure when one has not any more.
  */
 void
 unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int n)
@@ -149,6 +153,10 @@ unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int 
 				  " AND m.event_id OPERATOR(pg_catalog.=) c.event_id"
 				  " AND m.topic OPERATOR(pg_catalog.=) c.topic",
 				  3, types, args, NULL);
+	if (SPI_processed < nchosen)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a message that had failed was changed by somebody else")));
 }
 
 /*
@@ -165,11 +173,11 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 		MESSAGE_SUBSCRIPTION, MESSAGE_TOPIC, MESSAGE_PARTITION, MESSAGE_OFFSET,
 		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
 		MESSAGE_ERROR_CONTEXT, MESSAGE_ERROR_AT, MESSAGE_NEXT_ATTEMPT_AT,
-		MESSAGE_PROCESSED_AT
+		MESSAGE_PROCESSED_AT, MESSAGE_EVENT_ID
 	};
 	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, INT4OID,
 		TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID};
+	TIMESTAMPTZOID, TEXTOID};
 	Datum		args[lengthof(columns)];
 	char		nulls[lengthof(columns)];
 
@@ -185,8 +193,9 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 					  " AND topic OPERATOR(pg_catalog.=) $2"
 					  " AND partition OPERATOR(pg_catalog.=) $3"
 					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
-					  " AND status OPERATOR(pg_catalog.=) 'pending'",
-					  4, types, args, nulls);
+					  " AND status OPERATOR(pg_catalog.=) 'pending'"
+					  " AND event_id OPERATOR(pg_catalog.=) $13",
+					  lengthof(columns), types, args, nulls);
 	else
 		store_execute(&update_plan,
 					  "UPDATE inbox.message SET status = $5, attempts = $6, error = $7,"
@@ -196,7 +205,8 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 					  " AND topic OPERATOR(pg_catalog.=) $2"
 					  " AND partition OPERATOR(pg_catalog.=) $3"
 					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
-					  " AND status OPERATOR(pg_catalog.=) 'pending'",
+					  " AND status OPERATOR(pg_catalog.=) 'pending'"
+					  " AND event_id OPERATOR(pg_catalog.=) $13",
 					  lengthof(columns), types, args, nulls);
 	return SPI_processed > 0;
 }

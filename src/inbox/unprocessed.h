@@ -20,7 +20,7 @@ typedef enum StoredStatus
 } StoredStatus;
 
 extern void unprocessed_look(InboxWorker *worker);
-extern StoredStatus *unprocessed_find(InboxMessage **messages, int n);
+extern StoredStatus *unprocessed_find(const InboxMessage *messages, int n);
 extern void unprocessed_remove_failed(const InboxMessage *messages,
 									  const bool *chosen, int n);
 extern bool unprocessed_update(InboxWorker *worker, InboxMessage *message);

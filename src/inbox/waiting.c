@@ -115,11 +115,13 @@ waiting_until(const InboxWorker *worker, const InboxMessage *message)
  * Was the message there before this process began, after a crash of the server?
  */
 bool
-waiting_is_old(const InboxWorker *worker, const InboxMessage *message)
+waiting_is_old(const InboxWorker *worker, const Partition *partition,
+			   const InboxMessage *message)
 {
 	return worker->crashed &&
-		DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
-		worker->status.started_at;
+		(DatumGetInt64(message->values[MESSAGE_OFFSET]) < partition->began_at ||
+		 DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
+		 worker->status.started_at);
 }
 
 /*
@@ -160,7 +162,7 @@ waiting_add(InboxWorker *worker, Partition *partition,
 	waiting->earlier_offset = PG_INT64_MAX;
 	waiting->due = waiting_until(worker, message);
 	waiting->tentative = tentative;
-	waiting->old = waiting_is_old(worker, message);
+	waiting->old = waiting_is_old(worker, partition, message);
 	waiting->suspect = charge_is_marked(message) ||
 		culprit_is_suspect(worker, partition, message, true);
 }

@@ -44,7 +44,8 @@ extern TimestampTz waiting_until(const InboxWorker *worker,
 								 const InboxMessage *message);
 extern void waiting_add(InboxWorker *worker, Partition *partition,
 						const InboxMessage *message, bool tentative);
-extern bool waiting_is_old(const InboxWorker *worker, const InboxMessage *message);
+extern bool waiting_is_old(const InboxWorker *worker, const Partition *partition,
+						   const InboxMessage *message);
 extern bool waiting_has_old(InboxWorker *worker);
 extern void waiting_join(InboxWorker *worker, const InboxMessage *message);
 extern void waiting_settle(InboxWorker *worker, bool committed);

@@ -90,6 +90,15 @@ show(InboxWorker *worker, bool at_once)
 }
 
 /*
+ * Publishes the status, unless it was just published.
+ */
+void
+worker_show_sometimes(InboxWorker *worker)
+{
+	show(worker, false);
+}
+
+/*
  * Publishes the status now.
  */
 void
@@ -276,6 +285,7 @@ run(InboxWorker *worker)
 		shown = commit_offsets(worker);
 		report_statistics(worker);
 		report_check(worker);
+		culprit_rest(worker);
 		if (!worker->lasted &&
 			TimestampDifferenceExceeds(worker->began_at,
 									   steady_now(), LASTING_MS))
@@ -290,7 +300,6 @@ run(InboxWorker *worker)
 		}
 		else
 		{
-			culprit_rest(worker);
 			show(worker, true);
 			worker_wait(worker, idle_time(worker, shown));
 		}
@@ -324,6 +333,7 @@ worker_exit(int code, Datum arg)
 	else if (consumers_must_leave(worker->entry))
 		culprit_clear(worker);
 	report_end(worker);
+	charge_end(worker);
 	if (worker->consumer == NULL)
 		return;
 	consumer_release(worker->records, worker->nrecords);

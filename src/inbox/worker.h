@@ -85,8 +85,9 @@ typedef struct Partition
 	bool		gone;			/* its topic was deleted, or is not taken any
 								 * more: what waits of it is tried all the
 								 * same */
-	int64		suspect_until;	/* messages before it may have crashed the
-								 * server; see culprit.c */
+	int			suspects;		/* so many of the next messages may have
+								 * crashed the server; see culprit.c */
+	int64		began_at;		/* next offset when the worker met it */
 	PartitionHealth health;
 	bool		refused;		/* the error was about this partition */
 	TimestampTz asked_at;		/* when it was sought, by steady_now() */
@@ -169,6 +170,10 @@ typedef struct InboxWorker
 	double		transaction_limit;	/* in messages; see transaction.c */
 	TimestampTz transaction_began;	/* by steady_now() */
 	bool		committing;		/* the transaction is */
+	bool		in_handler;		/* the handler runs */
+	Partition  *charged;		/* of a message that was charged and has come
+								 * to no end; NULL if none; see charge.c */
+	int64		charged_offset;
 
 	bool		uncounted;		/* the lag was not counted when it was shown */
 	bool		lasted;			/* has run for so long that it works */
@@ -191,6 +196,7 @@ extern void worker_check(InboxWorker *worker);
 extern void worker_wait(InboxWorker *worker, long timeout_ms);
 pg_noreturn extern void worker_restart(InboxWorker *worker);
 extern void worker_show(InboxWorker *worker);
+extern void worker_show_sometimes(InboxWorker *worker);
 
 /* health.c */
 extern void health_problem(InboxWorker *worker, ConsumerState state,

@@ -212,7 +212,7 @@ catchup_save_at_exit(const CatchupProgress *progress)
 {
 	worker_begin_sql_at_exit();
 	/* Nobody but us changes the row: the table's lock is the only one. */
-	if (worker_try_lock("catchup", RowExclusiveLock) == LOCK_TAKEN)
+	if (worker_try_lock("outbox", "catchup", RowExclusiveLock) == LOCK_TAKEN)
 		write_row(progress);
 	worker_commit_sql();
 }

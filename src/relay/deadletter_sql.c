@@ -279,7 +279,7 @@ try_lock_tables(void)
 	LockOutcome outcome = LOCK_TAKEN;
 
 	for (int i = 0; i < lengthof(tables) && outcome == LOCK_TAKEN; i++)
-		outcome = worker_try_lock(tables[i], ExclusiveLock);
+		outcome = worker_try_lock("outbox", tables[i], ExclusiveLock);
 	return outcome;
 }
 
