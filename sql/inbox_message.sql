@@ -19,6 +19,15 @@ SELECT inbox.payload_text(with_payload(NULL)) IS NULL AS tombstone;
 SELECT inbox.payload_json(with_payload('{"a": '));
 SELECT inbox.payload_json(with_payload(''));
 SELECT inbox.payload_json(with_payload(convert_to('{"a": "\u0000"}', 'UTF8')));
+-- what the context shows of it depends on the release
+\set SHOW_CONTEXT never
+SELECT inbox.payload_json(with_payload(convert_to('{"a": "\ud83d"}', 'UTF8')));
+SELECT inbox.payload_json(with_payload(convert_to('{"a": "\ude00\ud83d"}', 'UTF8')));
+SELECT inbox.payload_json(with_payload('{"a": 1E400000}'));
+SELECT inbox.payload_json(with_payload(convert_to('{"a": "\u00"}', 'UTF8')));
+SELECT inbox.payload_json(with_payload('{"a": NaN}'));
+SELECT inbox.payload_json(with_payload('\xefbbbf7b7d'));
+\set SHOW_CONTEXT errors
 SELECT inbox.payload_json(with_payload('\x7b22ff'));
 SELECT inbox.payload_text(with_payload('\x61620063'));
 SELECT inbox.payload_text(with_payload('\xc3'));

@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 
 #include "base/utf8.h"
+#include "inbox/json.h"
 
 PG_FUNCTION_INFO_V1(outbox_payload_text);
 PG_FUNCTION_INFO_V1(outbox_payload_json);
@@ -74,11 +75,16 @@ payload_as_text(HeapTupleHeader message)
 			 errhint("Use the payload itself, which is a bytea.")));
 }
 
-/* Raises the error that is being handled, as one about the message. */
+/*
+ * Raises the error that is being handled, as one about the message: that it is
+ * no JSON, or JSON that jsonb cannot hold, such as a string with \u0000.
+ */
 static void
-rethrow_not_json(HeapTupleHeader message)
+rethrow_not_jsonb(HeapTupleHeader message, char *payload)
 {
 	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
 
 	/* "Not supported" are escapes in a database without an encoding. */
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
@@ -89,10 +95,11 @@ rethrow_not_json(HeapTupleHeader message)
 								 error->message + 1,
 								 error->detail ? " " : "",
 								 error->detail ? error->detail : "");
-		error->message = pstrdup("payload of the message is not JSON");
+		error->message = pstrdup(json_is_valid(payload) ?
+								 "payload of the message is JSON that jsonb cannot hold" :
+								 "payload of the message is not JSON");
 		error->hint = pstrdup("Use inbox.payload_text(), or the payload itself, which is a bytea.");
 	}
-	FlushErrorState();
 	ReThrowError(error);
 }
 
@@ -129,7 +136,7 @@ outbox_payload_json(PG_FUNCTION_ARGS)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		rethrow_not_json(message);
+		rethrow_not_jsonb(message, payload);
 	}
 	PG_END_TRY();
 	return json;
