@@ -179,6 +179,7 @@ LEFT JOIN LATERAL (
     ORDER BY v.rank, v.error_at DESC NULLS LAST
     LIMIT 1
 ) e ON true;
+COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message; NULL when it is none that PostgreSQL has';
 COMMENT ON COLUMN inbox.stat_subscription.state_since IS
     'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
 COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt, and after a line break DETAIL, where there is one';

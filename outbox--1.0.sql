@@ -1135,7 +1135,7 @@ COMMENT ON COLUMN inbox.message.attempts IS 'number of times that the handler fa
 COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt, and after a line break DETAIL, where there is one';
 COMMENT ON COLUMN inbox.message.received_at IS 'when it came into the database';
 COMMENT ON COLUMN inbox.message.processed_at IS 'when the handler succeeded';
-COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message';
+COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message; NULL when it is none that PostgreSQL has';
 COMMENT ON COLUMN inbox.message.error_sqlstate IS 'SQLSTATE of that error';
 COMMENT ON COLUMN inbox.message.error_context IS 'where in the handler it was raised';
 COMMENT ON COLUMN inbox.message.error_at IS 'when it was raised';

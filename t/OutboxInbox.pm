@@ -37,7 +37,7 @@ sub wait_for
 		  'TABLE inbox.stat_subscription',
 		'TABLE inbox.position',
 		'SELECT * FROM inbox.consumer_status()',
-		"SELECT * FROM inbox.message WHERE status <> 'processed' LIMIT 20",
+		"SELECT subscription, event_id, topic, partition, \"offset\", left(payload::text, 100), headers, status, attempts, error, next_attempt_at FROM inbox.message WHERE status <> 'processed' LIMIT 20",
 		"SELECT pid, application_name, wait_event, query FROM pg_stat_activity WHERE backend_type ~ 'outbox'"
 	  );
 }

@@ -21,23 +21,19 @@
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/base64.h"
 #include "common/cryptohash.h"
+#include "common/int.h"
 #include "common/sha2.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
-#include "base/compat.h"
 #include "base/utf8.h"
+#include "inbox/message_headers.h"
 #include "inbox/received.h"
 #include "inbox/ring.h"
-
-#define MAX_HEADERS 1000		/* more of one message are left out */
-#define BASE64_MEMBER "base64"
 
 static const char *const column_names[MESSAGE_NCOLUMNS] = {
 	"subscription", "event_id", "topic", "partition", "offset", "key",
@@ -67,9 +63,12 @@ message_set_text(InboxMessage *message, MessageColumn column, const char *value)
 	message->values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
 }
 
-/* Bytes as text of the database; NULL when they are none. */
-static char *
-to_text(Slice bytes)
+/*
+ * Bytes as text of the database, in the current memory context; NULL when they
+ * are none.  Needs a transaction.
+ */
+char *
+message_to_text(Slice bytes)
 {
 	return bytes.data ? utf8_to_database(bytes.data, bytes.len) : NULL;
 }
@@ -90,36 +89,6 @@ set_bytea(InboxMessage *message, MessageColumn column, Slice bytes)
 {
 	if (bytes.data != NULL)
 		message_set(message, column, to_bytea(bytes));
-}
-
-static char *
-to_base64(Slice bytes)
-{
-	int			size = pg_b64_enc_len(bytes.len) + 1;
-	char	   *encoded = palloc(size);
-	int			len = compat_b64_encode(bytes.data, bytes.len, encoded,
-										size - 1);
-
-	encoded[Max(len, 0)] = '\0';
-	return encoded;
-}
-
-/* The last header of a name, or NULL. */
-static const ConsumerHeader *
-find_header(const ConsumerHeader *headers, int n, const char *name)
-{
-	for (int i = n - 1; i >= 0; i--)
-		if (strcmp(headers[i].name, name) == 0)
-			return &headers[i];
-	return NULL;
-}
-
-static char *
-header_text(const ConsumerHeader *headers, int n, const char *name)
-{
-	const ConsumerHeader *header = find_header(headers, n, name);
-
-	return header ? to_text(header->value) : NULL;
 }
 
 /* A stand-in for an id that is too long for an index, or no text. */
@@ -143,14 +112,14 @@ hash_id(Slice id)
 
 /* The identity of a record. */
 static char *
-identify(const ConsumerRecord *record, const ConsumerHeader *headers, int n)
+identify(const ConsumerRecord *record, const MessageHeaders *headers)
 {
-	const ConsumerHeader *header = find_header(headers, n, "id");
+	const Slice *header = message_headers_find(headers, "id");
 	char	   *id;
 
-	if (header != NULL && header->value.data != NULL)
+	if (header != NULL && header->data != NULL)
 	{
-		Slice		value = header->value;
+		Slice		value = *header;
 
 		if (value.len >= 2 && value.data[0] == '"' &&
 			value.data[value.len - 1] == '"')
@@ -158,7 +127,7 @@ identify(const ConsumerRecord *record, const ConsumerHeader *headers, int n)
 			value.data++;
 			value.len -= 2;
 		}
-		id = to_text(value);
+		id = message_to_text(value);
 		if (id == NULL || strlen(id) > RECEIVED_MAX_EVENT_ID)
 			return hash_id(value);
 		if (id[0] != '\0')
@@ -168,122 +137,56 @@ identify(const ConsumerRecord *record, const ConsumerHeader *headers, int n)
 					record->offset);
 }
 
-/* Adds a string that lives as long as the current context. */
+/*
+ * Sets the time of the message, a Unix time in ms.  Whoever produces messages
+ * sets that, to anything: to microseconds by mistake, for example.  It stays
+ * NULL when it is none that PostgreSQL has.
+ */
 static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, char *string)
+set_created_at(InboxMessage *message, int64 unix_ms)
 {
-	JsonbValue	value;
+	int64		ms = unix_ms - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+	SECS_PER_DAY * INT64CONST(1000);
+	int64		time;
 
-	value.type = jbvString;
-	value.val.string.val = string;
-	value.val.string.len = strlen(string);
-	(void) pushJsonbValue(state, token, &value);
-}
-
-/* Adds the value of a header; token is WJB_VALUE or WJB_ELEM. */
-static void
-push_header(JsonbParseState **state, JsonbIteratorToken token, Slice bytes)
-{
-	char	   *string = to_text(bytes);
-	JsonbValue	null = {.type = jbvNull};
-
-	if (string != NULL)
-		push_string(state, token, string);
-	else if (bytes.data == NULL)
-		(void) pushJsonbValue(state, token, &null);
-	else
-	{
-		(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-		push_string(state, WJB_KEY, BASE64_MEMBER);
-		push_string(state, WJB_VALUE, to_base64(bytes));
-		(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
-	}
-}
-
-static int
-count_header(const ConsumerHeader *headers, int n, const char *name)
-{
-	int			count = 0;
-
-	for (int i = 0; i < n; i++)
-		count += strcmp(headers[i].name, name) == 0;
-	return count;
-}
-
-/* Adds all headers of a name. */
-static void
-push_headers(JsonbParseState **state, const ConsumerHeader *headers, int n,
-			 const char *name)
-{
-	Slice		bytes = {name, strlen(name)};
-	char	   *key = to_text(bytes);
-	int			count = count_header(headers, n, name);
-
-	push_string(state, WJB_KEY, key ? key : to_base64(bytes));
-	if (count > 1)
-		(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < n; i++)
-		if (strcmp(headers[i].name, name) == 0)
-			push_header(state, count > 1 ? WJB_ELEM : WJB_VALUE, headers[i].value);
-	if (count > 1)
-		(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
-}
-
-static Datum
-headers_to_jsonb(const ConsumerHeader *headers, int n)
-{
-	JsonbParseState *state = NULL;
-	JsonbValue *object;
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < n; i++)
-		if (count_header(headers, i, headers[i].name) == 0)
-			push_headers(&state, headers, n, headers[i].name);
-	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbPGetDatum(JsonbValueToJsonb(object));
-}
-
-/* A Unix time in ms as a timestamp. */
-static TimestampTz
-unix_ms_to_timestamp(int64 ms)
-{
-	return (ms - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * INT64CONST(1000)) *
-		INT64CONST(1000);
+	if (unix_ms >= 0 && !pg_mul_s64_overflow(ms, 1000, &time) &&
+		IS_VALID_TIMESTAMP(time))
+		message_set(message, MESSAGE_CREATED_AT, TimestampTzGetDatum(time));
 }
 
 /*
  * Makes a row of a record, in the current memory context: pending and without
- * an attempt so far.  The chunk is not set.
+ * an attempt so far.  The chunk is not set.  Needs a transaction.
  */
 void
 message_decode(InboxMessage *message, const char *subscription,
 			   const ConsumerRecord *record)
 {
-	ConsumerHeader headers[MAX_HEADERS];
-	int			n = Min(consumer_headers(record, headers, MAX_HEADERS),
-						MAX_HEADERS);
+	MessageHeaders headers;
 
+	message_headers_read(&headers, record);
 	memset(message->nulls, true, sizeof(message->nulls));
 	message_set_text(message, MESSAGE_SUBSCRIPTION, subscription);
-	message_set_text(message, MESSAGE_EVENT_ID, identify(record, headers, n));
+	message_set_text(message, MESSAGE_EVENT_ID, identify(record, &headers));
 	message_set_text(message, MESSAGE_TOPIC, record->topic);
 	message_set(message, MESSAGE_PARTITION, Int32GetDatum(record->partition));
 	message_set(message, MESSAGE_OFFSET, Int64GetDatum(record->offset));
 	set_bytea(message, MESSAGE_KEY, record->key);
-	message_set_text(message, MESSAGE_EVENT_TYPE, header_text(headers, n, "type"));
+	message_set_text(message, MESSAGE_AGGREGATE_ID, message_to_text(record->key));
+	message_set_text(message, MESSAGE_EVENT_TYPE,
+					 message_headers_text(&headers, "type"));
 	message_set_text(message, MESSAGE_AGGREGATE_TYPE,
-					 header_text(headers, n, "aggregate_type"));
-	message_set_text(message, MESSAGE_AGGREGATE_ID, to_text(record->key));
+					 message_headers_text(&headers, "aggregate_type"));
 	set_bytea(message, MESSAGE_PAYLOAD, record->value);
-	if (n > 0)
-		message_set(message, MESSAGE_HEADERS, headers_to_jsonb(headers, n));
+	if (headers.n > 0)
+		message_set(message, MESSAGE_HEADERS, message_headers_to_jsonb(&headers));
 	message_set_text(message, MESSAGE_STATUS, "pending");
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(0));
 	message_set(message, MESSAGE_RECEIVED_AT,
 				TimestampTzGetDatum(GetCurrentTimestamp()));
-	if (record->timestamp_ms >= 0)
-		message_set(message, MESSAGE_CREATED_AT,
-					TimestampTzGetDatum(unix_ms_to_timestamp(record->timestamp_ms)));
+	set_created_at(message, record->timestamp_ms);
+	if (headers.all != headers.few)
+		pfree(headers.all);
 }
 
 /*

@@ -50,6 +50,7 @@ typedef struct InboxMessage
 
 extern void message_decode(InboxMessage *message, const char *subscription,
 						   const ConsumerRecord *record);
+extern char *message_to_text(Slice bytes);
 extern void message_from_tuple(InboxMessage *message, HeapTuple tuple,
 							   TupleDesc desc);
 extern Oid	message_type(void);
