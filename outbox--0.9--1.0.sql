@@ -81,6 +81,75 @@ AS 'MODULE_PATHNAME', 'outbox_consumer_status';
 COMMENT ON FUNCTION inbox.consumer_status() IS
     'the workers of this database''s subscriptions, out of shared memory; see inbox.stat_subscription';
 
+-- What identifies the messages of a subscription is its choice.  Entries that it
+-- has in inbox.received so far are those of all its topics, and count for each
+-- of them until they are old: nothing is processed again.
+ALTER TABLE inbox.subscription
+    ADD COLUMN dedupe             text        NOT NULL DEFAULT 'header' CHECK (dedupe OPERATOR(pg_catalog.=) ANY (ARRAY['header', 'field', 'offset', 'none'])),
+    ADD COLUMN id_header          text        DEFAULT 'id',
+    ADD COLUMN type_header        text        DEFAULT 'type',
+    ADD COLUMN id_field           text,
+    ADD COLUMN aggregate_id_field text,
+    ADD COLUMN type_field         text,
+    ADD COLUMN dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
+    ADD COLUMN on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error']));
+COMMENT ON COLUMN inbox.subscription.dedupe IS
+    'what tells a repeated message: a header, a field of the payload, its offset, or none: nothing is remembered';
+COMMENT ON COLUMN inbox.subscription.id_header IS 'header that event_id comes from';
+COMMENT ON COLUMN inbox.subscription.type_header IS 'header that event_type comes from';
+COMMENT ON COLUMN inbox.subscription.id_field IS 'field of JSON payloads that event_id comes from; dots separate the parts';
+COMMENT ON COLUMN inbox.subscription.aggregate_id_field IS 'field of JSON payloads that aggregate_id comes from; NULL: the key';
+COMMENT ON COLUMN inbox.subscription.type_field IS 'field of JSON payloads that event_type comes from; NULL: type_header';
+COMMENT ON COLUMN inbox.subscription.dedupe_scope IS
+    'within what an id tells a repeated message: a topic, or the whole subscription';
+COMMENT ON COLUMN inbox.subscription.on_conflict IS
+    'what becomes of a message whose id came with another key or payload: it is ignored as a repeated one, or fails with an error';
+ALTER TABLE inbox.position ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
+COMMENT ON COLUMN inbox.message.event_id IS
+    'identity of the message, from where the subscription says: by default its header "id", else <topic>/<partition>/<offset>';
+COMMENT ON COLUMN inbox.message.event_type IS 'what happened: by default header "type"';
+COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: by default the key as text, when it is valid UTF-8';
+COMMENT ON COLUMN inbox.received.consumer IS
+    'as inbox.receive() was told, or @ and the name of a subscription, and / and the topic where ids count within topics';
+COMMENT ON COLUMN inbox.received.payload_hash IS
+    'as inbox.receive() was told: another one under the same id is an error; of a subscription 64 bits about key and payload';
+COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message; NULL when it is none that PostgreSQL has';
+
+ALTER FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
+    text, interval, interval, text, text) RENAME TO old_subscribe;
+CREATE FUNCTION inbox.subscribe(
+    name               text,
+    topics             text[],
+    handler            text,
+    start              text     DEFAULT 'earliest',
+    max_attempts       integer  DEFAULT 5,
+    retry_backoff      interval DEFAULT '1 s',
+    ordering           text     DEFAULT 'key',
+    on_failure         text     DEFAULT 'dead_letter',
+    batch_size         integer  DEFAULT 1000,
+    workers            integer  DEFAULT 1,
+    filter_event_types text[]   DEFAULT NULL,
+    isolation          text     DEFAULT 'read_committed',
+    keep               interval DEFAULT NULL,
+    handler_timeout    interval DEFAULT '1 min',
+    group_id           text     DEFAULT NULL,
+    server             text     DEFAULT 'kafka',
+    dedupe             text     DEFAULT 'header',
+    id_header          text     DEFAULT 'id',
+    type_header        text     DEFAULT 'type',
+    id_field           text     DEFAULT NULL,
+    aggregate_id_field text     DEFAULT NULL,
+    type_field         text     DEFAULT NULL,
+    dedupe_scope       text     DEFAULT 'topic',
+    on_conflict        text     DEFAULT 'ignore'
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_subscribe';
+COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
+    text, interval, interval, text, text, text, text, text, text, text, text, text, text) IS
+    'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
+
 CREATE OR REPLACE VIEW inbox.stat_subscription AS
 SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
@@ -112,7 +181,8 @@ SELECT s.name,
             WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
             WHEN f.error IS NOT NULL THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at
-            ELSE c.state_since END AS state_since
+            ELSE c.state_since END AS state_since,
+       p.conflicts
 FROM inbox.subscription s
 -- where there cannot be a relay there are no workers either, and nobody to tell
 LEFT JOIN LATERAL (
@@ -124,7 +194,8 @@ CROSS JOIN LATERAL (
            sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
            coalesce(sum(p.received), 0)::bigint AS received,
            coalesce(sum(p.processed), 0)::bigint AS processed,
-           coalesce(sum(p.duplicates), 0)::bigint AS duplicates
+           coalesce(sum(p.duplicates), 0)::bigint AS duplicates,
+           coalesce(sum(p.conflicts), 0)::bigint AS conflicts
     FROM inbox.position p
     WHERE p.subscription = s.name
 ) p
@@ -179,9 +250,10 @@ LEFT JOIN LATERAL (
     ORDER BY v.rank, v.error_at DESC NULLS LAST
     LIMIT 1
 ) e ON true;
-COMMENT ON COLUMN inbox.message.created_at IS 'timestamp of the Kafka message; NULL when it is none that PostgreSQL has';
 COMMENT ON COLUMN inbox.stat_subscription.state_since IS
     'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
+COMMENT ON COLUMN inbox.stat_subscription.conflicts IS
+    'messages whose id had been received before with another key or payload; they count as duplicates, too, unless on_conflict is error';
 COMMENT ON COLUMN inbox.message.error IS 'error message of the last attempt, and after a line break DETAIL, where there is one';
 
 CREATE FUNCTION inbox.my_subscriptions() RETURNS SETOF inbox.stat_subscription
@@ -367,29 +439,40 @@ COMMENT ON FUNCTION inbox.expire() IS
 DO $$
 DECLARE
     role text;
+    old regprocedure;
+    new regprocedure;
+    made regprocedure[] := ARRAY['outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()',
+        'inbox.move_unprocessed(smallint, smallint)', 'inbox.has_unprocessed(smallint)',
+        'inbox.truncate_chunk(text, smallint)', 'inbox.expire_ring(text, interval)',
+        'inbox.my_subscriptions()', 'inbox.my_failed_messages()', 'inbox.subscribe'::regproc::regprocedure];
 BEGIN
     FOR role IN
         SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
         FROM pg_proc p
         CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-        WHERE p.oid IN ('outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()'::regprocedure,
-                        'inbox.my_subscriptions()'::regprocedure, 'inbox.my_failed_messages()'::regprocedure,
-                        'inbox.move_unprocessed(smallint, smallint)'::regprocedure, 'inbox.has_unprocessed(smallint)'::regprocedure,
-                        'inbox.truncate_chunk(text, smallint)'::regprocedure, 'inbox.expire_ring(text, interval)'::regprocedure)
-          AND a.grantee <> p.proowner
+        WHERE p.oid = ANY (made) AND a.grantee <> p.proowner
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION outbox.watch_extension(), inbox.consumer_status(), inbox.my_subscriptions(),
-                        inbox.my_failed_messages(), inbox.move_unprocessed(smallint, smallint), inbox.has_unprocessed(smallint),
-                        inbox.truncate_chunk(text, smallint), inbox.expire_ring(text, interval) FROM %s', role);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', array_to_string(made, ', '), role);
     END LOOP;
-    FOR role IN
-        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
-        FROM pg_proc p
-        CROSS JOIN LATERAL aclexplode(p.proacl) a
-        WHERE p.oid = 'inbox.old_consumer_status()'::regprocedure AND a.grantee <> p.proowner
+    -- What users may call, with the right to let others.  It does not become a
+    -- right that comes with the extension, which no dump would have.
+    FOR old, new IN
+        VALUES ('inbox.old_consumer_status'::regproc, 'inbox.consumer_status'::regproc),
+               ('inbox.old_subscribe', 'inbox.subscribe')
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION inbox.consumer_status() TO %s', role);
+        FOR role IN
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
+                || CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+            FROM pg_proc p
+            CROSS JOIN LATERAL aclexplode(p.proacl) a
+            WHERE p.oid = old AND a.grantee <> p.proowner
+        LOOP
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', new, role);
+        END LOOP;
+        UPDATE pg_init_privs n SET initprivs = o.initprivs
+        FROM pg_init_privs o
+        WHERE n.classoid = 'pg_proc'::regclass AND n.objoid = new AND o.classoid = n.classoid AND o.objoid = old;
     END LOOP;
 END
 $$;
-DROP FUNCTION inbox.old_consumer_status();
+DROP FUNCTION inbox.old_consumer_status(), inbox.old_subscribe;

@@ -965,7 +965,15 @@ CREATE TABLE inbox.subscription (
     generation         bigint      NOT NULL DEFAULT 1,
     created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    takes_array        boolean
+    takes_array        boolean,
+    dedupe             text        NOT NULL DEFAULT 'header' CHECK (dedupe OPERATOR(pg_catalog.=) ANY (ARRAY['header', 'field', 'offset', 'none'])),
+    id_header          text        DEFAULT 'id',
+    type_header        text        DEFAULT 'type',
+    id_field           text,
+    aggregate_id_field text,
+    type_field         text,
+    dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
+    on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error']))
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
@@ -1007,6 +1015,17 @@ COMMENT ON COLUMN inbox.subscription.created_at IS 'when it was made';
 COMMENT ON COLUMN inbox.subscription.changed_at IS 'when it was changed last';
 COMMENT ON COLUMN inbox.subscription.takes_array IS
     'of two functions of the handler''s name: is it the one for an array of messages? NULL: not known, and two are an error';
+COMMENT ON COLUMN inbox.subscription.dedupe IS
+    'what tells a repeated message: a header, a field of the payload, its offset, or none: nothing is remembered';
+COMMENT ON COLUMN inbox.subscription.id_header IS 'header that event_id comes from';
+COMMENT ON COLUMN inbox.subscription.type_header IS 'header that event_type comes from';
+COMMENT ON COLUMN inbox.subscription.id_field IS 'field of JSON payloads that event_id comes from; dots separate the parts';
+COMMENT ON COLUMN inbox.subscription.aggregate_id_field IS 'field of JSON payloads that aggregate_id comes from; NULL: the key';
+COMMENT ON COLUMN inbox.subscription.type_field IS 'field of JSON payloads that event_type comes from; NULL: type_header';
+COMMENT ON COLUMN inbox.subscription.dedupe_scope IS
+    'within what an id tells a repeated message: a topic, or the whole subscription';
+COMMENT ON COLUMN inbox.subscription.on_conflict IS
+    'what becomes of a message whose id came with another key or payload: it is ignored as a repeated one, or fails with an error';
 
 -- A worker makes the row of a partition when it first meets it, and takes it
 -- over by raising its fence.  Every batch moves next_offset WHERE the fence is
@@ -1034,6 +1053,7 @@ CREATE TABLE inbox.position (
     duplicates   bigint      NOT NULL DEFAULT 0,
     updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rerun_since  timestamptz,
+    conflicts    bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (subscription, topic, partition)
 ) WITH (fillfactor = 50);
 
@@ -1054,6 +1074,7 @@ COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler 
 COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been received before';
 COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
 COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
+COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
 
 --
 -- Inbox: messages, and what tells a repeated one.
@@ -1119,14 +1140,14 @@ COMMENT ON TABLE inbox.message IS
     'messages that subscriptions received; also the type of a handler''s argument';
 COMMENT ON COLUMN inbox.message.subscription IS 'name of the subscription';
 COMMENT ON COLUMN inbox.message.event_id IS
-    'identity of the message: its header "id", else <topic>/<partition>/<offset>';
+    'identity of the message, from where the subscription says: by default its header "id", else <topic>/<partition>/<offset>';
 COMMENT ON COLUMN inbox.message.topic IS 'Kafka topic';
 COMMENT ON COLUMN inbox.message.partition IS 'partition of the topic';
 COMMENT ON COLUMN inbox.message."offset" IS 'offset in the partition';
 COMMENT ON COLUMN inbox.message.key IS 'Kafka key, byte for byte; NULL when there is none';
-COMMENT ON COLUMN inbox.message.event_type IS 'what happened: header "type"';
+COMMENT ON COLUMN inbox.message.event_type IS 'what happened: by default header "type"';
 COMMENT ON COLUMN inbox.message.aggregate_type IS 'kind of thing that the event is about: header "aggregate_type"';
-COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: the key as text, when it is valid UTF-8';
+COMMENT ON COLUMN inbox.message.aggregate_id IS 'which thing: by default the key as text, when it is valid UTF-8';
 COMMENT ON COLUMN inbox.message.payload IS 'Kafka value, byte for byte; NULL is a tombstone; see inbox.payload_json()';
 COMMENT ON COLUMN inbox.message.headers IS
     'all headers: text, or an array where a name is repeated, or {"base64": ...} for bytes that are no text; a name that is no text is in base64';
@@ -1171,10 +1192,10 @@ COMMENT ON TABLE inbox.received IS
 COMMENT ON COLUMN inbox.received.received_at IS 'when it came';
 COMMENT ON COLUMN inbox.received.chunk IS 'partition of the table that holds the row';
 COMMENT ON COLUMN inbox.received.consumer IS
-    'as inbox.receive() was told, or @ and the name of a subscription';
+    'as inbox.receive() was told, or @ and the name of a subscription, and / and the topic where ids count within topics';
 COMMENT ON COLUMN inbox.received.event_id IS 'identity of the message';
 COMMENT ON COLUMN inbox.received.payload_hash IS
-    'as inbox.receive() was told: another one under the same id is an error';
+    'as inbox.receive() was told: another one under the same id is an error; of a subscription 64 bits about key and payload';
 
 CREATE TABLE inbox.received_0 PARTITION OF inbox.received FOR VALUES IN (0);
 CREATE TABLE inbox.received_1 PARTITION OF inbox.received FOR VALUES IN (1);
@@ -1436,12 +1457,20 @@ CREATE FUNCTION inbox.subscribe(
     keep               interval DEFAULT NULL,
     handler_timeout    interval DEFAULT '1 min',
     group_id           text     DEFAULT NULL,
-    server             text     DEFAULT 'kafka'
+    server             text     DEFAULT 'kafka',
+    dedupe             text     DEFAULT 'header',
+    id_header          text     DEFAULT 'id',
+    type_header        text     DEFAULT 'type',
+    id_field           text     DEFAULT NULL,
+    aggregate_id_field text     DEFAULT NULL,
+    type_field         text     DEFAULT NULL,
+    dedupe_scope       text     DEFAULT 'topic',
+    on_conflict        text     DEFAULT 'ignore'
 ) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'outbox_subscribe';
 COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
-    text, interval, interval, text, text) IS
+    text, interval, interval, text, text, text, text, text, text, text, text, text, text) IS
     'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
 
 CREATE FUNCTION inbox.unsubscribe(name text, keep_messages boolean DEFAULT true) RETURNS void
@@ -1553,7 +1582,8 @@ SELECT s.name,
             WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
             WHEN f.error IS NOT NULL THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at
-            ELSE c.state_since END AS state_since
+            ELSE c.state_since END AS state_since,
+       p.conflicts
 FROM inbox.subscription s
 -- where there cannot be a relay there are no workers either, and nobody to tell
 LEFT JOIN LATERAL (
@@ -1565,7 +1595,8 @@ CROSS JOIN LATERAL (
            sum(greatest(p.end_offset - p.next_offset, 0))::bigint AS lag,
            coalesce(sum(p.received), 0)::bigint AS received,
            coalesce(sum(p.processed), 0)::bigint AS processed,
-           coalesce(sum(p.duplicates), 0)::bigint AS duplicates
+           coalesce(sum(p.duplicates), 0)::bigint AS duplicates,
+           coalesce(sum(p.conflicts), 0)::bigint AS conflicts
     FROM inbox.position p
     WHERE p.subscription = s.name
 ) p
@@ -1627,6 +1658,8 @@ COMMENT ON COLUMN inbox.stat_subscription.state_since IS
     'since when it is in that state; NULL when that is not known: it is paused, or the server runs no subscriptions';
 COMMENT ON COLUMN inbox.stat_subscription.waiting IS
     'messages that were read and wait: to be tried, for the first time, again or after inbox.retry(), or behind such a one';
+COMMENT ON COLUMN inbox.stat_subscription.conflicts IS
+    'messages whose id had been received before with another key or payload; they count as duplicates, too, unless on_conflict is error';
 
 CREATE FUNCTION inbox.my_subscriptions() RETURNS SETOF inbox.stat_subscription
 LANGUAGE C VOLATILE PARALLEL RESTRICTED

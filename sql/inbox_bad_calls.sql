@@ -96,6 +96,22 @@ SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => '', server => 'clust
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => E'a\tb', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => repeat('g', 256), server => 'cluster');
 
+-- what identifies messages
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe => 'id');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe => NULL);
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe => 'field');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe => 'offset', id_field => 'id');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', id_header => '');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', type_header => '');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', id_field => '');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', id_field => '.id');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', type_field => 'meta.');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', aggregate_id_field => 'a..b');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe_scope => 'partition');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', dedupe_scope => NULL);
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', on_conflict => 'fail');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => 'cluster', on_conflict => NULL);
+
 -- servers
 SELECT inbox.subscribe('s', ARRAY['t'], 'good');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', server => NULL);

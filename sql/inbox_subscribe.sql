@@ -8,7 +8,8 @@ CREATE FUNCTION on_batch(messages inbox.message[]) RETURNS void LANGUAGE sql AS 
 CREATE VIEW shown AS
 SELECT name, topics, handler, start, max_attempts, retry_backoff, ordering, on_failure, batch_size, workers,
        filter_event_types, isolation, keep, handler_timeout, group_id, server, role_name = current_user AS mine,
-       paused, stopped_by, generation
+       paused, stopped_by, generation, dedupe, id_header, type_header, id_field, aggregate_id_field, type_field,
+       dedupe_scope, on_conflict
 FROM inbox.subscription ORDER BY name;
 \x on
 
@@ -26,8 +27,14 @@ SELECT generation, changed_at = created_at AS unchanged FROM inbox.subscription;
 SELECT inbox.subscribe(name => 'stock', topics => ARRAY['^orders\.', 'returns'], handler => 'on_batch',
     start => '2026-01-31 12:00+02', max_attempts => 1, retry_backoff => '0', ordering => 'partition',
     on_failure => 'stop', batch_size => 100000, workers => 64, filter_event_types => ARRAY['OrderCreated'],
-    isolation => 'serializable', keep => '0', handler_timeout => '1 ms', group_id => 'the group', server => 'cluster');
+    isolation => 'serializable', keep => '0', handler_timeout => '1 ms', group_id => 'the group', server => 'cluster',
+    dedupe => 'none', id_header => 'ce_id', type_header => NULL, id_field => 'meta.eventId', aggregate_id_field => 'order.0',
+    type_field => 'kind', dedupe_scope => 'subscription', on_conflict => 'error');
 SELECT * FROM shown;
+-- by position, as it is stored; a field for the id says that messages are told by it
+SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_batch', 'earliest', 5, '1 s', 'key', 'dead_letter', 1000, 1, NULL,
+    'read_committed', NULL, '1 min', NULL, 'cluster', 'header', 'id', NULL, 'eventId', NULL, NULL, 'topic', 'ignore');
+SELECT dedupe, id_header, type_header, id_field FROM inbox.subscription;
 \x off
 
 -- the handler is found by the search_path, and stored with its schema
@@ -122,7 +129,8 @@ SELECT inbox.pause('stock');
 CREATE FUNCTION fill() RETURNS void LANGUAGE sql AS $$
     INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", status)
     VALUES ('stock', 'e1', 'returns', 0, 1, 'processed'), ('other', 'e1', 'returns', 0, 1, 'processed');
-    INSERT INTO inbox.received_0 (consumer, event_id, chunk) VALUES ('@stock', 'e1', 0), ('stock', 'e1', 0);
+    INSERT INTO inbox.received_0 (consumer, event_id, chunk)
+    VALUES ('@stock', 'e1', 0), ('@stock/returns', 'e1', 0), ('@stock.1/returns', 'e1', 0), ('@stock0', 'e1', 0), ('stock', 'e1', 0);
 $$;
 SELECT fill();
 SELECT inbox.unsubscribe('stock');

@@ -68,6 +68,7 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO shop;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO shop;
 CREATE EXTENSION outbox $version;
 GRANT EXECUTE ON FUNCTION outbox.publish TO shop;
+GRANT EXECUTE ON FUNCTION inbox.subscribe TO pg_monitor WITH GRANT OPTION;
 SQL
 }
 
@@ -75,6 +76,7 @@ my $topic = make_topic(topic_name('upgrade'));
 my $away = make_topic(topic_name('away'));
 create_server($node, 'postgres');
 produce($topic, "old\t\"handled long ago\"");
+produce($topic, { headers => ['id=known'] }, "old\t\"handled long ago, too\"");
 
 sql(<<SQL);
 CREATE TABLE handled (message jsonb);
@@ -89,6 +91,7 @@ INSERT INTO inbox.position (subscription, topic, partition, next_offset) VALUES 
 INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", payload, status, chunk)
 SELECT 'all', 'm' || c, '$topic', 0, c, '"failed"', CASE c WHEN 0 THEN 'failed' ELSE 'processed' END, c FROM generate_series(0, 3) c;
 INSERT INTO inbox.received (consumer, event_id, chunk) SELECT 'shop', 'r' || c, c FROM generate_series(0, 3) c;
+INSERT INTO inbox.received (consumer, event_id, chunk) VALUES ('\@all', 'known', 3);
 INSERT INTO inbox.ring VALUES ('message', 3, now());
 INSERT INTO inbox.survivor VALUES ('all', 0);
 
@@ -136,6 +139,8 @@ cmp_ok(sql('SELECT count(*) FROM kept'), '>', 40, 'which are known');
 # ---------------------------------------------------------------------------
 # The update
 
+my (undef, undef, $error) = $node->psql('postgres', "SELECT inbox.subscribe('other', ARRAY['$topic'], 'handler')");
+like($error, qr/subscribe is that of another version.*ALTER EXTENSION outbox UPDATE/s, 'nobody subscribes before it');
 wait_for_error($node, 'postgres', 'waiting for configuration',
 	"version $before and the library.*version 1.*ALTER EXTENSION outbox UPDATE");
 my $consumers =
@@ -159,6 +164,7 @@ ok( $node->poll_query_until('postgres',
 	'all arrives that was to arrive, published before and after')
   or diag sql('TABLE handled');
 is(sql("SELECT inbox.receive('shop', 'r2')"), 'f', 'what was received is known');
+is(sql("SELECT duplicates, conflicts FROM inbox.stat_subscription"), '1|0', 'also to subscriptions, whatever the topic');
 
 # ---------------------------------------------------------------------------
 # The objects

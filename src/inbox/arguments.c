@@ -214,6 +214,49 @@ check_group_id(const char *group_id)
 						 GROUP_ID_MAX_LEN)));
 }
 
+/* Raises an error when a header cannot have this name. */
+void
+check_header(const char *argument, const char *name)
+{
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", argument),
+				 errhint("Pass the name of a header, or NULL for none.")));
+}
+
+/* Raises an error when this cannot be a field of a payload. */
+void
+check_field(const char *argument, const char *field)
+{
+	int			len = strlen(field);
+
+	if (len == 0 || field[0] == '.' || field[len - 1] == '.' ||
+		strstr(field, "..") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a value of %s", field, argument),
+				 errdetail("A part of it is empty."),
+				 errhint("Pass the name of a member of the payload, or several with dots between them, such as \"meta.eventId\".")));
+}
+
+/* Raises an error when the id cannot come from the field, or has to. */
+void
+check_id_field(const char *dedupe, const char *id_field)
+{
+	if (strcmp(dedupe, "field") == 0 && id_field == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dedupe \"field\" needs id_field"),
+				 errhint("Pass the field of the payload that is the id, such as \"meta.eventId\".")));
+	if (strcmp(dedupe, "offset") == 0 && id_field != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("id_field cannot be used with dedupe \"offset\""),
+				 errdetail("Topic, partition and offset are the id then."),
+				 errhint("Leave one of them out.")));
+}
+
 /* Raises an error when the value is none of the choices. */
 void
 check_choice(const char *argument, const char *value,

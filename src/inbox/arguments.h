@@ -18,6 +18,9 @@ extern void check_name(const char *name);
 extern void check_topics(ArrayType *topics);
 extern void check_event_types(ArrayType *types);
 extern void check_group_id(const char *group_id);
+extern void check_header(const char *argument, const char *name);
+extern void check_field(const char *argument, const char *field);
+extern void check_id_field(const char *dedupe, const char *id_field);
 extern void check_choice(const char *argument, const char *value,
 						 const char *const *choices, int nchoices);
 extern void check_range(const char *argument, int value, int min, int max);

@@ -66,7 +66,9 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 	batch->messages = palloc(sizeof(InboxMessage) * n);
 	batch->partitions = palloc(sizeof(Partition *) * n);
 	batch->fates = palloc(sizeof(Fate) * n);
+	batch->items = palloc(sizeof(ReceivedItem) * n);
 	batch->received = palloc(sizeof(Received) * n);
+	batch->conflicts = palloc(sizeof(bool) * n);
 	batch->replaces = palloc(sizeof(bool) * n);
 	batch->done = palloc(sizeof(bool) * n);
 	batch->moves = palloc(sizeof(Move) * n);
@@ -81,7 +83,7 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 		health_sign(partition);
 		partition->at.offset = records[i].offset + 1;
 		message_decode(&batch->messages[batch->n], worker->subscription->name,
-					   &records[i]);
+					   &worker->subscription->identity, &records[i]);
 		batch->partitions[batch->n++] = partition;
 	}
 	return batch;
@@ -219,7 +221,7 @@ run_handler(Batch *batch)
 	Handler		handler;
 	int			n = 0;
 
-	for (int i = 0; i < batch->n; i++)
+	for (int i = 0; i < batch->end; i++)
 		if (batch->fates[i] == FATE_RUN)
 		{
 			culprit_under_way(batch->worker, &batch->messages[i]);
@@ -228,7 +230,7 @@ run_handler(Batch *batch)
 	if (n == 0)
 		return;
 	handler_find(&handler, batch->worker);
-	(void) run_range(batch, &handler, 0, batch->n);
+	(void) run_range(batch, &handler, 0, batch->end);
 }
 
 /*
@@ -252,6 +254,33 @@ charge_all(Batch *batch)
 	}
 }
 
+/* Where the subscription stops at a message that has a problem, ends there. */
+static void
+end_at_rejected(Batch *batch)
+{
+	for (int i = 0; i < batch->end; i++)
+		if (batch->fates[i] == FATE_REJECT && batch->worker->subscription->stops)
+			repeats_end_before(batch, i + 1);
+}
+
+/* Makes messages fail that have a problem, without their handler. */
+static void
+reject(Batch *batch)
+{
+	for (int i = 0; i < batch->end; i++)
+	{
+		if (batch->fates[i] != FATE_REJECT)
+			continue;
+		store_reject(&batch->messages[i]);
+		batch->worker->has_unprocessed = true;
+		if (batch->worker->subscription->stops)
+		{
+			store_stop(batch->worker, &batch->messages[i]);
+			batch->stopped = true;
+		}
+	}
+}
+
 /* Stores the messages, and moves the positions. */
 static void
 store(Batch *batch)
@@ -259,7 +288,7 @@ store(Batch *batch)
 	InboxMessage **messages = palloc(sizeof(InboxMessage *) * batch->n);
 	int			n = 0;
 
-	unprocessed_remove_failed(batch->messages, batch->replaces, batch->end);
+	repeats_remove_replaced(batch);
 	for (int i = 0; i < batch->end; i++)
 	{
 		InboxMessage *message = &batch->messages[i];
@@ -267,6 +296,7 @@ store(Batch *batch)
 
 		move->received++;
 		move->duplicates += batch->fates[i] == FATE_REPEATED;
+		move->conflicts += batch->conflicts[i];
 		move->next_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]) + 1;
 		if (!message->nulls[MESSAGE_CREATED_AT])
 			move->read_until = DatumGetTimestampTz(message->values[MESSAGE_CREATED_AT]);
@@ -280,7 +310,7 @@ store(Batch *batch)
 			waiting_join(batch->worker, message);
 			batch->worker->has_unprocessed = true;
 		}
-		if (batch->fates[i] == FATE_STORE ||
+		if (batch->fates[i] == FATE_STORE || batch->fates[i] == FATE_REJECT ||
 			(batch->done[i] && batch->worker->subscription->keeps))
 			messages[n++] = message;
 	}
@@ -304,6 +334,7 @@ try_batch(Batch *batch)
 	{
 		inbox_transaction_begin(worker, context);
 		repeats_drop(batch);
+		end_at_rejected(batch);
 		if (batch->charge)
 		{
 			charge_all(batch);
@@ -311,6 +342,7 @@ try_batch(Batch *batch)
 		}
 		else
 			run_handler(batch);
+		reject(batch);
 		store(batch);
 		inbox_transaction_commit(worker, batch->charge ? 0 : batch->end);
 	}
@@ -369,7 +401,9 @@ part_of(Batch *batch, int first)
 	part.messages += first;
 	part.partitions += first;
 	part.fates += first;
+	part.items += first;
 	part.received += first;
+	part.conflicts += first;
 	part.replaces += first;
 	part.done += first;
 	return part;

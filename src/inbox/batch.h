@@ -10,6 +10,7 @@
 
 #include "inbox/handler.h"
 #include "inbox/message.h"
+#include "inbox/received.h"
 #include "inbox/store.h"
 #include "inbox/unprocessed.h"
 #include "inbox/worker.h"
@@ -28,6 +29,7 @@ typedef enum Fate
 	FATE_UNWANTED,
 	FATE_REPEATED,				/* received before */
 	FATE_RUN,
+	FATE_REJECT,				/* it has a problem: fails by itself */
 	FATE_STORE					/* it waits, or has failed */
 } Fate;
 
@@ -38,7 +40,9 @@ typedef struct Batch
 	InboxMessage *messages;
 	Partition **partitions;		/* of each message */
 	Fate	   *fates;
+	ReceivedItem *items;		/* what is remembered of each message */
 	Received   *received;
+	bool	   *conflicts;		/* it came before with another content */
 	bool	   *replaces;		/* a row of inbox.message that has failed */
 	bool	   *done;			/* the handler has processed it */
 	Move	   *moves;
@@ -61,5 +65,6 @@ extern void batch_process(InboxWorker *worker);
 extern void repeats_look(Batch *batch);
 extern void repeats_drop(Batch *batch);
 extern void repeats_end_before(Batch *batch, int end);
+extern void repeats_remove_replaced(const Batch *batch);
 
 #endif							/* OUTBOX_INBOX_BATCH_H */

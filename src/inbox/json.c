@@ -31,6 +31,9 @@
 #define SUBSTITUTE '\x1a'
 #define SUBSTITUTE_ESCAPE "\\u001a"
 
+/* Bytes of an explanation that are shown: it may hold a long part of the text. */
+#define MAX_DETAIL 200
+
 /* Is the error one about what the text is? */
 static bool
 is_about_text(int sqlstate)
@@ -122,13 +125,19 @@ substitute_escapes(const char *json)
 	return copy;
 }
 
-/* An error message, with what explains it. */
+/* An error message, with as much of what explains it as is of use. */
 static char *
 error_text(const ErrorData *error)
 {
+	int			len;
+
 	if (error->detail == NULL)
 		return pstrdup(error->message);
-	return psprintf("%s: %s", error->message, error->detail);
+	len = strlen(error->detail);
+	if (len <= MAX_DETAIL)
+		return psprintf("%s: %s", error->message, error->detail);
+	len = pg_mbcliplen(error->detail, len, MAX_DETAIL);
+	return psprintf("%s: %.*s...", error->message, len, error->detail);
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -156,6 +157,44 @@ next_handler_kind(RowReader *row)
 	return takes_array ? HANDLER_OF_MANY : HANDLER_OF_ONE;
 }
 
+/* The name of a header as Kafka has it, in TopMemoryContext, or NULL. */
+static char *
+next_header(RowReader *row)
+{
+	char	   *value = next_text(row);
+	char	   *converted;
+
+	if (value == NULL)
+		return NULL;
+	converted = pg_server_to_any(value, strlen(value), PG_UTF8);
+	return converted == value ? value :
+		MemoryContextStrdup(TopMemoryContext, converted);
+}
+
+/* Reads a column that names a field of payloads. */
+static void
+next_field(FieldRule *rule, const char *argument, RowReader *row)
+{
+	identity_set_field(rule, argument, next_text(row), TopMemoryContext);
+}
+
+/* Reads the columns about what identifies messages. */
+static void
+read_identity(IdentityRules *rules, RowReader *row)
+{
+	char	   *dedupe = next_text(row);
+
+	rules->by_position = strcmp(dedupe, "offset") == 0;
+	rules->remembered = strcmp(dedupe, "none") != 0;
+	rules->id_header = next_header(row);
+	rules->type_header = next_header(row);
+	next_field(&rules->id_field, "id_field", row);
+	next_field(&rules->aggregate_id_field, "aggregate_id_field", row);
+	next_field(&rules->type_field, "type_field", row);
+	rules->per_topic = DatumGetBool(next_datum(row));
+	rules->conflicts_fail = DatumGetBool(next_datum(row));
+}
+
 /* Reads the columns of LOAD_QUERY. */
 static void
 read_row(Subscription *subscription, RowReader *row)
@@ -186,6 +225,7 @@ read_row(Subscription *subscription, RowReader *row)
 	subscription->keeps = DatumGetBool(next_datum(row));
 	subscription->timeout_ms = DatumGetInt64(next_datum(row));
 	subscription->batch_time_ms = 1000;
+	read_identity(&subscription->identity, row);
 	subscription->generation = DatumGetInt64(next_datum(row));
 }
 
@@ -205,7 +245,10 @@ read_row(Subscription *subscription, RowReader *row)
 	" on_failure OPERATOR(pg_catalog.=) 'stop', batch_size, workers," \
 	" filter_event_types," \
 	" keep IS NULL OR keep OPERATOR(pg_catalog.>) '0'::pg_catalog.interval," \
-	MILLISECONDS("handler_timeout") ", " GENERATION \
+	MILLISECONDS("handler_timeout") "," \
+	" dedupe, id_header, type_header, id_field, aggregate_id_field, type_field," \
+	" dedupe_scope OPERATOR(pg_catalog.=) 'topic'," \
+	" on_conflict OPERATOR(pg_catalog.=) 'error', " GENERATION \
 	" FROM inbox.subscription s" \
 	" LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.role_id" \
 	" WHERE s.name OPERATOR(pg_catalog.=) $1 AND" IS_ACTIVE

@@ -8,9 +8,7 @@
  * is NULL, and the bytes are still there in key, payload, or as base64 in
  * headers.
  *
- * What tells a message from others is its header "id", the last one when it
- * is repeated.  Our relay writes it, and so does Debezium, which may put it
- * into quotes.  A message without one is told by topic, partition and offset.
+ * What tells a message from others is in identity.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,9 +19,7 @@
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/cryptohash.h"
 #include "common/int.h"
-#include "common/sha2.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -31,8 +27,8 @@
 #include "utils/typcache.h"
 
 #include "base/utf8.h"
+#include "inbox/identity.h"
 #include "inbox/message_headers.h"
-#include "inbox/received.h"
 #include "inbox/ring.h"
 
 static const char *const column_names[MESSAGE_NCOLUMNS] = {
@@ -91,52 +87,6 @@ set_bytea(InboxMessage *message, MessageColumn column, Slice bytes)
 		message_set(message, column, to_bytea(bytes));
 }
 
-/* A stand-in for an id that is too long for an index, or no text. */
-static char *
-hash_id(Slice id)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	char	   *result = palloc(sizeof("sha256:") + 2 * sizeof(digest));
-	char	   *end = result + sprintf(result, "sha256:");
-
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) id.data, id.len) < 0 ||
-		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not hash the id of a message");
-	pg_cryptohash_free(context);
-	for (int i = 0; i < sizeof(digest); i++)
-		end += sprintf(end, "%02x", digest[i]);
-	return result;
-}
-
-/* The identity of a record. */
-static char *
-identify(const ConsumerRecord *record, const MessageHeaders *headers)
-{
-	const Slice *header = message_headers_find(headers, "id");
-	char	   *id;
-
-	if (header != NULL && header->data != NULL)
-	{
-		Slice		value = *header;
-
-		if (value.len >= 2 && value.data[0] == '"' &&
-			value.data[value.len - 1] == '"')
-		{
-			value.data++;
-			value.len -= 2;
-		}
-		id = message_to_text(value);
-		if (id == NULL || strlen(id) > RECEIVED_MAX_EVENT_ID)
-			return hash_id(value);
-		if (id[0] != '\0')
-			return id;
-	}
-	return psprintf("%s/%d/" INT64_FORMAT, record->topic, record->partition,
-					record->offset);
-}
-
 /*
  * Sets the time of the message, a Unix time in ms.  Whoever produces messages
  * sets that, to anything: to microseconds by mistake, for example.  It stays
@@ -154,48 +104,77 @@ set_created_at(InboxMessage *message, int64 unix_ms)
 		message_set(message, MESSAGE_CREATED_AT, TimestampTzGetDatum(time));
 }
 
+/* Sets the headers, or that they are too many. */
+static void
+set_headers(InboxMessage *message, const MessageHeaders *headers)
+{
+	if (message_headers_fit(headers))
+		message_set(message, MESSAGE_HEADERS, message_headers_to_jsonb(headers));
+	else
+		message_set_problem(message, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+							psprintf("the %d headers of the message are more than jsonb can hold",
+									 headers->n));
+}
+
+/*
+ * Notes why a message cannot be processed, in the current memory context,
+ * unless something is noted already.
+ */
+void
+message_set_problem(InboxMessage *message, int sqlstate, char *text)
+{
+	if (message->problem != NULL)
+		return;
+	message->problem = palloc0(sizeof(MessageProblem));
+	message->problem->sqlstate = sqlstate;
+	message->problem->message = text;
+}
+
 /*
  * Makes a row of a record, in the current memory context: pending and without
- * an attempt so far.  The chunk is not set.  Needs a transaction.
+ * an attempt so far.  The chunk is not set.  A message that cannot be made so
+ * that a handler can have it has a problem.  Needs a transaction.
  */
 void
 message_decode(InboxMessage *message, const char *subscription,
-			   const ConsumerRecord *record)
+			   const IdentityRules *rules, const ConsumerRecord *record)
 {
 	MessageHeaders headers;
 
 	message_headers_read(&headers, record);
 	memset(message->nulls, true, sizeof(message->nulls));
+	message->problem = NULL;
 	message_set_text(message, MESSAGE_SUBSCRIPTION, subscription);
-	message_set_text(message, MESSAGE_EVENT_ID, identify(record, &headers));
 	message_set_text(message, MESSAGE_TOPIC, record->topic);
 	message_set(message, MESSAGE_PARTITION, Int32GetDatum(record->partition));
 	message_set(message, MESSAGE_OFFSET, Int64GetDatum(record->offset));
 	set_bytea(message, MESSAGE_KEY, record->key);
 	message_set_text(message, MESSAGE_AGGREGATE_ID, message_to_text(record->key));
-	message_set_text(message, MESSAGE_EVENT_TYPE,
-					 message_headers_text(&headers, "type"));
 	message_set_text(message, MESSAGE_AGGREGATE_TYPE,
 					 message_headers_text(&headers, "aggregate_type"));
 	set_bytea(message, MESSAGE_PAYLOAD, record->value);
 	if (headers.n > 0)
-		message_set(message, MESSAGE_HEADERS, message_headers_to_jsonb(&headers));
+		set_headers(message, &headers);
 	message_set_text(message, MESSAGE_STATUS, "pending");
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(0));
 	message_set(message, MESSAGE_RECEIVED_AT,
 				TimestampTzGetDatum(GetCurrentTimestamp()));
 	set_created_at(message, record->timestamp_ms);
+	identity_set(message, rules, &headers);
 	if (headers.all != headers.few)
 		pfree(headers.all);
 }
 
 /*
- * Reads a row of inbox.message; the parts stay the tuple's.
+ * Reads a row of inbox.message; the parts stay the tuple's.  The message has
+ * no problem, whatever it had when it was stored.
  */
 void
 message_from_tuple(InboxMessage *message, HeapTuple tuple, TupleDesc desc)
 {
 	heap_deform_tuple(tuple, desc, message->values, message->nulls);
+	message->stored_id = message->values[MESSAGE_EVENT_ID];
+	message->problem = NULL;
 }
 
 /*

@@ -42,14 +42,30 @@ typedef enum MessageColumn
 	MESSAGE_NCOLUMNS
 } MessageColumn;
 
+/* Why a message fails though no handler has had it. */
+typedef struct MessageProblem
+{
+	int			sqlstate;
+	char	   *message;
+	bool		type_unknown;	/* event_type should be there, and is not */
+} MessageProblem;
+
 typedef struct InboxMessage
 {
 	Datum		values[MESSAGE_NCOLUMNS];
 	bool		nulls[MESSAGE_NCOLUMNS];
+	Datum		stored_id;		/* event_id of its row, if it is from one */
+	MessageProblem *problem;	/* NULL: none */
+	Datum		receipt;		/* the id in inbox.received */
 } InboxMessage;
 
+typedef struct IdentityRules IdentityRules;
+
 extern void message_decode(InboxMessage *message, const char *subscription,
+						   const IdentityRules *rules,
 						   const ConsumerRecord *record);
+extern void message_set_problem(InboxMessage *message, int sqlstate,
+								char *text);
 extern char *message_to_text(Slice bytes);
 extern void message_from_tuple(InboxMessage *message, HeapTuple tuple,
 							   TupleDesc desc);

@@ -48,43 +48,8 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "inbox/received_table.h"
 #include "inbox/ring.h"
-
-/* Rows that a batch hands to the table at a time. */
-#define BATCH_ROWS 500
-
-/* Columns of inbox.received. */
-enum
-{
-	RECEIVED_AT,
-	RECEIVED_CHUNK,
-	RECEIVED_CONSUMER,
-	RECEIVED_EVENT_ID,
-	RECEIVED_PAYLOAD_HASH,
-	RECEIVED_NCOLUMNS
-};
-
-/* A chunk that is searched. */
-typedef struct ReceivedChunk
-{
-	Relation	heap;			/* NULL when there is nothing to find */
-	Relation	index;
-	SnapshotData dirty;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;		/* what was found */
-} ReceivedChunk;
-
-/* The table while entries of one consumer are added. */
-typedef struct ReceivedTable
-{
-	Datum		consumer;
-	int64		position;		/* of the ring */
-	int16		current;
-	ReceivedChunk chunks[RING_SIZE];
-	EState	   *estate;
-	ResultRelInfo *target;		/* the current chunk */
-	MemoryContext old_context;
-} ReceivedTable;
 
 /* The unique index of a chunk. */
 static Relation
@@ -126,16 +91,16 @@ open_chunk(ReceivedTable *table, int16 number)
 }
 
 /*
- * Opens the table to add entries of a consumer.  What it needs is allocated in
- * a context of its own, which is current until close_table().
+ * Opens the table to add entries.  What it needs is allocated in a context of
+ * its own, which is current until received_close().  Raises an error when the
+ * table is not what the extension made.
  */
-static void
-open_table(ReceivedTable *table, Datum consumer)
+void
+received_open(ReceivedTable *table)
 {
 	ReceivedChunk *current;
 
 	memset(table, 0, sizeof(*table));
-	table->consumer = consumer;
 	table->estate = CreateExecutorState();
 	table->old_context = MemoryContextSwitchTo(table->estate->es_query_cxt);
 	table->position = ring_position(RING_RECEIVED);
@@ -156,9 +121,11 @@ open_table(ReceivedTable *table, Datum consumer)
 	ExecOpenIndices(table->target, true);
 }
 
-/* Closes the table.  The current chunk stays locked. */
-static void
-close_table(ReceivedTable *table)
+/*
+ * Closes the table.  The current chunk stays locked.
+ */
+void
+received_close(ReceivedTable *table)
 {
 	ExecCloseIndices(table->target);
 	for (int i = 0; i < RING_SIZE; i++)
@@ -179,15 +146,41 @@ close_table(ReceivedTable *table)
 }
 
 /*
+ * Sets for each chunk whether it may have any entry of a consumer.  Does not
+ * wait for anybody.
+ */
+void
+received_look_for_any(ReceivedTable *table, Datum consumer, bool *chunks)
+{
+	Datum		least = CStringGetTextDatum("");
+
+	for (int i = 0; i < RING_SIZE; i++)
+	{
+		ReceivedChunk *chunk = &table->chunks[i];
+		ScanKeyData keys[2];
+
+		chunks[i] = false;
+		if (chunk->heap == NULL)
+			continue;
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, consumer);
+		ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_TEXT_GE, least);
+		index_rescan(chunk->scan, keys, 2, NULL, 0);
+		chunks[i] = index_getnext_slot(chunk->scan, ForwardScanDirection,
+									   chunk->slot);
+		ExecClearTuple(chunk->slot);
+	}
+}
+
+/*
  * Looks for an entry in a chunk; the chunk's slot is set when it is there.
  * Waits for transactions that are about to add or to remove it.
  */
 static bool
-find_in_chunk(ReceivedTable *table, ReceivedChunk *chunk, Datum event_id)
+find_in_chunk(ReceivedChunk *chunk, Datum consumer, Datum event_id)
 {
 	ScanKeyData keys[2];
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, table->consumer);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, consumer);
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, event_id);
 	for (;;)
 	{
@@ -244,16 +237,20 @@ check_visible(ReceivedChunk *chunk, Datum event_id)
 }
 
 /*
- * Looks for an entry in all chunks; returns the one that has it, or NULL.
+ * Looks for an entry in all chunks, or in those that are marked in chunks when
+ * that is not NULL.  Returns the one that has it, in its slot, or NULL.  Waits
+ * for transactions that are about to add or to remove it.
  */
-static ReceivedChunk *
-find_entry(ReceivedTable *table, Datum event_id)
+ReceivedChunk *
+received_find(ReceivedTable *table, Datum consumer, Datum event_id,
+			  const bool *chunks)
 {
 	for (int i = 0; i < RING_SIZE; i++)
 	{
 		ReceivedChunk *chunk = &table->chunks[i];
 
-		if (chunk->heap != NULL && find_in_chunk(table, chunk, event_id))
+		if (chunk->heap != NULL && (chunks == NULL || chunks[i]) &&
+			find_in_chunk(chunk, consumer, event_id))
 		{
 			check_visible(chunk, event_id);
 			return chunk;
@@ -267,7 +264,7 @@ find_entry(ReceivedTable *table, Datum event_id)
  * without a hash fit any content.
  */
 static void
-check_hash(ReceivedTable *table, ReceivedChunk *chunk, Datum event_id,
+check_hash(ReceivedChunk *chunk, Datum consumer, Datum event_id,
 		   Datum payload_hash)
 {
 	bool		isnull;
@@ -281,33 +278,37 @@ check_hash(ReceivedTable *table, ReceivedChunk *chunk, Datum event_id,
 			(errcode(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION),
 			 errmsg("message \"%s\" came to consumer \"%s\" before, with another content",
 					TextDatumGetCString(event_id),
-					TextDatumGetCString(table->consumer)),
+					TextDatumGetCString(consumer)),
 			 errdetail("Its payload_hash was %s then, and is %s now.",
 					   DatumGetCString(DirectFunctionCall1(byteaout, known)),
 					   DatumGetCString(DirectFunctionCall1(byteaout, payload_hash))),
 			 errhint("Whoever sends messages must give each one an id of its own, and send a repeated one unchanged.")));
 }
 
-/* Fills a slot with a new entry; payload_hash 0 is NULL. */
-static void
-fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum event_id,
-		  Datum payload_hash)
+/*
+ * Fills a slot of the current chunk with a new entry; payload_hash 0 is NULL.
+ */
+void
+received_fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum consumer,
+				   Datum event_id, Datum payload_hash)
 {
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, false, RECEIVED_NCOLUMNS * sizeof(bool));
 	slot->tts_values[RECEIVED_AT] =
 		TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	slot->tts_values[RECEIVED_CHUNK] = Int16GetDatum(table->current);
-	slot->tts_values[RECEIVED_CONSUMER] = table->consumer;
+	slot->tts_values[RECEIVED_CONSUMER] = consumer;
 	slot->tts_values[RECEIVED_EVENT_ID] = event_id;
 	slot->tts_values[RECEIVED_PAYLOAD_HASH] = payload_hash;
 	slot->tts_isnull[RECEIVED_PAYLOAD_HASH] = payload_hash == (Datum) 0;
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Has the ring moved on since the table was opened? */
-static bool
-ring_has_moved(const ReceivedTable *table)
+/*
+ * Has the ring moved on since the table was opened?
+ */
+bool
+received_ring_has_moved(const ReceivedTable *table)
 {
 	return ring_position(RING_RECEIVED) != table->position;
 }
@@ -317,7 +318,8 @@ ring_has_moved(const ReceivedTable *table)
  * nothing, when somebody else did at the same time, or the ring has moved on.
  */
 static bool
-insert_entry(ReceivedTable *table, Datum event_id, Datum payload_hash)
+insert_entry(ReceivedTable *table, Datum consumer, Datum event_id,
+			 Datum payload_hash)
 {
 	Relation	heap = table->target->ri_RelationDesc;
 	TupleTableSlot *slot = table_slot_create(heap, &table->estate->es_tupleTable);
@@ -325,11 +327,11 @@ insert_entry(ReceivedTable *table, Datum event_id, Datum payload_hash)
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
 	bool		conflict = false;
 
-	fill_slot(table, slot, event_id, payload_hash);
+	received_fill_slot(table, slot, consumer, event_id, payload_hash);
 	table_tuple_insert_speculative(heap, slot, GetCurrentCommandId(true), 0,
 								   NULL, token);
 	compat_insert_index_tuples(table->target, slot, table->estate, &conflict);
-	if (!conflict && ring_has_moved(table))
+	if (!conflict && received_ring_has_moved(table))
 		conflict = true;
 	table_tuple_complete_speculative(heap, slot, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
@@ -354,127 +356,16 @@ received_add(Datum consumer, Datum event_id, Datum payload_hash)
 		ReceivedChunk *chunk;
 
 		CHECK_FOR_INTERRUPTS();
-		open_table(&table, consumer);
-		chunk = find_entry(&table, event_id);
+		received_open(&table);
+		chunk = received_find(&table, consumer, event_id, NULL);
 		if (chunk != NULL)
 		{
 			found = true;
-			check_hash(&table, chunk, event_id, payload_hash);
+			check_hash(chunk, consumer, event_id, payload_hash);
 		}
 		else
-			added = insert_entry(&table, event_id, payload_hash);
-		close_table(&table);
+			added = insert_entry(&table, consumer, event_id, payload_hash);
+		received_close(&table);
 	}
 	return added;
-}
-
-/* An event_id of a batch, to be sorted. */
-typedef struct BatchEntry
-{
-	Datum		event_id;
-	int			number;			/* its place in the batch */
-} BatchEntry;
-
-static int
-compare_event_ids(Datum a, Datum b)
-{
-	int			len_a = VARSIZE_ANY_EXHDR(DatumGetPointer(a));
-	int			len_b = VARSIZE_ANY_EXHDR(DatumGetPointer(b));
-	int			order = memcmp(VARDATA_ANY(DatumGetPointer(a)),
-							   VARDATA_ANY(DatumGetPointer(b)),
-							   Min(len_a, len_b));
-
-	return order != 0 ? order : len_a - len_b;
-}
-
-static int
-compare_entries(const void *a, const void *b)
-{
-	const BatchEntry *x = a;
-	const BatchEntry *y = b;
-	int			order = compare_event_ids(x->event_id, y->event_id);
-
-	return order != 0 ? order : x->number - y->number;
-}
-
-/* Raises the error after which a batch is repeated. */
-static void
-raise_batch_conflict(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent receipt of a message"),
-			 errdetail("Another transaction has received it at the same time, or \"inbox.received\" has moved on to its next chunk."),
-			 errhint("Retry the transaction.")));
-}
-
-/* Inserts rows, which were not found, into table and indexes. */
-static void
-insert_rows(ReceivedTable *table, TupleTableSlot **slots, int n)
-{
-	table_multi_insert(table->target->ri_RelationDesc, slots, n,
-					   GetCurrentCommandId(true), 0, NULL);
-	for (int i = 0; i < n; i++)
-	{
-		bool		conflict = false;
-
-		compat_insert_index_tuples(table->target, slots[i], table->estate,
-								   &conflict);
-		if (conflict)
-			raise_batch_conflict();
-		ResetPerTupleExprContext(table->estate);
-	}
-}
-
-/*
- * Adds the entries of n messages, whose consumer and event_ids are text
- * Datums, not compressed.  fresh[i] becomes false when message i is there
- * already, or came earlier in the batch.  Waits for transactions that are
- * about to add the same.  Raises a serialization failure, and is to be
- * repeated in a new transaction, when another transaction got in between.
- */
-void
-received_add_batch(Datum consumer, const Datum *event_ids, int n, bool *fresh)
-{
-	ReceivedTable table;
-	BatchEntry *entries;
-	TupleTableSlot *slots[BATCH_ROWS] = {NULL};
-	int			nrows = 0;
-
-	if (n == 0)
-		return;
-	open_table(&table, consumer);
-	entries = palloc(n * sizeof(BatchEntry));
-	for (int i = 0; i < n; i++)
-	{
-		entries[i].event_id = event_ids[i];
-		entries[i].number = i;
-	}
-	qsort(entries, n, sizeof(BatchEntry), compare_entries);
-
-	for (int i = 0; i < n; i++)
-	{
-		Datum		event_id = entries[i].event_id;
-		bool		repeated = i > 0 &&
-		compare_event_ids(entries[i - 1].event_id, event_id) == 0;
-
-		fresh[entries[i].number] = !repeated &&
-			find_entry(&table, event_id) == NULL;
-		if (!fresh[entries[i].number])
-			continue;
-		if (slots[nrows] == NULL)
-			slots[nrows] = table_slot_create(table.target->ri_RelationDesc,
-											 &table.estate->es_tupleTable);
-		fill_slot(&table, slots[nrows++], event_id, (Datum) 0);
-		if (nrows == BATCH_ROWS)
-		{
-			insert_rows(&table, slots, nrows);
-			nrows = 0;
-		}
-	}
-	if (nrows > 0)
-		insert_rows(&table, slots, nrows);
-	if (ring_has_moved(&table))
-		raise_batch_conflict();
-	close_table(&table);
 }

@@ -9,7 +9,8 @@
  * tells which of several with the same id was the one.
  *
  * Of an event_id of a topic there is one row of inbox.message at most that waits
- * or has failed.  It stands for what comes again, however late.  When it has
+ * or has failed; or of a position, where ids do not tell messages or those that
+ * are used twice are errors.  It stands for what comes again, however late.  When it has
  * failed and is to be processed again, the new one takes its place.
  *
  *-------------------------------------------------------------------------
@@ -24,7 +25,10 @@
 #include "inbox/received.h"
 #include "inbox/unprocessed.h"
 
-/* Is the message of a type that the subscription wants? */
+/*
+ * Is the message of a type that the subscription wants?  Where the type should
+ * be known, and is not, it may be.
+ */
 static bool
 is_wanted(const Subscription *subscription, const InboxMessage *message)
 {
@@ -33,20 +37,12 @@ is_wanted(const Subscription *subscription, const InboxMessage *message)
 	if (subscription->event_types == NULL)
 		return true;
 	if (message->nulls[MESSAGE_EVENT_TYPE])
-		return false;
+		return message->problem != NULL && message->problem->type_unknown;
 	type = TextDatumGetCString(message->values[MESSAGE_EVENT_TYPE]);
 	for (int i = 0; i < subscription->nevent_types; i++)
 		if (strcmp(subscription->event_types[i], type) == 0)
 			return true;
 	return false;
-}
-
-/* Whose entries of inbox.received these are. */
-static Datum
-received_consumer(const Batch *batch)
-{
-	return CStringGetTextDatum(psprintf("%c%s", RECEIVED_SUBSCRIPTION_PREFIX,
-										batch->worker->subscription->name));
 }
 
 /* Shall a message be processed again that was before? */
@@ -57,41 +53,59 @@ is_rerun(const Batch *batch, int i)
 		batch->partitions[i]->rerun_until;
 }
 
+/* Decides about a message by what inbox.received has of it. */
+static void
+judge(Batch *batch, int i)
+{
+	const IdentityRules *rules = &batch->worker->subscription->identity;
+	ReceivedItem *item = &batch->items[i];
+
+	batch->conflicts[i] = item->verdict == RECEIVED_CONFLICTING;
+	if (item->verdict == RECEIVED_NEW ||
+		(batch->conflicts[i] &&
+		 identity_take_conflict(&batch->messages[i], rules, item)))
+	{
+		batch->fates[i] = FATE_RUN;
+		batch->received[i] = RECEIVED_NOW;
+	}
+	else
+		batch->fates[i] = FATE_REPEATED;
+}
+
 /* Adds the entries of those that are wanted. */
 static void
 add_entries(Batch *batch)
 {
-	Datum	   *ids = palloc(sizeof(Datum) * batch->n);
-	int		   *numbers = palloc(sizeof(int) * batch->n);
-	bool	   *fresh = palloc(sizeof(bool) * batch->n);
+	const Subscription *subscription = batch->worker->subscription;
+	IdentityConsumers consumers = {.subscription = subscription->name};
+	ReceivedItem **items = palloc(sizeof(ReceivedItem *) * batch->n);
 	int			n = 0;
 
 	for (int i = 0; i < batch->n; i++)
 	{
-		batch->done[i] = batch->replaces[i] = false;
+		batch->done[i] = batch->replaces[i] = batch->conflicts[i] = false;
 		batch->received[i] = RECEIVED_BEFORE;
 		batch->fates[i] = FATE_UNWANTED;
-		if (!is_wanted(batch->worker->subscription, &batch->messages[i]))
+		if (!is_wanted(subscription, &batch->messages[i]))
 			continue;
-		ids[n] = batch->messages[i].values[MESSAGE_EVENT_ID];
-		numbers[n++] = i;
+		batch->fates[i] = FATE_RUN;
+		if (!subscription->identity.remembered)
+			continue;
+		items[n] = &batch->items[i];
+		identity_fill_item(items[n++], &subscription->identity, &consumers,
+						   &batch->messages[i]);
 	}
-	received_add_batch(received_consumer(batch), ids, n, fresh);
+	received_add_batch(items, n);
 	for (int i = 0; i < n; i++)
-	{
-		batch->fates[numbers[i]] = fresh[i] ? FATE_RUN : FATE_REPEATED;
-		if (fresh[i])
-			batch->received[numbers[i]] = RECEIVED_NOW;
-	}
+		judge(batch, items[i] - batch->items);
 }
 
 /* Renews the entries of those that are to be processed again. */
 static void
 renew_entries(Batch *batch)
 {
-	Datum	   *ids = palloc(sizeof(Datum) * batch->n);
+	const ReceivedItem **items = palloc(sizeof(ReceivedItem *) * batch->n);
 	Datum	   *times = palloc(sizeof(Datum) * batch->n);
-	int		   *numbers = palloc(sizeof(int) * batch->n);
 	bool	   *renewed = palloc0(sizeof(bool) * batch->n);
 	int			n = 0;
 
@@ -99,28 +113,45 @@ renew_entries(Batch *batch)
 	{
 		if (batch->fates[i] != FATE_REPEATED || !is_rerun(batch, i))
 			continue;
-		ids[n] = batch->messages[i].values[MESSAGE_EVENT_ID];
-		times[n] = TimestampTzGetDatum(batch->partitions[i]->rerun_since);
-		numbers[n++] = i;
+		items[n] = &batch->items[i];
+		times[n++] = TimestampTzGetDatum(batch->partitions[i]->rerun_since);
 	}
-	store_receive_again(received_consumer(batch), ids, times, n, renewed);
+	store_receive_again(items, times, n, renewed);
 	for (int i = 0; i < n; i++)
-		if (renewed[i])
-		{
-			batch->fates[numbers[i]] = FATE_RUN;
-			batch->received[numbers[i]] = RECEIVED_AGAIN;
-		}
+	{
+		int			number = items[i] - batch->items;
+
+		if (!renewed[i])
+			continue;
+		batch->fates[number] = FATE_RUN;
+		batch->received[number] = RECEIVED_AGAIN;
+		batch->conflicts[number] = false;
+	}
+}
+
+/*
+ * Are rows of inbox.message those of messages with their position only?  Else of
+ * all with their id, which is not always one for each message.
+ */
+static bool
+rows_have_position(const Batch *batch)
+{
+	const IdentityRules *rules = &batch->worker->subscription->identity;
+
+	return !rules->remembered || rules->conflicts_fail;
 }
 
 /* Drops those for which a row of inbox.message stands already. */
 static void
 drop_unprocessed(Batch *batch)
 {
+	bool		remembered = batch->worker->subscription->identity.remembered;
+
 	for (int i = 0; i < batch->n && batch->stored; i++)
 	{
 		if (batch->fates[i] != FATE_RUN || batch->stored[i] == STORED_NOT)
 			continue;
-		if (batch->stored[i] == STORED_FAILED && is_rerun(batch, i))
+		if (batch->stored[i] == STORED_FAILED && (!remembered || is_rerun(batch, i)))
 			batch->replaces[i] = true;
 		else
 			batch->fates[i] = FATE_REPEATED;
@@ -137,7 +168,18 @@ repeats_look(Batch *batch)
 {
 	batch->stored = NULL;
 	if (batch->worker->has_unprocessed)
-		batch->stored = unprocessed_find(batch->messages, batch->n);
+		batch->stored = unprocessed_find(batch->messages, batch->n,
+										 rows_have_position(batch));
+}
+
+/*
+ * Removes the rows of inbox.message whose place others take.
+ */
+void
+repeats_remove_replaced(const Batch *batch)
+{
+	unprocessed_remove_failed(batch->messages, batch->replaces, batch->end,
+							  rows_have_position(batch));
 }
 
 /*
@@ -151,6 +193,9 @@ repeats_drop(Batch *batch)
 	add_entries(batch);
 	renew_entries(batch);
 	drop_unprocessed(batch);
+	for (int i = 0; i < batch->n; i++)
+		if (batch->fates[i] == FATE_RUN && batch->messages[i].problem != NULL)
+			batch->fates[i] = FATE_REJECT;
 }
 
 /*
@@ -160,18 +205,18 @@ repeats_drop(Batch *batch)
 void
 repeats_end_before(Batch *batch, int end)
 {
-	Datum	   *added = palloc(sizeof(Datum) * batch->n);
-	Datum	   *renewed = palloc(sizeof(Datum) * batch->n);
+	const ReceivedItem **added = palloc(sizeof(ReceivedItem *) * batch->n);
+	const ReceivedItem **renewed = palloc(sizeof(ReceivedItem *) * batch->n);
 	int			nadded = 0;
 	int			nrenewed = 0;
 
 	for (int i = end; i < batch->end; i++)
 	{
 		if (batch->received[i] == RECEIVED_NOW)
-			added[nadded++] = batch->messages[i].values[MESSAGE_EVENT_ID];
+			added[nadded++] = &batch->items[i];
 		if (batch->received[i] == RECEIVED_AGAIN)
-			renewed[nrenewed++] = batch->messages[i].values[MESSAGE_EVENT_ID];
+			renewed[nrenewed++] = &batch->items[i];
 	}
 	batch->end = end;
-	store_unreceive(received_consumer(batch), added, nadded, renewed, nrenewed);
+	store_unreceive(added, nadded, renewed, nrenewed);
 }

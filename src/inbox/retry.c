@@ -196,7 +196,11 @@ try_message(Round *round, InboxMessage *message)
 	culprit_under_way(round->worker, message);
 	if (round->charged)
 		charge_take_back(message);
-	succeeded = handler_run(&round->handler, &message, &n, &failure);
+
+	/* One that turns out to repeat another is done. */
+	succeeded = !identity_set_again(message, &round->worker->subscription->identity) ||
+		(message->problem == NULL &&
+		 handler_run(&round->handler, &message, &n, &failure));
 	if (succeeded)
 	{
 		message_set_text(message, MESSAGE_STATUS, "processed");
@@ -204,6 +208,8 @@ try_message(Round *round, InboxMessage *message)
 					TimestampTzGetDatum(GetCurrentTimestamp()));
 		message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = true;
 	}
+	else if (message->problem != NULL)
+		store_reject(message);
 	else if (inbox_transaction_begins_anew(&failure, round->tries))
 		ereport(ERROR,
 				(errcode(failure.sqlstate),

@@ -40,14 +40,16 @@
 	" received = p.received OPERATOR(pg_catalog.+) m.received," \
 	" processed = p.processed OPERATOR(pg_catalog.+) m.processed," \
 	" duplicates = p.duplicates OPERATOR(pg_catalog.+) m.duplicates," \
+	" conflicts = p.conflicts OPERATOR(pg_catalog.+) m.conflicts," \
 	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
 	"  THEN p.rerun_until END," \
 	" end_offset = greatest(m.end_offset, m.next_offset)," \
 	" updated_at = pg_catalog.clock_timestamp()" \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
-	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9))" \
-	"  m (topic, partition, fence, next_offset, received, processed, duplicates, end_offset)" \
+	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9)," \
+	"  pg_catalog.unnest($10)) m (topic, partition, fence, next_offset," \
+	"  received, processed, duplicates, conflicts, end_offset)" \
 	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
 	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
 	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
@@ -153,11 +155,11 @@ void
 store_move(InboxWorker *worker, const Move *moves, int n)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[9] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	Oid			types[10] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID};
-	Datum		args[9];
-	Datum	   *columns[8];
+	INT8ARRAYOID, INT8ARRAYOID};
+	Datum		args[10];
+	Datum	   *columns[9];
 
 	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc(sizeof(Datum) * n);
@@ -174,7 +176,8 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 		columns[4][i] = Int64GetDatum((int64) move->received);
 		columns[5][i] = Int64GetDatum((int64) move->processed);
 		columns[6][i] = Int64GetDatum((int64) move->duplicates);
-		columns[7][i] = Int64GetDatum(end);
+		columns[7][i] = Int64GetDatum((int64) move->conflicts);
+		columns[8][i] = Int64GetDatum(end);
 	}
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = store_text_array(columns[0], n);
@@ -182,7 +185,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = 2; c < lengthof(columns); c++)
 		args[c + 1] = int8_array(columns[c], n);
-	store_execute(&plan, MOVE_QUERY, 9, types, args, NULL);
+	store_execute(&plan, MOVE_QUERY, 10, types, args, NULL);
 	if (SPI_processed != n)
 		raise_moved(worker);
 }
@@ -235,42 +238,67 @@ store_messages(InboxMessage **messages, int n)
 	FreeExecutorState(estate);
 }
 
+/* Arrays of the texts of n items: consumers, former ones, and ids. */
+static void
+set_item_arrays(Datum *args, const ReceivedItem **items, int n)
+{
+	Datum	   *columns[3];
+
+	for (int c = 0; c < lengthof(columns); c++)
+		columns[c] = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		columns[0][i] = items[i]->consumer;
+		columns[1][i] = items[i]->former;
+		columns[2][i] = items[i]->event_id;
+	}
+	for (int c = 0; c < lengthof(columns); c++)
+		args[c] = store_text_array(columns[c], n);
+}
+
+#define ITEM_ARRAYS "pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)"
+
 /*
  * Renews the entries of n messages in inbox.received that are older than their
  * times.  renewed[i] becomes true for those that were; of several with one id,
  * for the first.
  */
 void
-store_receive_again(Datum consumer, Datum *event_ids, Datum *times, int n,
+store_receive_again(const ReceivedItem **items, Datum *times, int n,
 					bool *renewed)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[3] = {TEXTOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID};
-	Datum		args[3] = {consumer, (Datum) 0, (Datum) 0};
+	Oid			types[4] = {TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+	TIMESTAMPTZARRAYOID};
+	Datum		args[4];
 	bool		isnull;
 
 	if (n == 0)
 		return;
-	args[1] = store_text_array(event_ids, n);
-	args[2] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID,
+	set_item_arrays(args, items, n);
+	args[3] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID,
 											  sizeof(TimestampTz), true,
 											  TYPALIGN_DOUBLE));
 	store_execute(&plan,
 				  "WITH again AS MATERIALIZED ("
-				  " SELECT event_id, since, number"
-				  " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3))"
-				  "  WITH ORDINALITY t (event_id, since, number)),"
+				  " SELECT c.consumer, t.event_id, t.since, t.number"
+				  " FROM ROWS FROM (" ITEM_ARRAYS ", pg_catalog.unnest($4))"
+				  "  WITH ORDINALITY t (consumer, former, event_id, since, number)"
+				  " CROSS JOIN LATERAL (VALUES (t.consumer), (t.former)) c (consumer)),"
 				  " renewed AS ("
 				  " UPDATE inbox.received r SET received_at = greatest(pg_catalog.now(), a.since)"
-				  " FROM (SELECT event_id, pg_catalog.max(since) AS since FROM again GROUP BY event_id) a"
-				  " WHERE r.consumer OPERATOR(pg_catalog.=) $1"
+				  " FROM (SELECT consumer, event_id, pg_catalog.max(since) AS since"
+				  "  FROM again GROUP BY consumer, event_id) a"
+				  " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
 				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
 				  " AND r.received_at OPERATOR(pg_catalog.<) a.since"
-				  " RETURNING r.event_id)"
-				  " SELECT pg_catalog.min(number)::pg_catalog.int4 FROM again"
-				  " WHERE event_id OPERATOR(pg_catalog.=) ANY (SELECT event_id FROM renewed)"
-				  " GROUP BY event_id",
-				  3, types, args, NULL);
+				  " RETURNING r.consumer, r.event_id)"
+				  " SELECT pg_catalog.min(a.number)::pg_catalog.int4"
+				  " FROM again a JOIN renewed r"
+				  " ON r.consumer OPERATOR(pg_catalog.=) a.consumer"
+				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
+				  " GROUP BY a.consumer, a.event_id",
+				  4, types, args, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		renewed[DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
 											SPI_tuptable->tupdesc, 1, &isnull)) - 1] = true;
@@ -278,34 +306,36 @@ store_receive_again(Datum consumer, Datum *event_ids, Datum *times, int n,
 
 /*
  * Takes back what was noted about messages to which the transaction does not
- * come: that they were received, or received again.  The ids are text Datums.
+ * come: that they were received, or received again.
  */
 void
-store_unreceive(Datum consumer, Datum *added, int nadded, Datum *renewed,
-				int nrenewed)
+store_unreceive(const ReceivedItem **added, int nadded,
+				const ReceivedItem **renewed, int nrenewed)
 {
 	static SPIPlanPtr delete_plan = NULL;
 	static SPIPlanPtr update_plan = NULL;
-	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
-	Datum		args[2] = {consumer, (Datum) 0};
+	Oid			types[3] = {TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
+	Datum		args[3];
 
 	if (nadded > 0)
 	{
-		args[1] = store_text_array(added, nadded);
+		set_item_arrays(args, added, nadded);
 		store_execute(&delete_plan,
-					  "DELETE FROM inbox.received"
-					  " WHERE consumer OPERATOR(pg_catalog.=) $1"
-					  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)",
-					  2, types, args, NULL);
+					  "DELETE FROM inbox.received r"
+					  " USING ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
+					  " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
+					  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
+					  3, types, args, NULL);
 	}
 	if (nrenewed > 0)
 	{
-		args[1] = store_text_array(renewed, nrenewed);
+		set_item_arrays(args, renewed, nrenewed);
 		store_execute(&update_plan,
-					  "UPDATE inbox.received SET received_at = '-infinity'"
-					  " WHERE consumer OPERATOR(pg_catalog.=) $1"
-					  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)",
-					  2, types, args, NULL);
+					  "UPDATE inbox.received r SET received_at = '-infinity'"
+					  " FROM ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
+					  " WHERE r.consumer OPERATOR(pg_catalog.=) ANY (ARRAY[a.consumer, a.former])"
+					  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
+					  3, types, args, NULL);
 	}
 }
 
@@ -343,6 +373,23 @@ store_pause_ms(const Subscription *subscription, int attempts)
 	for (int i = 1; i < attempts && pause < 60000; i++)
 		pause *= 2;
 	return Min(pause, Max(subscription->backoff_ms, 60000));
+}
+
+/*
+ * Sets in a message that it has failed for good by the problem that it has,
+ * though no handler has had it.
+ */
+void
+store_reject(InboxMessage *message)
+{
+	message_set_text(message, MESSAGE_STATUS, "failed");
+	message_set_text(message, MESSAGE_ERROR, message->problem->message);
+	message_set_text(message, MESSAGE_ERROR_SQLSTATE,
+					 unpack_sql_state(message->problem->sqlstate));
+	message->nulls[MESSAGE_ERROR_CONTEXT] = true;
+	message_set(message, MESSAGE_ERROR_AT,
+				TimestampTzGetDatum(GetCurrentTimestamp()));
+	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = true;
 }
 
 /*

@@ -14,6 +14,7 @@
 
 #include "inbox/handler.h"
 #include "inbox/message.h"
+#include "inbox/received.h"
 #include "inbox/worker.h"
 
 /* How far a batch moves a partition. */
@@ -25,6 +26,7 @@ typedef struct Move
 	int			received;
 	int			processed;
 	int			duplicates;
+	int			conflicts;
 } Move;
 
 extern void store_execute(SPIPlanPtr *plan, const char *query, int nargs,
@@ -34,11 +36,12 @@ extern void store_wait_and_lock(InboxWorker *worker);
 extern void store_move(InboxWorker *worker, const Move *moves, int n);
 extern void store_messages(InboxMessage **messages, int n);
 extern Datum store_text_array(Datum *values, int n);
-extern void store_receive_again(Datum consumer, Datum *event_ids,
-								Datum *times, int n, bool *renewed);
-extern void store_unreceive(Datum consumer, Datum *added, int nadded,
-							Datum *renewed, int nrenewed);
+extern void store_receive_again(const ReceivedItem **items, Datum *times,
+								int n, bool *renewed);
+extern void store_unreceive(const ReceivedItem **added, int nadded,
+							const ReceivedItem **renewed, int nrenewed);
 extern void store_stop(InboxWorker *worker, const InboxMessage *message);
+extern void store_reject(InboxMessage *message);
 extern int64 store_pause_ms(const Subscription *subscription, int attempts);
 extern void store_fail(InboxWorker *worker, InboxMessage *message,
 					   const HandlerFailure *failure);

@@ -58,6 +58,14 @@ enum
 	ARG_HANDLER_TIMEOUT,
 	ARG_GROUP_ID,
 	ARG_SERVER,
+	ARG_DEDUPE,
+	ARG_ID_HEADER,
+	ARG_TYPE_HEADER,
+	ARG_ID_FIELD,
+	ARG_AGGREGATE_ID_FIELD,
+	ARG_TYPE_FIELD,
+	ARG_DEDUPE_SCOPE,
+	ARG_ON_CONFLICT,
 	NARGS,
 	PARAM_ROLE = NARGS,
 	PARAM_TAKES_ARRAY,
@@ -87,11 +95,22 @@ static const Argument arguments[NARGS] = {
 	{"keep", INTERVALOID, true},
 	{"handler_timeout", INTERVALOID, false},
 	{"group_id", TEXTOID, true},
-	{"server", TEXTOID, false}
+	{"server", TEXTOID, false},
+	{"dedupe", TEXTOID, false},
+	{"id_header", TEXTOID, true},
+	{"type_header", TEXTOID, true},
+	{"id_field", TEXTOID, true},
+	{"aggregate_id_field", TEXTOID, true},
+	{"type_field", TEXTOID, true},
+	{"dedupe_scope", TEXTOID, false},
+	{"on_conflict", TEXTOID, false}
 };
 
 static const char *const orderings[] = {"key", "partition", "none"};
 static const char *const failure_actions[] = {"dead_letter", "stop"};
+static const char *const dedupe_kinds[] = {"header", "field", "offset", "none"};
+static const char *const dedupe_scopes[] = {"topic", "subscription"};
+static const char *const conflict_actions[] = {"ignore", "error"};
 
 /* Kafka's levels, and stricter ones of the handler's transaction. */
 static const char *const isolations[] = {
@@ -102,9 +121,11 @@ static const char insert_statement[] =
 "INSERT INTO inbox.subscription (name, topics, handler, start, max_attempts,"
 " retry_backoff, ordering, on_failure, batch_size, workers,"
 " filter_event_types, isolation, keep, handler_timeout, group_id, server,"
-" role_id, role_name, takes_array)"
+" dedupe, id_header, type_header, id_field, aggregate_id_field, type_field,"
+" dedupe_scope, on_conflict, role_id, role_name, takes_array)"
 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16, $17, pg_catalog.pg_get_userbyid($17), $18)"
+" $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,"
+" pg_catalog.pg_get_userbyid($25), $26)"
 " ON CONFLICT DO NOTHING";
 
 static const char update_statement[] =
@@ -112,15 +133,20 @@ static const char update_statement[] =
 " max_attempts = $5, retry_backoff = $6, ordering = $7, on_failure = $8,"
 " batch_size = $9, workers = $10, filter_event_types = $11, isolation = $12,"
 " keep = $13, handler_timeout = $14, group_id = $15, server = $16,"
-" role_name = pg_catalog.pg_get_userbyid($17), takes_array = $18,"
+" dedupe = $17, id_header = $18, type_header = $19, id_field = $20,"
+" aggregate_id_field = $21, type_field = $22, dedupe_scope = $23,"
+" on_conflict = $24, role_name = pg_catalog.pg_get_userbyid($25),"
+" takes_array = $26,"
 " generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 " WHERE name OPERATOR(pg_catalog.=) $1 AND NOT"
 " (ROW(topics, handler, start, max_attempts, retry_backoff, ordering,"
 " on_failure, batch_size, workers, filter_event_types, isolation, keep,"
-" handler_timeout, group_id, server, takes_array)::pg_catalog.record"
-" OPERATOR(pg_catalog.*=)"
+" handler_timeout, group_id, server, dedupe, id_header, type_header, id_field,"
+" aggregate_id_field, type_field, dedupe_scope, on_conflict, takes_array)"
+"::pg_catalog.record OPERATOR(pg_catalog.*=)"
 " ROW($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16::pg_catalog.name, $18)::pg_catalog.record)";
+" $16::pg_catalog.name, $17, $18, $19, $20, $21, $22, $23, $24, $26)"
+"::pg_catalog.record)";
 
 /* Positions in topics that the subscription does not have any more. */
 static const char forget_statement[] =
@@ -131,11 +157,32 @@ static const char forget_statement[] =
 " THEN p.topic OPERATOR(pg_catalog.~) t"
 " ELSE p.topic OPERATOR(pg_catalog.=) t END)";
 
+#define TEXT_ARG(n) text_to_cstring(PG_GETARG_TEXT_PP(n))
+
+/* Checks the arguments about what identifies messages. */
+static void
+check_identity_arguments(FunctionCallInfo fcinfo)
+{
+	check_choice("dedupe", TEXT_ARG(ARG_DEDUPE),
+				 dedupe_kinds, lengthof(dedupe_kinds));
+	for (int i = ARG_ID_HEADER; i <= ARG_TYPE_HEADER; i++)
+		if (!PG_ARGISNULL(i))
+			check_header(arguments[i].name, TEXT_ARG(i));
+	for (int i = ARG_ID_FIELD; i <= ARG_TYPE_FIELD; i++)
+		if (!PG_ARGISNULL(i))
+			check_field(arguments[i].name, TEXT_ARG(i));
+	check_id_field(TEXT_ARG(ARG_DEDUPE), PG_ARGISNULL(ARG_ID_FIELD) ? NULL :
+				   TEXT_ARG(ARG_ID_FIELD));
+	check_choice("dedupe_scope", TEXT_ARG(ARG_DEDUPE_SCOPE),
+				 dedupe_scopes, lengthof(dedupe_scopes));
+	check_choice("on_conflict", TEXT_ARG(ARG_ON_CONFLICT),
+				 conflict_actions, lengthof(conflict_actions));
+}
+
 /* Checks the arguments that need nothing but themselves. */
 static void
 check_arguments(FunctionCallInfo fcinfo)
 {
-#define TEXT_ARG(n) text_to_cstring(PG_GETARG_TEXT_PP(n))
 	for (int i = 0; i < NARGS; i++)
 		if (!arguments[i].nullable)
 			argument_required(arguments[i].name, PG_ARGISNULL(i));
@@ -164,6 +211,7 @@ check_arguments(FunctionCallInfo fcinfo)
 				   1, MAX_TIMEOUT_MS, "Allowed are 1 ms to 1 day.");
 	if (!PG_ARGISNULL(ARG_GROUP_ID))
 		check_group_id(TEXT_ARG(ARG_GROUP_ID));
+	check_identity_arguments(fcinfo);
 }
 
 /* Stores a new subscription, or changes an old one. */
@@ -207,6 +255,13 @@ outbox_subscribe(PG_FUNCTION_ARGS)
 	Oid			function;
 	bool		takes_array;
 
+	if (PG_NARGS() != NARGS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("function inbox.subscribe is that of another version of extension outbox than the library"),
+				 errdetail("It has %d arguments, and the library knows %d.",
+						   PG_NARGS(), NARGS),
+				 errhint("Run ALTER EXTENSION outbox UPDATE in this database.")));
 	check_arguments(fcinfo);
 	for (int i = 0; i < NARGS; i++)
 	{
@@ -216,6 +271,10 @@ outbox_subscribe(PG_FUNCTION_ARGS)
 	name = TEXT_ARG(ARG_NAME);
 	values[ARG_START] =
 		CStringGetTextDatum(normalize_start(TEXT_ARG(ARG_START)));
+
+	/* Who names a field for the id wants messages to be told by it. */
+	if (strcmp(TEXT_ARG(ARG_DEDUPE), "header") == 0 && !nulls[ARG_ID_FIELD])
+		values[ARG_DEDUPE] = CStringGetTextDatum("field");
 
 	/* The handler of one that exists runs as the role that it belongs to. */
 	role = subscription_role(name, true);
@@ -275,11 +334,14 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 					   1, types, values, NULL);
 	if (!PG_GETARG_BOOL(1))
 	{
+		/* Names with a topic begin with "@<name>/"; "0" comes after "/". */
 		(void) sql_execute("DELETE FROM inbox.message"
 						   " WHERE subscription OPERATOR(pg_catalog.=) $1",
 						   1, types, values, NULL);
 		(void) sql_execute("DELETE FROM inbox.received"
-						   " WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)",
+						   " WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)"
+						   " OR (consumer OPERATOR(pg_catalog.>=) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '/')"
+						   " AND consumer OPERATOR(pg_catalog.<) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '0'))",
 						   1, types, values, NULL);
 	}
 	(void) sql_execute("DELETE FROM inbox.subscription"

@@ -3,7 +3,8 @@
  * unprocessed.c
  *	  The rows of inbox.message that wait or have failed.
  *
- * Of an event_id of a topic a subscription has one such row at most.  Since
+ * Of an event_id of a topic a subscription has one such row at most, unless
+ * messages that share one are known to be others; then one of a position.  Since
  * inbox.received forgets after inbox.dedupe_window, and such rows stay as long
  * as nobody has dealt with them, they are looked at too when a message comes.
  * That costs a query for each batch, so it is done only while there are any: the
@@ -17,6 +18,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -63,23 +65,43 @@ same_text(Datum a, Datum b)
 		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
 }
 
-/* Notes the row of a message, for all that come under its id. */
+/* A row of inbox.message, as far as it tells whose it is. */
+typedef struct StoredRow
+{
+	Datum		topic;
+	Datum		event_id;
+	int			partition;
+	int64		offset;
+	StoredStatus status;
+} StoredRow;
+
+/*
+ * Notes a row, for all messages that come under its id, or that one only which
+ * has its position.
+ */
 static void
-note_row(StoredStatus *found, const InboxMessage *messages, int n, Datum topic,
-		 Datum event_id, StoredStatus status)
+note_row(StoredStatus *found, const InboxMessage *messages, int n,
+		 const StoredRow *row, bool by_position)
 {
 	for (int i = 0; i < n; i++)
-		if (same_text(messages[i].values[MESSAGE_EVENT_ID], event_id) &&
-			same_text(messages[i].values[MESSAGE_TOPIC], topic))
-			found[i] = status;
+	{
+		const Datum *values = messages[i].values;
+
+		if (same_text(values[MESSAGE_EVENT_ID], row->event_id) &&
+			same_text(values[MESSAGE_TOPIC], row->topic) &&
+			(!by_position ||
+			 (DatumGetInt32(values[MESSAGE_PARTITION]) == row->partition &&
+			  DatumGetInt64(values[MESSAGE_OFFSET]) == row->offset)))
+			found[i] = row->status;
+	}
 }
 
 /*
  * What inbox.message has of n messages of a subscription, in the current memory
- * context.  Runs a transaction of its own.
+ * context: of each id, or of each position.  Runs a transaction of its own.
  */
 StoredStatus *
-unprocessed_find(const InboxMessage *messages, int n)
+unprocessed_find(const InboxMessage *messages, int n, bool by_position)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[2] = {TEXTOID, TEXTARRAYOID};
@@ -97,7 +119,8 @@ unprocessed_find(const InboxMessage *messages, int n)
 	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
 	args[1] = store_text_array(ids, n);
 	store_execute(&plan,
-				  "SELECT topic, event_id, status OPERATOR(pg_catalog.=) 'failed'"
+				  "SELECT topic, event_id, partition, \"offset\","
+				  " status OPERATOR(pg_catalog.=) 'failed'"
 				  " FROM inbox.message"
 				  " WHERE subscription OPERATOR(pg_catalog.=) $1"
 				  " AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])"
@@ -109,10 +132,16 @@ unprocessed_find(const InboxMessage *messages, int n)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 
-		note_row(found, messages, n, SPI_getbinval(tuple, desc, 1, &isnull),
-				 SPI_getbinval(tuple, desc, 2, &isnull),
-				 DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull)) ?
-				 STORED_FAILED : STORED_PENDING);
+		StoredRow	row = {
+			.topic = SPI_getbinval(tuple, desc, 1, &isnull),
+			.event_id = SPI_getbinval(tuple, desc, 2, &isnull),
+			.partition = DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull)),
+			.offset = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull)),
+			.status = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull)) ?
+			STORED_FAILED : STORED_PENDING
+		};
+
+		note_row(found, messages, n, &row, by_position);
 	}
 	worker_commit_sql();
 	MemoryContextSwitchTo(context);
@@ -120,17 +149,22 @@ unprocessed_find(const InboxMessage *messages, int n)
 }
 
 /*
- * Removes the rows of those of n messages that are chosen, which have failed.
- * Raises a serialization failure when one has not any more.
+ * Removes the rows of those of n messages that are chosen, which have failed: of
+ * their ids, or of their positions only.  Raises a serialization failure when one
+ * has not failed any more.
  */
 void
-unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int n)
+unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen,
+						  int n, bool by_position)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[3] = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID};
-	Datum		args[3];
+	Oid			types[6] = {TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID,
+	INT8ARRAYOID, BOOLOID};
+	Datum		args[6];
 	Datum	   *ids = palloc(sizeof(Datum) * n);
 	Datum	   *topics = palloc(sizeof(Datum) * n);
+	Datum	   *partitions = palloc(sizeof(Datum) * n);
+	Datum	   *offsets = palloc(sizeof(Datum) * n);
 	int			nchosen = 0;
 
 	for (int i = 0; i < n; i++)
@@ -138,21 +172,31 @@ unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int 
 		if (!chosen[i])
 			continue;
 		ids[nchosen] = messages[i].values[MESSAGE_EVENT_ID];
-		topics[nchosen++] = messages[i].values[MESSAGE_TOPIC];
+		topics[nchosen] = messages[i].values[MESSAGE_TOPIC];
+		partitions[nchosen] = messages[i].values[MESSAGE_PARTITION];
+		offsets[nchosen++] = messages[i].values[MESSAGE_OFFSET];
 	}
 	if (nchosen == 0)
 		return;
 	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
 	args[1] = store_text_array(ids, nchosen);
 	args[2] = store_text_array(topics, nchosen);
+	args[3] = PointerGetDatum(construct_array(partitions, nchosen, INT4OID,
+											  sizeof(int32), true, TYPALIGN_INT));
+	args[4] = PointerGetDatum(construct_array(offsets, nchosen, INT8OID,
+											  sizeof(int64), true, TYPALIGN_DOUBLE));
+	args[5] = BoolGetDatum(by_position);
 	store_execute(&plan,
 				  "DELETE FROM inbox.message m"
-				  " USING ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) c (event_id, topic)"
+				  " USING ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3),"
+				  "  pg_catalog.unnest($4), pg_catalog.unnest($5)) c (event_id, topic, partition, \"offset\")"
 				  " WHERE m.subscription OPERATOR(pg_catalog.=) $1"
 				  " AND m.status OPERATOR(pg_catalog.=) 'failed'"
 				  " AND m.event_id OPERATOR(pg_catalog.=) c.event_id"
-				  " AND m.topic OPERATOR(pg_catalog.=) c.topic",
-				  3, types, args, NULL);
+				  " AND m.topic OPERATOR(pg_catalog.=) c.topic"
+				  " AND (NOT $6 OR m.partition OPERATOR(pg_catalog.=) c.partition"
+				  "  AND m.\"offset\" OPERATOR(pg_catalog.=) c.\"offset\")",
+				  6, types, args, NULL);
 	if (SPI_processed < nchosen)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -160,7 +204,8 @@ unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen, int 
 }
 
 /*
- * Writes what became of a message that was tried again.  Returns false when it
+ * Writes what became of a message that was tried again, and what it is, which
+ * may have been found out only now.  Returns false when it
  * is not there any more: its own handler has discarded it, since nobody else
  * could, while it was locked.
  */
@@ -173,19 +218,22 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 		MESSAGE_SUBSCRIPTION, MESSAGE_TOPIC, MESSAGE_PARTITION, MESSAGE_OFFSET,
 		MESSAGE_STATUS, MESSAGE_ATTEMPTS, MESSAGE_ERROR, MESSAGE_ERROR_SQLSTATE,
 		MESSAGE_ERROR_CONTEXT, MESSAGE_ERROR_AT, MESSAGE_NEXT_ATTEMPT_AT,
-		MESSAGE_PROCESSED_AT, MESSAGE_EVENT_ID
+		MESSAGE_PROCESSED_AT, MESSAGE_EVENT_ID, MESSAGE_EVENT_TYPE,
+		MESSAGE_AGGREGATE_ID
 	};
 	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, INT8OID, TEXTOID, INT4OID,
 		TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, TEXTOID};
-	Datum		args[lengthof(columns)];
-	char		nulls[lengthof(columns)];
+	TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum		args[lengthof(columns) + 1];
+	char		nulls[lengthof(columns) + 1];
 
 	for (int i = 0; i < lengthof(columns); i++)
 	{
 		args[i] = message->values[columns[i]];
 		nulls[i] = message->nulls[columns[i]] ? 'n' : ' ';
 	}
+	args[lengthof(columns)] = message->stored_id;
+	nulls[lengthof(columns)] = ' ';
 	if (!message->nulls[MESSAGE_PROCESSED_AT] && !worker->subscription->keeps)
 		store_execute(&delete_plan,
 					  "DELETE FROM inbox.message"
@@ -194,19 +242,20 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 					  " AND partition OPERATOR(pg_catalog.=) $3"
 					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
 					  " AND status OPERATOR(pg_catalog.=) 'pending'"
-					  " AND event_id OPERATOR(pg_catalog.=) $13",
-					  lengthof(columns), types, args, nulls);
+					  " AND event_id OPERATOR(pg_catalog.=) $16",
+					  lengthof(args), types, args, nulls);
 	else
 		store_execute(&update_plan,
 					  "UPDATE inbox.message SET status = $5, attempts = $6, error = $7,"
 					  " error_sqlstate = $8, error_context = $9, error_at = $10,"
-					  " next_attempt_at = $11, processed_at = $12"
+					  " next_attempt_at = $11, processed_at = $12, event_id = $13,"
+					  " event_type = $14, aggregate_id = $15"
 					  " WHERE subscription OPERATOR(pg_catalog.=) $1"
 					  " AND topic OPERATOR(pg_catalog.=) $2"
 					  " AND partition OPERATOR(pg_catalog.=) $3"
 					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
 					  " AND status OPERATOR(pg_catalog.=) 'pending'"
-					  " AND event_id OPERATOR(pg_catalog.=) $13",
-					  lengthof(columns), types, args, nulls);
+					  " AND event_id OPERATOR(pg_catalog.=) $16",
+					  lengthof(args), types, args, nulls);
 	return SPI_processed > 0;
 }

@@ -20,9 +20,11 @@ typedef enum StoredStatus
 } StoredStatus;
 
 extern void unprocessed_look(InboxWorker *worker);
-extern StoredStatus *unprocessed_find(const InboxMessage *messages, int n);
+extern StoredStatus *unprocessed_find(const InboxMessage *messages, int n,
+									  bool by_position);
 extern void unprocessed_remove_failed(const InboxMessage *messages,
-									  const bool *chosen, int n);
+									  const bool *chosen, int n,
+									  bool by_position);
 extern bool unprocessed_update(InboxWorker *worker, InboxMessage *message);
 
 #endif							/* OUTBOX_INBOX_UNPROCESSED_H */

@@ -15,6 +15,7 @@
 
 #include "base/compat.h"
 #include "base/consumers.h"
+#include "inbox/identity.h"
 #include "inbox/resolve.h"
 #include "kafka/consumer.h"
 
@@ -52,6 +53,7 @@ typedef struct Subscription
 	bool		keeps;			/* are processed messages stored? */
 	int64		timeout_ms;		/* of a call of the handler */
 	int64		batch_time_ms;	/* that a transaction may take */
+	IdentityRules identity;
 	int64		generation;
 } Subscription;
 
