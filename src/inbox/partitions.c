@@ -363,6 +363,8 @@ partitions_lag(InboxWorker *worker)
 	TimestampTz now = steady_now();
 	int64		lag = 0;
 
+	if (worker->npartitions == 0 && !worker->complete)
+		return -1;
 	for (int i = 0; i < Min(worker->npartitions, FEW_PARTITIONS); i++)
 	{
 		worker->next_end = (worker->next_end + 1) % worker->npartitions;
