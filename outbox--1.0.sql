@@ -1220,6 +1220,17 @@ COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
 COMMENT ON COLUMN inbox.ring.moved_past IS
     'how far its unprocessed rows were moved on: subscription, status and event_id of the last; NULL: not at all';
 
+CREATE TABLE inbox.sweep (
+    began_at timestamptz NOT NULL,
+    chunk    smallint    NOT NULL,
+    block    bigint      NOT NULL
+);
+COMMENT ON TABLE inbox.sweep IS
+    'one row at most: where inbox.sweep_messages() is, which removes what subscriptions keep for less time than others';
+COMMENT ON COLUMN inbox.sweep.began_at IS 'when it began the last time';
+COMMENT ON COLUMN inbox.sweep.chunk IS 'chunk of inbox.message that it goes on with; 4 when it is done';
+COMMENT ON COLUMN inbox.sweep.block IS 'block of the chunk';
+
 -- Emptied by a crash of the server.
 CREATE UNLOGGED TABLE inbox.survivor (
     subscription text    NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
@@ -1415,6 +1426,51 @@ $$;
 COMMENT ON FUNCTION inbox.expire_ring(text, interval) IS
     'a step of inbox.expire() with inbox.message or inbox.received';
 
+-- What one subscription keeps for long does not keep what others do not: rows whose
+-- time is over leave by themselves, some blocks at a time.
+CREATE FUNCTION inbox.sweep_messages(dedupe_window interval) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    step CONSTANT integer := 64;
+    shortest interval;
+    longest interval;
+    place inbox.sweep;
+BEGIN
+    SELECT min(coalesce(s.keep, dedupe_window)), max(coalesce(s.keep, dedupe_window)) INTO shortest, longest
+    FROM inbox.subscription s WHERE s.keep > '0' OR s.keep IS NULL;
+    IF shortest IS NULL OR shortest = longest THEN
+        RETURN false;
+    END IF;
+    INSERT INTO inbox.sweep (began_at, chunk, block) SELECT now(), 4, 0 WHERE NOT EXISTS (SELECT FROM inbox.sweep);
+    SELECT s.* INTO place FROM inbox.sweep s;
+    IF place.chunk = 4 AND place.began_at BETWEEN now() - shortest / 3 AND now() THEN
+        RETURN false;
+    ELSIF place.chunk = 4 THEN
+        place := ROW(now(), 0, 0);
+    END IF;
+    WHILE place.chunk < 4 AND
+        pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint
+    LOOP
+        place.chunk := place.chunk + 1;
+        place.block := 0;
+    END LOOP;
+    IF place.chunk < 4 THEN
+        EXECUTE format($query$
+            DELETE FROM inbox.%I m USING inbox.subscription s
+            WHERE m.ctid >= $1 AND m.ctid < $2 AND m.status = 'processed'
+              AND s.name = m.subscription AND m.received_at <= now() - coalesce(s.keep, $3)
+            $query$, 'message_' || place.chunk)
+        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window;
+        place.block := place.block + step;
+    END IF;
+    UPDATE inbox.sweep s SET began_at = place.began_at, chunk = place.chunk, block = place.block;
+    RETURN place.chunk < 4;
+END
+$$;
+COMMENT ON FUNCTION inbox.sweep_messages(interval) IS
+    'a step of inbox.expire(): deletes processed messages that are older than their subscription keeps them';
+
 CREATE FUNCTION inbox.expire() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
 AS $$
@@ -1428,7 +1484,8 @@ BEGIN
     -- one does it for all
     LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE NOWAIT;
     changed := inbox.expire_ring('message', longest);
-    RETURN inbox.expire_ring('received', dedupe_window) OR changed;
+    changed := inbox.expire_ring('received', dedupe_window) OR changed;
+    RETURN inbox.sweep_messages(dedupe_window) OR changed;
 EXCEPTION
     WHEN lock_not_available THEN
         RETURN false;

@@ -94,4 +94,17 @@ UPDATE inbox.ring SET ended_at = now() + interval '10 years';
 SELECT inbox.expire();
 SELECT name, count(*), bool_and(ended_at BETWEEN now() AND clock_timestamp()) AS now FROM inbox.ring GROUP BY name ORDER BY name;
 
+-- what one subscription keeps for long does not keep what others do not
+SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_order', keep => '30 days', server => 'cluster');
+SELECT inbox.subscribe('brief', ARRAY['orders'], 'on_order', keep => '1 hour', server => 'cluster');
+DELETE FROM inbox.message;
+SELECT store('long'), store('short', 'processed', 'brief'), store('failed', 'failed', 'brief');
+UPDATE inbox.message SET received_at = now() - interval '2 hours';
+SELECT store('new', 'processed', 'brief');
+SELECT inbox.expire();
+SELECT string_agg(event_id, ', ' ORDER BY event_id) FROM inbox.message;
+UPDATE inbox.sweep SET began_at = began_at - interval '21 minutes';
+SELECT inbox.expire(), inbox.expire(), inbox.expire();
+SELECT string_agg(event_id, ', ' ORDER BY event_id) FROM inbox.message;
+
 ROLLBACK;
