@@ -385,7 +385,6 @@ tend_database(const DatabaseInfo *info, int *looking)
 		return start->not_before;
 	if (*looking >= MAX_LOOKING)
 		return TimestampTzPlusMilliseconds(now, LOOKING_RETRY_MS);
-
 	if (!database_can_publish(info->database, name))
 	{
 		shmem_forget_database(info);
