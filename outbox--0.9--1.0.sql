@@ -92,7 +92,8 @@ ALTER TABLE inbox.subscription
     ADD COLUMN aggregate_id_field text,
     ADD COLUMN type_field         text,
     ADD COLUMN dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
-    ADD COLUMN on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error']));
+    ADD COLUMN on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error'])),
+    ADD COLUMN batch_time         interval    NOT NULL DEFAULT '1 s';
 COMMENT ON COLUMN inbox.subscription.dedupe IS
     'what tells a repeated message: a header, a field of the payload, its offset, or none: nothing is remembered';
 COMMENT ON COLUMN inbox.subscription.id_header IS 'header that event_id comes from';
@@ -104,6 +105,7 @@ COMMENT ON COLUMN inbox.subscription.dedupe_scope IS
     'within what an id tells a repeated message: a topic, or the whole subscription';
 COMMENT ON COLUMN inbox.subscription.on_conflict IS
     'what becomes of a message whose id came with another key or payload: it is ignored as a repeated one, or fails with an error';
+COMMENT ON COLUMN inbox.subscription.batch_time IS 'how long a transaction may take, but for one call of the handler';
 ALTER TABLE inbox.position ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
 COMMENT ON COLUMN inbox.message.event_id IS
@@ -142,12 +144,13 @@ CREATE FUNCTION inbox.subscribe(
     aggregate_id_field text     DEFAULT NULL,
     type_field         text     DEFAULT NULL,
     dedupe_scope       text     DEFAULT 'topic',
-    on_conflict        text     DEFAULT 'ignore'
+    on_conflict        text     DEFAULT 'ignore',
+    batch_time         interval DEFAULT '1 s'
 ) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'outbox_subscribe';
 COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
-    text, interval, interval, text, text, text, text, text, text, text, text, text, text) IS
+    text, interval, interval, text, text, text, text, text, text, text, text, text, text, interval) IS
     'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
 
 CREATE OR REPLACE VIEW inbox.stat_subscription AS

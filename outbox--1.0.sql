@@ -973,7 +973,8 @@ CREATE TABLE inbox.subscription (
     aggregate_id_field text,
     type_field         text,
     dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
-    on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error']))
+    on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error'])),
+    batch_time         interval    NOT NULL DEFAULT '1 s'
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
@@ -1026,6 +1027,7 @@ COMMENT ON COLUMN inbox.subscription.dedupe_scope IS
     'within what an id tells a repeated message: a topic, or the whole subscription';
 COMMENT ON COLUMN inbox.subscription.on_conflict IS
     'what becomes of a message whose id came with another key or payload: it is ignored as a repeated one, or fails with an error';
+COMMENT ON COLUMN inbox.subscription.batch_time IS 'how long a transaction may take, but for one call of the handler';
 
 -- A worker makes the row of a partition when it first meets it, and takes it
 -- over by raising its fence.  Every batch moves next_offset WHERE the fence is
@@ -1522,12 +1524,13 @@ CREATE FUNCTION inbox.subscribe(
     aggregate_id_field text     DEFAULT NULL,
     type_field         text     DEFAULT NULL,
     dedupe_scope       text     DEFAULT 'topic',
-    on_conflict        text     DEFAULT 'ignore'
+    on_conflict        text     DEFAULT 'ignore',
+    batch_time         interval DEFAULT '1 s'
 ) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'outbox_subscribe';
 COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval, text, text, integer, integer, text[],
-    text, interval, interval, text, text, text, text, text, text, text, text, text, text) IS
+    text, interval, interval, text, text, text, text, text, text, text, text, text, text, interval) IS
     'call a function for every message of some Kafka topics, exactly once each; called again, changes the subscription';
 
 CREATE FUNCTION inbox.unsubscribe(name text, keep_messages boolean DEFAULT true) RETURNS void

@@ -92,6 +92,7 @@ SELECT inbox.subscribe('s', ARRAY['t'], 'good', keep => '-1 day', server => 'clu
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', keep => '100 years', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', handler_timeout => '0', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', handler_timeout => '2 days', server => 'cluster');
+SELECT inbox.subscribe('s', ARRAY['t'], 'good', batch_time => '0', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => '', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => E'a\tb', server => 'cluster');
 SELECT inbox.subscribe('s', ARRAY['t'], 'good', group_id => repeat('g', 256), server => 'cluster');

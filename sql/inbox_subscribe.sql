@@ -9,7 +9,7 @@ CREATE VIEW shown AS
 SELECT name, topics, handler, start, max_attempts, retry_backoff, ordering, on_failure, batch_size, workers,
        filter_event_types, isolation, keep, handler_timeout, group_id, server, role_name = current_user AS mine,
        paused, stopped_by, generation, dedupe, id_header, type_header, id_field, aggregate_id_field, type_field,
-       dedupe_scope, on_conflict
+       dedupe_scope, on_conflict, batch_time
 FROM inbox.subscription ORDER BY name;
 \x on
 
@@ -29,7 +29,7 @@ SELECT inbox.subscribe(name => 'stock', topics => ARRAY['^orders\.', 'returns'],
     on_failure => 'stop', batch_size => 100000, workers => 64, filter_event_types => ARRAY['OrderCreated'],
     isolation => 'serializable', keep => '0', handler_timeout => '1 ms', group_id => 'the group', server => 'cluster',
     dedupe => 'none', id_header => 'ce_id', type_header => NULL, id_field => 'meta.eventId', aggregate_id_field => 'order.0',
-    type_field => 'kind', dedupe_scope => 'subscription', on_conflict => 'error');
+    type_field => 'kind', dedupe_scope => 'subscription', on_conflict => 'error', batch_time => '5 s');
 SELECT * FROM shown;
 -- by position, as it is stored; a field for the id says that messages are told by it
 SELECT inbox.subscribe('stock', ARRAY['orders'], 'on_batch', 'earliest', 5, '1 s', 'key', 'dead_letter', 1000, 1, NULL,

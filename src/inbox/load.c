@@ -224,7 +224,7 @@ read_row(Subscription *subscription, RowReader *row)
 	subscription->event_types = next_texts(row, &subscription->nevent_types);
 	subscription->keeps = DatumGetBool(next_datum(row));
 	subscription->timeout_ms = DatumGetInt64(next_datum(row));
-	subscription->batch_time_ms = 1000;
+	subscription->batch_time_ms = DatumGetInt64(next_datum(row));
 	read_identity(&subscription->identity, row);
 	subscription->generation = DatumGetInt64(next_datum(row));
 }
@@ -245,7 +245,7 @@ read_row(Subscription *subscription, RowReader *row)
 	" on_failure OPERATOR(pg_catalog.=) 'stop', batch_size, workers," \
 	" filter_event_types," \
 	" keep IS NULL OR keep OPERATOR(pg_catalog.>) '0'::pg_catalog.interval," \
-	MILLISECONDS("handler_timeout") "," \
+	MILLISECONDS("handler_timeout") ", " MILLISECONDS("batch_time") "," \
 	" dedupe, id_header, type_header, id_field, aggregate_id_field, type_field," \
 	" dedupe_scope OPERATOR(pg_catalog.=) 'topic'," \
 	" on_conflict OPERATOR(pg_catalog.=) 'error', " GENERATION \

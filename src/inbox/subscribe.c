@@ -66,6 +66,7 @@ enum
 	ARG_TYPE_FIELD,
 	ARG_DEDUPE_SCOPE,
 	ARG_ON_CONFLICT,
+	ARG_BATCH_TIME,
 	NARGS,
 	PARAM_ROLE = NARGS,
 	PARAM_TAKES_ARRAY,
@@ -103,7 +104,8 @@ static const Argument arguments[NARGS] = {
 	{"aggregate_id_field", TEXTOID, true},
 	{"type_field", TEXTOID, true},
 	{"dedupe_scope", TEXTOID, false},
-	{"on_conflict", TEXTOID, false}
+	{"on_conflict", TEXTOID, false},
+	{"batch_time", INTERVALOID, false}
 };
 
 static const char *const orderings[] = {"key", "partition", "none"};
@@ -122,10 +124,10 @@ static const char insert_statement[] =
 " retry_backoff, ordering, on_failure, batch_size, workers,"
 " filter_event_types, isolation, keep, handler_timeout, group_id, server,"
 " dedupe, id_header, type_header, id_field, aggregate_id_field, type_field,"
-" dedupe_scope, on_conflict, role_id, role_name, takes_array)"
+" dedupe_scope, on_conflict, batch_time, role_id, role_name, takes_array)"
 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,"
-" pg_catalog.pg_get_userbyid($25), $26)"
+" $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,"
+" pg_catalog.pg_get_userbyid($26), $27)"
 " ON CONFLICT DO NOTHING";
 
 static const char update_statement[] =
@@ -135,17 +137,18 @@ static const char update_statement[] =
 " keep = $13, handler_timeout = $14, group_id = $15, server = $16,"
 " dedupe = $17, id_header = $18, type_header = $19, id_field = $20,"
 " aggregate_id_field = $21, type_field = $22, dedupe_scope = $23,"
-" on_conflict = $24, role_name = pg_catalog.pg_get_userbyid($25),"
-" takes_array = $26,"
+" on_conflict = $24, batch_time = $25,"
+" role_name = pg_catalog.pg_get_userbyid($26), takes_array = $27,"
 " generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 " WHERE name OPERATOR(pg_catalog.=) $1 AND NOT"
 " (ROW(topics, handler, start, max_attempts, retry_backoff, ordering,"
 " on_failure, batch_size, workers, filter_event_types, isolation, keep,"
 " handler_timeout, group_id, server, dedupe, id_header, type_header, id_field,"
-" aggregate_id_field, type_field, dedupe_scope, on_conflict, takes_array)"
+" aggregate_id_field, type_field, dedupe_scope, on_conflict, batch_time,"
+" takes_array)"
 "::pg_catalog.record OPERATOR(pg_catalog.*=)"
 " ROW($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-" $16::pg_catalog.name, $17, $18, $19, $20, $21, $22, $23, $24, $26)"
+" $16::pg_catalog.name, $17, $18, $19, $20, $21, $22, $23, $24, $25, $27)"
 "::pg_catalog.record)";
 
 /* Positions in topics that the subscription does not have any more. */
@@ -208,6 +211,8 @@ check_arguments(FunctionCallInfo fcinfo)
 		check_interval("keep", PG_GETARG_INTERVAL_P(ARG_KEEP), 0, MAX_KEEP_MS,
 					   "Allowed are 0, which keeps nothing, to 10 years; leave it out to keep messages for inbox.dedupe_window.");
 	check_interval("handler_timeout", PG_GETARG_INTERVAL_P(ARG_HANDLER_TIMEOUT),
+				   1, MAX_TIMEOUT_MS, "Allowed are 1 ms to 1 day.");
+	check_interval("batch_time", PG_GETARG_INTERVAL_P(ARG_BATCH_TIME),
 				   1, MAX_TIMEOUT_MS, "Allowed are 1 ms to 1 day.");
 	if (!PG_ARGISNULL(ARG_GROUP_ID))
 		check_group_id(TEXT_ARG(ARG_GROUP_ID));
