@@ -1227,6 +1227,7 @@ CREATE TABLE inbox.sweep (
     chunk    smallint    NOT NULL,
     block    bigint      NOT NULL
 );
+ALTER TABLE inbox.sweep REPLICA IDENTITY FULL;
 COMMENT ON TABLE inbox.sweep IS
     'one row at most: where inbox.sweep_messages() is, which removes what subscriptions keep for less time than others';
 COMMENT ON COLUMN inbox.sweep.began_at IS 'when it began the last time';
