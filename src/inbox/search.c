@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "base/steady.h"
+#include "relay/route.h"
 
 /* Does the subscription have a pattern? */
 static bool
@@ -131,12 +132,13 @@ search_begin(InboxWorker *worker)
 
 /*
  * Does a topic match one of the subscription's patterns?  Those that begin with
- * two underscores are Kafka's own.
+ * two underscores are Kafka's own, and others relays'.
  */
 static bool
 matches_pattern(const Subscription *subscription, const char *topic)
 {
-	if (strncmp(topic, "__", 2) == 0)
+	if (strncmp(topic, "__", 2) == 0 ||
+		strncmp(topic, PROGRESS_TOPIC_PREFIX, strlen(PROGRESS_TOPIC_PREFIX)) == 0)
 		return false;
 	for (int i = 0; i < subscription->ntopics; i++)
 		if (subscription->topics[i][0] == '^' &&
