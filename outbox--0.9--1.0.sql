@@ -108,6 +108,20 @@ COMMENT ON COLUMN inbox.subscription.on_conflict IS
 COMMENT ON COLUMN inbox.subscription.batch_time IS 'how long a transaction may take, but for one call of the handler';
 ALTER TABLE inbox.position ADD COLUMN conflicts bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
+ALTER TABLE inbox.position
+    ADD last_offset bigint NOT NULL DEFAULT -1,
+    ADD last_checksum bigint NOT NULL DEFAULT 0,
+    ADD before_offset bigint NOT NULL DEFAULT -1,
+    ADD before_checksum bigint NOT NULL DEFAULT 0,
+    ADD cluster_id text,
+    ADD lost_reason text CHECK (lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['removed', 'cut', 'replaced', 'beyond']));
+COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read, or see lost_reason; NULL: nothing is lost';
+COMMENT ON COLUMN inbox.position.last_offset IS 'offset of the last message that was read, by which the partition is recognized; -1: none was since inbox.seek()';
+COMMENT ON COLUMN inbox.position.last_checksum IS 'checksum of that message';
+COMMENT ON COLUMN inbox.position.before_offset IS 'offset of the message before it; -1: none was read';
+COMMENT ON COLUMN inbox.position.before_checksum IS 'checksum of that message';
+COMMENT ON COLUMN inbox.position.cluster_id IS 'id of the Kafka cluster; NULL: not known';
+COMMENT ON COLUMN inbox.position.lost_reason IS 'what happened from lost_from until lost_until: removed; cut: gone, and other messages take their place; replaced: all of the partition are others; beyond: the partition ended at lost_until, and inbox.seek() asked for lost_from. NULL: removed, if anything';
 COMMENT ON COLUMN inbox.message.event_id IS
     'identity of the message, from where the subscription says: by default its header "id", else <topic>/<partition>/<offset>';
 COMMENT ON COLUMN inbox.message.event_type IS 'what happened: by default header "type"';
@@ -158,7 +172,7 @@ SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
             WHEN f.error IS NOT NULL THEN 'stopped'
-            WHEN l.error IS NOT NULL THEN 'data lost'
+            WHEN l.error IS NOT NULL THEN l.state
             -- others of its workers are still to come
             WHEN c.workers < s.workers AND c.state = 'running' THEN 'starting'
             ELSE coalesce(c.state, 'starting') END AS state,
@@ -203,12 +217,21 @@ CROSS JOIN LATERAL (
     WHERE p.subscription = s.name
 ) p
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
-                             p.lost_from, p.lost_until - 1, p.topic, p.partition) AS error,
+    SELECT CASE p.lost_reason
+           WHEN 'cut' THEN pg_catalog.format('Topic "%s", partition %s, was cut: what it had from about offset %s on, up to the position %s, is not there any more, and other messages take its place; call inbox.seek() to go on there',
+                                             p.topic, p.partition, p.lost_from, p.lost_until)
+           WHEN 'replaced' THEN pg_catalog.format('Topic "%s", partition %s, is not the one that was read up to offset %s: it was made anew, or is that of another cluster; call inbox.seek() to go on, for example at "earliest"',
+                                                  p.topic, p.partition, p.lost_until)
+           WHEN 'beyond' THEN pg_catalog.format('Topic "%s", partition %s, ends at offset %s, before the position %s, at which nothing was read yet; call inbox.seek() again',
+                                                p.topic, p.partition, p.lost_until, p.lost_from)
+           ELSE pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
+                                  p.lost_from, p.lost_until - 1, p.topic, p.partition)
+           END AS error,
+           CASE p.lost_reason WHEN 'replaced' THEN 'topic replaced' WHEN 'beyond' THEN 'stopped' ELSE 'data lost' END AS state,
            p.updated_at AS lost_at
     FROM inbox.position p
     WHERE p.subscription = s.name AND p.lost_from IS NOT NULL
-    ORDER BY p.topic, p.partition
+    ORDER BY p.lost_reason IS NOT DISTINCT FROM 'beyond', p.topic, p.partition
     LIMIT 1
 ) l ON true
 CROSS JOIN LATERAL (

@@ -1056,6 +1056,12 @@ CREATE TABLE inbox.position (
     updated_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
     rerun_since  timestamptz,
     conflicts    bigint      NOT NULL DEFAULT 0,
+    last_offset     bigint      NOT NULL DEFAULT -1,
+    last_checksum   bigint      NOT NULL DEFAULT 0,
+    before_offset   bigint      NOT NULL DEFAULT -1,
+    before_checksum bigint      NOT NULL DEFAULT 0,
+    cluster_id      text,
+    lost_reason     text        CHECK (lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['removed', 'cut', 'replaced', 'beyond'])),
     PRIMARY KEY (subscription, topic, partition)
 ) WITH (fillfactor = 50);
 
@@ -1069,7 +1075,7 @@ COMMENT ON COLUMN inbox.position.fence IS 'raised by whoever takes the partition
 COMMENT ON COLUMN inbox.position.seek_time IS 'time to go to, asked for by inbox.seek()';
 COMMENT ON COLUMN inbox.position.rerun_until IS 'messages before this offset are processed though they were before; NULL: none';
 COMMENT ON COLUMN inbox.position.end_offset IS 'end of the partition when it was last seen';
-COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read; NULL: nothing is lost';
+COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read, or see lost_reason; NULL: nothing is lost';
 COMMENT ON COLUMN inbox.position.lost_until IS 'first offset after it that is still there';
 COMMENT ON COLUMN inbox.position.received IS 'number of messages that were read, duplicates too';
 COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler committed';
@@ -1077,6 +1083,12 @@ COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been
 COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
 COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
 COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
+COMMENT ON COLUMN inbox.position.last_offset IS 'offset of the last message that was read, by which the partition is recognized; -1: none was since inbox.seek()';
+COMMENT ON COLUMN inbox.position.last_checksum IS 'checksum of that message';
+COMMENT ON COLUMN inbox.position.before_offset IS 'offset of the message before it; -1: none was read';
+COMMENT ON COLUMN inbox.position.before_checksum IS 'checksum of that message';
+COMMENT ON COLUMN inbox.position.cluster_id IS 'id of the Kafka cluster; NULL: not known';
+COMMENT ON COLUMN inbox.position.lost_reason IS 'what happened from lost_from until lost_until: removed; cut: gone, and other messages take their place; replaced: all of the partition are others; beyond: the partition ended at lost_until, and inbox.seek() asked for lost_from. NULL: removed, if anything';
 
 --
 -- Inbox: messages, and what tells a repeated one.
@@ -1617,7 +1629,7 @@ SELECT s.name,
        CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
             WHEN f.error IS NOT NULL THEN 'stopped'
-            WHEN l.error IS NOT NULL THEN 'data lost'
+            WHEN l.error IS NOT NULL THEN l.state
             -- others of its workers are still to come
             WHEN c.workers < s.workers AND c.state = 'running' THEN 'starting'
             ELSE coalesce(c.state, 'starting') END AS state,
@@ -1662,12 +1674,21 @@ CROSS JOIN LATERAL (
     WHERE p.subscription = s.name
 ) p
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
-                             p.lost_from, p.lost_until - 1, p.topic, p.partition) AS error,
+    SELECT CASE p.lost_reason
+           WHEN 'cut' THEN pg_catalog.format('Topic "%s", partition %s, was cut: what it had from about offset %s on, up to the position %s, is not there any more, and other messages take its place; call inbox.seek() to go on there',
+                                             p.topic, p.partition, p.lost_from, p.lost_until)
+           WHEN 'replaced' THEN pg_catalog.format('Topic "%s", partition %s, is not the one that was read up to offset %s: it was made anew, or is that of another cluster; call inbox.seek() to go on, for example at "earliest"',
+                                                  p.topic, p.partition, p.lost_until)
+           WHEN 'beyond' THEN pg_catalog.format('Topic "%s", partition %s, ends at offset %s, before the position %s, at which nothing was read yet; call inbox.seek() again',
+                                                p.topic, p.partition, p.lost_until, p.lost_from)
+           ELSE pg_catalog.format('Kafka removed offsets %s to %s of topic "%s", partition %s, before they were read; call inbox.seek() to go on',
+                                  p.lost_from, p.lost_until - 1, p.topic, p.partition)
+           END AS error,
+           CASE p.lost_reason WHEN 'replaced' THEN 'topic replaced' WHEN 'beyond' THEN 'stopped' ELSE 'data lost' END AS state,
            p.updated_at AS lost_at
     FROM inbox.position p
     WHERE p.subscription = s.name AND p.lost_from IS NOT NULL
-    ORDER BY p.topic, p.partition
+    ORDER BY p.lost_reason IS NOT DISTINCT FROM 'beyond', p.topic, p.partition
     LIMIT 1
 ) l ON true
 CROSS JOIN LATERAL (

@@ -29,6 +29,7 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/culprit.h"
+#include "inbox/marks.h"
 #include "inbox/store.h"
 #include "inbox/report.h"
 #include "inbox/retry.h"
@@ -65,6 +66,7 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 	batch->worker = worker;
 	batch->messages = palloc(sizeof(InboxMessage) * n);
 	batch->partitions = palloc(sizeof(Partition *) * n);
+	batch->records = palloc(sizeof(ConsumerRecord *) * n);
 	batch->fates = palloc(sizeof(Fate) * n);
 	batch->items = palloc(sizeof(ReceivedItem) * n);
 	batch->received = palloc(sizeof(Received) * n);
@@ -84,6 +86,7 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 		partition->at.offset = records[i].offset + 1;
 		message_decode(&batch->messages[batch->n], worker->subscription->name,
 					   &worker->subscription->identity, &records[i]);
+		batch->records[batch->n] = &records[i];
 		batch->partitions[batch->n++] = partition;
 	}
 	return batch;
@@ -297,6 +300,8 @@ store(Batch *batch)
 		move->received++;
 		move->duplicates += batch->fates[i] == FATE_REPEATED;
 		move->conflicts += batch->conflicts[i];
+		move->before = move->last;
+		move->last = batch->records[i];
 		move->next_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]) + 1;
 		if (!message->nulls[MESSAGE_CREATED_AT])
 			move->read_until = DatumGetTimestampTz(message->values[MESSAGE_CREATED_AT]);
@@ -316,6 +321,9 @@ store(Batch *batch)
 	}
 	if (n > 0)
 		store_messages(messages, n);
+	for (int i = 0; i < batch->nmoves; i++)
+		marks_update(batch->moves[i].marks, batch->moves[i].partition,
+					 batch->moves[i].before, batch->moves[i].last);
 	store_move(batch->worker, batch->moves, batch->nmoves);
 }
 
@@ -368,6 +376,8 @@ batch_committed(Batch *batch)
 
 		partition->stored = batch->moves[i].next_offset;
 		culprit_passed(partition, batch->moves[i].received);
+		memcpy(partition->marks, batch->moves[i].marks, sizeof(partition->marks));
+		partition->marked = false;
 		if (batch->moves[i].read_until != 0)
 			partition->read_until = batch->moves[i].read_until;
 	}
@@ -400,6 +410,7 @@ part_of(Batch *batch, int first)
 	part.n = Max(part.n, 1);
 	part.messages += first;
 	part.partitions += first;
+	part.records += first;
 	part.fates += first;
 	part.items += first;
 	part.received += first;

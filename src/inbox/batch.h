@@ -39,6 +39,7 @@ typedef struct Batch
 	int			n;
 	InboxMessage *messages;
 	Partition **partitions;		/* of each message */
+	const ConsumerRecord **records; /* likewise */
 	Fate	   *fates;
 	ReceivedItem *items;		/* what is remembered of each message */
 	Received   *received;

@@ -55,6 +55,9 @@ ends_pass(InboxWorker *worker)
 		 partition = partition->next_ended)
 	{
 		partition->end_noted = false;
+		/* Messages before it may have been thrown away. */
+		if (partition->check == CHECK_WANTED || partition->check == CHECK_FAILED)
+			continue;
 		partition->at.offset = Max(partition->at.offset, partition->end);
 		worker->offsets_moved = true;
 	}
@@ -103,7 +106,7 @@ ends_store(InboxWorker *worker)
 	{
 		Partition  *partition = worker->partitions[i];
 
-		if (partition->at.offset == partition->stored)
+		if (partition->at.offset == partition->stored && !partition->marked)
 			continue;
 		moves[n].partition = partition;
 		moves[n++].next_offset = partition->at.offset;
@@ -111,7 +114,10 @@ ends_store(InboxWorker *worker)
 	while (n > 0 && !try_store(worker, moves, n, &tries))
 		continue;
 	for (int i = 0; i < n; i++)
+	{
 		moves[i].partition->stored = moves[i].next_offset;
+		moves[i].partition->marked = false;
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

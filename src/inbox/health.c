@@ -9,8 +9,9 @@
  * reported long ago, and would not be again.  So the partition is sought, at its
  * own position: what comes then was fetched after the error.  That throws away
  * what the library has fetched already, so one with messages to come is sought
- * only if none of them comes for a while.  A partition that was just assigned is
- * waited for as well.
+ * only if none of them comes for a while, or if it has to be checked whether it
+ * is still the one that was read (marks.c).  A partition that was just assigned
+ * is waited for as well.
  *
  *	 an error names the partition	the subscription waits for it
  *	 an error names none			(a connection is lost) it waits for those of
@@ -28,11 +29,14 @@
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
+#include "inbox/marks.h"
 #include "inbox/waiting.h"
 
 #define PROBE_MS 2000
+#define CHECK_MS 500			/* where nothing is taken until then */
 #define LONG_PROBE_MS 10000		/* with messages that are still to be handled */
 #define GROUP_RETRY_MS 10000
+#define TRANSACTION_MS 10000	/* so long an open transaction is no matter */
 #define REASON_MS 60000			/* the library repeats errors more often */
 
 /* The last error, for stat_subscription. */
@@ -67,6 +71,19 @@ health_problem(InboxWorker *worker, ConsumerState state, const char *message)
 		ereport(LOG,
 				(errmsg("consumer of subscription \"%s\" waits: %s",
 						worker->entry->name, worker->status.error)));
+}
+
+/*
+ * Something is to be known, but nothing is in the way: shows and logs it.
+ */
+void
+health_tell(InboxWorker *worker, const char *message)
+{
+	note(worker, message);
+	worker_show(worker);
+	ereport(LOG,
+			(errmsg("consumer of subscription \"%s\": %s",
+					worker->entry->name, message)));
 }
 
 /*
@@ -110,9 +127,13 @@ health_refused(void *arg, const char *topic, int partition)
 	worker->settled = false;
 	found->health = PARTITION_DOUBTED;
 	found->refused = true;
+	marks_doubt(worker, found);
 }
 
-/* A broker is away, perhaps: any partition may be its. */
+/*
+ * A broker is away, perhaps: any partition may be its.  When it is back, it may
+ * not have what it had.
+ */
 static void
 doubt_all(InboxWorker *worker)
 {
@@ -120,7 +141,10 @@ doubt_all(InboxWorker *worker)
 
 	for (int i = 0; i < worker->npartitions; i++)
 		if (worker->partitions[i]->health == PARTITION_READ)
+		{
 			worker->partitions[i]->health = PARTITION_DOUBTED;
+			marks_doubt(worker, worker->partitions[i]);
+		}
 	worker->settled = false;
 	if (worker->doubted_at == 0)
 		worker->doubted_at = now;
@@ -208,7 +232,9 @@ is_to_ask(const Partition *partition, TimestampTz now)
 	if (partition->health == PARTITION_ASKED)
 		return partition->asked_at != 0 &&
 			TimestampDifferenceExceeds(partition->asked_at, now, LONG_PROBE_MS);
-	return TimestampDifferenceExceeds(partition->asked_at, now, PROBE_MS);
+	return TimestampDifferenceExceeds(partition->asked_at, now,
+									  partition->check == CHECK_WANTED ?
+									  CHECK_MS : PROBE_MS);
 }
 
 /* Asks partitions in doubt for a sign, none of them all the time. */
@@ -227,8 +253,13 @@ ask(InboxWorker *worker)
 		if (!is_to_ask(partition, now))
 			continue;
 		if (partition->health == PARTITION_ASKED || partition->refused ||
+			partition->check == CHECK_WANTED ||
 			!has_more(worker, &partition->at))
-			list[n++] = partition->at;
+		{
+			list[n] = partition->at;
+			list[n++].offset = marks_start(partition);
+			marks_started(partition);
+		}
 		partition->health = PARTITION_ASKED;
 		partition->asked_at = now;
 	}
@@ -277,6 +308,51 @@ assess(InboxWorker *worker, bool more)
 }
 
 /*
+ * Is a partition held up by a transaction of a producer?  Then the library has
+ * read it to its end, as far as all before is committed or aborted, and there
+ * are messages behind.
+ */
+static bool
+is_held(const Partition *partition)
+{
+	return partition->check == CHECK_DONE && !partition->lost && !partition->gone &&
+		partition->end == partition->at.offset &&
+		partition->known_end > partition->at.offset;
+}
+
+/* Tells of transactions that are open for long.  They are somebody else's. */
+static void
+tell_transactions(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+	char		message[CONSUMER_MESSAGE_LEN];
+
+	if (!TimestampDifferenceExceeds(worker->told_at, now, 1000))
+		return;
+	worker->told_at = now;
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (!is_held(partition))
+		{
+			partition->held_since = 0;
+			continue;
+		}
+		if (partition->held_since == 0)
+			partition->held_since = now;
+		if (partition->held_since == DT_NOEND ||
+			!TimestampDifferenceExceeds(partition->held_since, now, TRANSACTION_MS))
+			continue;
+		partition->held_since = DT_NOEND;
+		snprintf(message, sizeof(message),
+				 "messages of partition %d of topic \"%s\" wait for a transaction of a producer, which is open since offset " INT64_FORMAT,
+				 partition->at.partition, partition->at.topic, partition->at.offset);
+		health_tell(worker, message);
+	}
+}
+
+/*
  * Shows how it fares.  Call when what was fetched is processed; more says that
  * there may be more of it.
  */
@@ -287,6 +363,7 @@ health_check(InboxWorker *worker, bool more)
 
 	if (!worker->settled)
 		ask(worker);
+	tell_transactions(worker);
 	state = assess(worker, more);
 	if (state == CONSUMER_WAITING_KAFKA)
 	{

@@ -240,13 +240,23 @@ set_fields(InboxMessage *message, const IdentityRules *rules, bool with_id)
 		pfree(payload);
 }
 
+/* Is a message known by its position? */
+static bool
+has_id_of_position(const InboxMessage *message)
+{
+	return strcmp(TextDatumGetCString(message->values[MESSAGE_EVENT_ID]),
+				  id_of_position(message)) == 0;
+}
+
 /*
  * Sets event_id, event_type and aggregate_id of a message that has its other
- * parts, or its problem.  Needs a transaction.
+ * parts, or its problem.  One that is known by its position has the timestamp
+ * in its receipt, too, a Unix time in ms: the position may have been another
+ * message's, before the topic was made anew.  Needs a transaction.
  */
 void
 identity_set(InboxMessage *message, const IdentityRules *rules,
-			 const MessageHeaders *headers)
+			 const MessageHeaders *headers, int64 unix_ms)
 {
 	char	   *id = NULL;
 
@@ -265,14 +275,11 @@ identity_set(InboxMessage *message, const IdentityRules *rules,
 						 message_headers_text(headers, rules->type_header));
 	set_fields(message, rules, true);
 	message->receipt = message->values[MESSAGE_EVENT_ID];
-}
-
-/* Is a message known by its position? */
-static bool
-has_id_of_position(const InboxMessage *message)
-{
-	return strcmp(TextDatumGetCString(message->values[MESSAGE_EVENT_ID]),
-				  id_of_position(message)) == 0;
+	if (id == NULL &&
+		(rules->id_field.path == NULL || has_id_of_position(message)))
+		message->receipt =
+			CStringGetTextDatum(psprintf("%s@" INT64_FORMAT,
+										 id_of_position(message), unix_ms));
 }
 
 /* Mixes a column of type bytea into a hash; NULL is not empty. */

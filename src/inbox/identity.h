@@ -51,7 +51,7 @@ typedef struct IdentityConsumers
 extern void identity_set_field(FieldRule *rule, const char *argument,
 							   const char *name, MemoryContext context);
 extern void identity_set(InboxMessage *message, const IdentityRules *rules,
-						 const MessageHeaders *headers);
+						 const MessageHeaders *headers, int64 unix_ms);
 extern void identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
 							   IdentityConsumers *consumers,
 							   const InboxMessage *message);

@@ -160,7 +160,7 @@ message_decode(InboxMessage *message, const char *subscription,
 	message_set(message, MESSAGE_RECEIVED_AT,
 				TimestampTzGetDatum(GetCurrentTimestamp()));
 	set_created_at(message, record->timestamp_ms);
-	identity_set(message, rules, &headers);
+	identity_set(message, rules, &headers, record->timestamp_ms);
 	if (headers.all != headers.few)
 		pfree(headers.all);
 }

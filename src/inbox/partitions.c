@@ -26,6 +26,7 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/marks.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */
@@ -144,17 +145,24 @@ partitions_add(InboxWorker *worker, const char *topic, int number)
 	return partition;
 }
 
-/* Runs a statement about one partition's position; returns whether it has a row. */
+/*
+ * Runs a statement about one partition's position: parameters 4 and 5 are
+ * numbers, 6 is a text or NULL, and 7 the fence.  Returns whether it has a row.
+ */
 static bool
-run(const char *query, InboxWorker *worker, const ConsumerPartition *at,
-	int64 argument, int expected)
+run(const char *query, InboxWorker *worker, const Partition *partition,
+	int64 number, int64 other, const char *string, int expected)
 {
-	Oid			types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
-	Datum		args[4] = {CStringGetTextDatum(worker->subscription->name),
-		CStringGetTextDatum(at->topic), Int32GetDatum(at->partition),
-	Int64GetDatum(argument)};
+	Oid			types[7] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID, TEXTOID,
+	INT8OID};
+	Datum		args[7] = {CStringGetTextDatum(worker->subscription->name),
+		CStringGetTextDatum(partition->at.topic),
+		Int32GetDatum(partition->at.partition), Int64GetDatum(number),
+		Int64GetDatum(other), string ? CStringGetTextDatum(string) : (Datum) 0,
+	Int64GetDatum(partition->fence)};
 
-	if (SPI_execute_with_args(query, 4, types, args, NULL, false, 0) != expected)
+	if (SPI_execute_with_args(query, 7, types, args, string ? NULL : "     n ",
+							  false, 0) != expected)
 		elog(ERROR, "query failed: %s", query);
 	return SPI_processed > 0;
 }
@@ -170,8 +178,15 @@ partitions_assign(InboxWorker *worker)
 	int			n = 0;
 
 	for (int i = 0; i < worker->npartitions; i++)
-		if (!worker->partitions[i]->lost && !worker->partitions[i]->gone)
-			list[n++] = worker->partitions[i]->at;
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->lost || partition->gone)
+			continue;
+		list[n] = partition->at;
+		list[n++].offset = marks_start(partition);
+		marks_started(partition);
+	}
 	if (!consumer_assign(worker->consumer, list, n))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
@@ -221,6 +236,25 @@ learn_patience(InboxWorker *worker)
 	worker->patience_ms = Max(PATIENCE_MS, PATIENCE_FACTOR * taken);
 }
 
+/*
+ * Partitions that a topic does not have any more, since it was made anew with
+ * fewer, are not waited for.
+ */
+static void
+drop_partitions(InboxWorker *worker, Search *search)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+		FoundTopic *topic = hash_search(search->topics, partition->at.topic,
+										HASH_FIND, NULL);
+
+		if (!partition->gone && topic != NULL && topic->partitions > 0 &&
+			partition->at.partition >= topic->partitions)
+			partition->gone = search->changed = true;
+	}
+}
+
 /* Ends a look: notes whether all that the subscription names is there. */
 static void
 finish_search(InboxWorker *worker)
@@ -228,6 +262,9 @@ finish_search(InboxWorker *worker)
 	Search	   *search = worker->search;
 
 	takeover_finish(worker, search);
+	drop_partitions(worker, search);
+	if (!search->incomplete)
+		strays_remove(worker, search);
 	worker->status.partitions = worker->npartitions;
 	if (search->changed)
 	{
@@ -273,14 +310,37 @@ partitions_refresh(InboxWorker *worker)
 }
 
 /*
- * Stores that messages before an offset are not there any more.
+ * When the position was last stored, as a Unix time in ms.
+ */
+int64
+partitions_read_at(InboxWorker *worker, Partition *partition)
+{
+	bool		isnull;
+	int64		time = 0;
+
+	worker_begin_sql();
+	if (run("SELECT (EXTRACT(epoch FROM updated_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
+			" FROM inbox.position" OF_PARTITION, worker, partition, 0, 0, NULL,
+			SPI_OK_SELECT))
+		time = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										   SPI_tuptable->tupdesc, 1, &isnull));
+	worker_commit_sql();
+	return time;
+}
+
+/*
+ * Stores that messages are not there any more, or others are: from an offset
+ * until another; reason as in inbox.position.  Nothing is read of the partition
+ * until inbox.seek().
  */
 void
-partitions_store_loss(InboxWorker *worker, Partition *partition, int64 until)
+partitions_store_loss(InboxWorker *worker, Partition *partition, int64 from,
+					  int64 until, const char *reason)
 {
 	worker_begin_sql();
-	run("UPDATE inbox.position SET lost_from = next_offset, lost_until = $4"
-		OF_PARTITION, worker, &partition->at, until, SPI_OK_UPDATE);
+	run("UPDATE inbox.position SET lost_from = $4, lost_until = $5, lost_reason = $6"
+		OF_PARTITION " AND fence OPERATOR(pg_catalog.=) $7", worker, partition, from,
+		until, reason, SPI_OK_UPDATE);
 	worker_commit_sql();
 	partition->lost = true;
 	worker->settled = false;

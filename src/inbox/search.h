@@ -64,4 +64,7 @@ extern void takeover_begin(InboxWorker *worker, Search *search);
 extern bool takeover_continue(InboxWorker *worker, Search *search);
 extern void takeover_finish(InboxWorker *worker, Search *search);
 
+/* strays.c */
+extern void strays_remove(InboxWorker *worker, Search *search);
+
 #endif							/* OUTBOX_INBOX_SEARCH_H */

@@ -44,12 +44,16 @@
 	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
 	"  THEN p.rerun_until END," \
 	" end_offset = greatest(m.end_offset, m.next_offset)," \
+	" last_offset = m.last_offset, last_checksum = m.last_checksum," \
+	" before_offset = m.before_offset, before_checksum = m.before_checksum," \
 	" updated_at = pg_catalog.clock_timestamp()" \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
 	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9)," \
-	"  pg_catalog.unnest($10)) m (topic, partition, fence, next_offset," \
-	"  received, processed, duplicates, conflicts, end_offset)" \
+	"  pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12)," \
+	"  pg_catalog.unnest($13), pg_catalog.unnest($14)) m (topic, partition, fence," \
+	"  next_offset, received, processed, duplicates, conflicts, end_offset," \
+	"  before_offset, before_checksum, last_offset, last_checksum)" \
 	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
 	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
 	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
@@ -155,11 +159,11 @@ void
 store_move(InboxWorker *worker, const Move *moves, int n)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[10] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID};
-	Datum		args[10];
-	Datum	   *columns[9];
+	Oid			types[14] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum		args[14];
+	Datum	   *columns[13];
 
 	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc(sizeof(Datum) * n);
@@ -168,6 +172,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 		const Move *move = &moves[i];
 		ConsumerPartition *at = &move->partition->at;
 		int64		end = Max(partitions_end(worker, move->partition), 0);
+		const Mark *marks = move->last ? move->marks : move->partition->marks;
 
 		columns[0][i] = CStringGetTextDatum(at->topic);
 		columns[1][i] = Int32GetDatum(at->partition);
@@ -178,6 +183,11 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 		columns[6][i] = Int64GetDatum((int64) move->duplicates);
 		columns[7][i] = Int64GetDatum((int64) move->conflicts);
 		columns[8][i] = Int64GetDatum(end);
+		for (int m = 0; m < MARKS; m++)
+		{
+			columns[9 + 2 * m][i] = Int64GetDatum(marks[m].offset);
+			columns[10 + 2 * m][i] = Int64GetDatum(marks[m].checksum);
+		}
 	}
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = store_text_array(columns[0], n);
@@ -185,7 +195,7 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = 2; c < lengthof(columns); c++)
 		args[c + 1] = int8_array(columns[c], n);
-	store_execute(&plan, MOVE_QUERY, 10, types, args, NULL);
+	store_execute(&plan, MOVE_QUERY, 14, types, args, NULL);
 	if (SPI_processed != n)
 		raise_moved(worker);
 }

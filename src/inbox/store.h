@@ -22,6 +22,9 @@ typedef struct Move
 {
 	Partition  *partition;
 	int64		next_offset;
+	const ConsumerRecord *before;	/* the last two messages that were read; */
+	const ConsumerRecord *last; /* NULL when there are none */
+	Mark		marks[MARKS];	/* theirs, if so */
 	TimestampTz read_until;
 	int			received;
 	int			processed;

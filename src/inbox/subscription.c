@@ -35,6 +35,7 @@
 #include "inbox/arguments.h"
 #include "inbox/handler.h"
 #include "inbox/sql.h"
+#include "inbox/unprocessed.h"
 
 PG_FUNCTION_INFO_V1(outbox_subscription_pause);
 PG_FUNCTION_INFO_V1(outbox_subscription_resume);
@@ -343,6 +344,7 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 
 	sql_begin(&caller);
 	check_takes_topic(name, values);
+	unprocessed_rename(types, values);
 	/* The next offset stays until the time is known: to show the lag. */
 	(void) sql_execute("INSERT INTO inbox.position AS p"
 					   " (subscription, topic, partition, next_offset, seek_time)"
@@ -351,7 +353,8 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
 					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
 					   " rerun_since = CASE WHEN $6 THEN pg_catalog.clock_timestamp() END,"
-					   " lost_from = NULL, lost_until = NULL,"
+					   " lost_from = NULL, lost_until = NULL, lost_reason = NULL,"
+					   " last_offset = -1, before_offset = -1, cluster_id = NULL,"
 					   " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
 					   6, types, values, nulls);
 	change_subscription(name, "UPDATE inbox.subscription"

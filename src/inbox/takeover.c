@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "base/worker.h"
+#include "inbox/marks.h"
 
 /* A partition that is to be taken over. */
 typedef struct Candidate
@@ -137,6 +138,8 @@ find_candidates(InboxWorker *worker, Search *search)
 			{
 				partition->gone = false;
 				search->changed = true;
+				if (!partition->lost)
+					marks_begin(worker, partition);
 			}
 		}
 }
@@ -282,23 +285,28 @@ takeover_continue(InboxWorker *worker, Search *search)
 	return true;
 }
 
+/* The id of the cluster, if it is known. */
+#define CLUSTER "CASE WHEN $6 OPERATOR(pg_catalog.<>) '' THEN $6 END"
+
 /* Field xmax is zero in rows that were inserted only. */
 #define TAKE_OVER_QUERY \
-	"INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset, fence)" \
+	"INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset, fence, cluster_id)" \
 	" SELECT $1, t.topic, t.partition," \
-	"  CASE WHEN t.next_offset OPERATOR(pg_catalog.>=) 0 THEN t.next_offset END, t.fence" \
+	"  CASE WHEN t.next_offset OPERATOR(pg_catalog.>=) 0 THEN t.next_offset END, t.fence, " CLUSTER \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5))" \
 	"  AS t (topic, partition, next_offset, fence)" \
 	" ON CONFLICT (subscription, topic, partition) DO UPDATE" \
 	" SET fence = p.fence OPERATOR(pg_catalog.+) 1," \
 	" next_offset = coalesce(excluded.next_offset, p.next_offset)," \
-	" seek_time = NULL" \
+	" seek_time = NULL, cluster_id = coalesce(p.cluster_id, " CLUSTER ")" \
 	" WHERE p.fence OPERATOR(pg_catalog.=) excluded.fence" \
 	" RETURNING topic, partition, fence, next_offset," \
 	" coalesce(rerun_until, 0), lost_from IS NOT NULL," \
 	" xmax OPERATOR(pg_catalog.=) 0," \
-	" coalesce(rerun_since, '-infinity')"
+	" coalesce(rerun_since, '-infinity')," \
+	" before_offset, before_checksum, last_offset, last_checksum," \
+	" coalesce(cluster_id OPERATOR(pg_catalog.<>) " CLUSTER ", false)"
 
 /* Adds the partition that a row of the result is about. */
 static void
@@ -306,6 +314,7 @@ add_partition(InboxWorker *worker, Search *search, uint64 row)
 {
 	bool		isnull;
 	Partition  *partition;
+	Candidate  *candidate;
 
 	partition = partitions_add(worker,
 							   TextDatumGetCString(result(row, 1, &isnull)),
@@ -316,9 +325,19 @@ add_partition(InboxWorker *worker, Search *search, uint64 row)
 	partition->lost = DatumGetBool(result(row, 6, &isnull));
 	partition->is_new = DatumGetBool(result(row, 7, &isnull));
 	partition->rerun_since = DatumGetTimestampTz(result(row, 8, &isnull));
+	for (int i = 0; i < MARKS; i++)
+	{
+		partition->marks[i].offset = DatumGetInt64(result(row, 9 + 2 * i, &isnull));
+		partition->marks[i].checksum = DatumGetInt64(result(row, 10 + 2 * i, &isnull));
+	}
+	partition->other_cluster = DatumGetBool(result(row, 13, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
-	partition->gone = candidate_of(search, row)->left;
+	candidate = candidate_of(search, row);
+	partition->gone = candidate->left;
+	/* In front of its beginning is nothing. */
+	if (!candidate->had || candidate->start != CONSUMER_EARLIEST)
+		marks_begin(worker, partition);
 }
 
 /* Makes an array of n elements. */
@@ -362,6 +381,7 @@ fill_arguments(InboxWorker *worker, Search *search, Datum *args)
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	for (int c = 0; c < lengthof(columns); c++)
 		args[c + 1] = make_array(columns[c], n, types[c]);
+	args[lengthof(columns) + 1] = CStringGetTextDatum(worker->cluster);
 	return n;
 }
 
@@ -372,13 +392,15 @@ void
 takeover_finish(InboxWorker *worker, Search *search)
 {
 	Oid			types[] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID};
+	INT8ARRAYOID, TEXTOID};
 	Datum		args[lengthof(types)];
 	int			n;
 
 	if (hash_get_num_entries(search->candidates) == 0)
 		return;
 	worker_begin_sql();
+	if (worker->cluster[0] == '\0')
+		(void) consumer_cluster_id(worker->consumer, worker->cluster);
 	n = fill_arguments(worker, search, args);
 	if (n > 0)
 	{

@@ -24,6 +24,7 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/sql.h"
 #include "inbox/store.h"
 
 /* Between two looks for what other workers have stored. */
@@ -258,4 +259,29 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 					  " AND event_id OPERATOR(pg_catalog.=) $16",
 					  lengthof(args), types, args, nulls);
 	return SPI_processed > 0;
+}
+
+/*
+ * For inbox.seek(), between sql_begin() and sql_end(), whose first three
+ * parameters these are: subscription, topic, partition.  Where that was found to
+ * be another one than was read, or cut, what is left of the messages that were
+ * read, and are known by their offsets only, gets the ids that they have in
+ * inbox.received.  New ones may have their offsets.
+ */
+void
+unprocessed_rename(const Oid *types, const Datum *values)
+{
+	(void) sql_execute("UPDATE inbox.message m SET event_id = pg_catalog.format('%s@%s', m.event_id,"
+					   " coalesce((EXTRACT(epoch FROM m.created_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, -1))"
+					   " WHERE subscription OPERATOR(pg_catalog.=) $1"
+					   " AND status OPERATOR(pg_catalog.<>) 'processed'"
+					   " AND topic OPERATOR(pg_catalog.=) $2"
+					   " AND partition OPERATOR(pg_catalog.=) $3"
+					   " AND event_id OPERATOR(pg_catalog.=) pg_catalog.format('%s/%s/%s', topic, partition, \"offset\")"
+					   " AND EXISTS (SELECT FROM inbox.position p"
+					   "  WHERE p.subscription OPERATOR(pg_catalog.=) $1"
+					   "  AND p.topic OPERATOR(pg_catalog.=) $2"
+					   "  AND p.partition OPERATOR(pg_catalog.=) $3"
+					   "  AND p.lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['cut', 'replaced']))",
+					   3, types, values, NULL);
 }

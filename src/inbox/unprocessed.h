@@ -26,5 +26,6 @@ extern void unprocessed_remove_failed(const InboxMessage *messages,
 									  const bool *chosen, int n,
 									  bool by_position);
 extern bool unprocessed_update(InboxWorker *worker, InboxMessage *message);
+extern void unprocessed_rename(const Oid *types, const Datum *values);
 
 #endif							/* OUTBOX_INBOX_UNPROCESSED_H */

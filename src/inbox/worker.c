@@ -42,6 +42,7 @@
 #include "inbox/batch.h"
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
+#include "inbox/marks.h"
 #include "inbox/report.h"
 #include "inbox/retry.h"
 #include "inbox/transaction.h"
@@ -189,6 +190,7 @@ consume(InboxWorker *worker)
 	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
 									  worker->subscription->batch_size,
 									  BATCH_BYTES, &handler, &more);
+	marks_check(worker);
 	losses_take(worker);
 	health_take_errors(worker);
 	if (worker->nrecords == 0)

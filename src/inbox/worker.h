@@ -66,6 +66,32 @@ typedef enum PartitionHealth
 	PARTITION_DOUBTED			/* there was an error since */
 } PartitionHealth;
 
+/* Whether a partition is still the one that was read; see marks.c */
+typedef enum PartitionCheck
+{
+	CHECK_DONE,
+	CHECK_READING,				/* it is read from check_from on */
+	CHECK_WANTED,				/* it is still to be sought there */
+	CHECK_FAILED				/* it is another one */
+} PartitionCheck;
+
+/* What a partition is to be looked at for; see losses.c */
+typedef enum PartitionSuspicion
+{
+	SUSPECT_NOTHING,
+	SUSPECT_OFFSET,				/* Kafka may not have the next offset */
+	SUSPECT_CONTENT				/* it is another one */
+} PartitionSuspicion;
+
+/* A message by which a partition is recognized. */
+typedef struct Mark
+{
+	int64		offset;			/* -1 when there is none */
+	int64		checksum;
+} Mark;
+
+#define MARKS 2					/* the last is the last message */
+
 /* A partition that this worker reads. */
 typedef struct Partition
 {
@@ -81,12 +107,21 @@ typedef struct Partition
 	int64		known_end;		/* where it ends, as far as is known, or -1; */
 	TimestampTz known_at;		/* and since when, by steady_now() */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
-	bool		suspect;		/* Kafka may not have the next offset, */
-	bool		lost;			/* and does not have it */
+	Mark		marks[MARKS];
+	bool		marked;			/* they are still to be stored */
+	PartitionCheck check;
+	int64		check_from;
+	bool		matched;		/* a mark was found since */
+	bool		other_cluster;	/* the position is from another one */
+	TimestampTz held_since;		/* by a producer's transaction; 0 if it is
+								 * not, DT_NOEND when that was told */
+	PartitionSuspicion suspect;
+	bool		lost;			/* the next offset is not there, or another
+								 * message */
 	bool		is_new;			/* it had no position before */
-	bool		gone;			/* its topic was deleted, or is not taken any
-								 * more: what waits of it is tried all the
-								 * same */
+	bool		gone;			/* its topic was deleted, or has fewer
+								 * partitions now, or is not taken any more:
+								 * what waits of it is tried all the same */
 	int			suspects;		/* so many of the next messages may have
 								 * crashed the server; see culprit.c */
 	int64		began_at;		/* next offset when the worker met it */
@@ -138,6 +173,10 @@ typedef struct InboxWorker
 	bool		offsets_moved;	/* Kafka's group may not have all of them */
 	Search	   *search;			/* under way; or NULL */
 	long		patience_ms;	/* that its answers may take */
+	char		cluster[CONSUMER_CLUSTER_LEN];	/* its id; "" until known */
+	bool		looked_for_strays;
+	bool		unchecked;		/* some are to be checked; see marks.c */
+	TimestampTz told_at;		/* of transactions, by steady_now() */
 	TimestampTz expire_at;		/* when to look for old messages, by
 								 * steady_now() */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
@@ -203,6 +242,7 @@ extern void worker_show_sometimes(InboxWorker *worker);
 /* health.c */
 extern void health_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
+extern void health_tell(InboxWorker *worker, const char *message);
 extern void health_lookup_failed(InboxWorker *worker, const char *message,
 								 bool unreached);
 extern void health_sign(Partition *partition);
@@ -229,8 +269,9 @@ extern Partition *partitions_add(InboxWorker *worker, const char *topic,
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 								  int partition);
 extern void partitions_assign(InboxWorker *worker);
+extern int64 partitions_read_at(InboxWorker *worker, Partition *partition);
 extern void partitions_store_loss(InboxWorker *worker, Partition *partition,
-								  int64 until);
+								  int64 from, int64 until, const char *reason);
 extern void partitions_commit_offsets(InboxWorker *worker);
 extern void partitions_forget_shown(InboxWorker *worker);
 extern int64 partitions_end(InboxWorker *worker, Partition *partition);

@@ -22,6 +22,7 @@ typedef struct Consumer Consumer;
 
 #define CONSUMER_ERROR_LEN PRODUCER_ERROR_LEN
 #define CONSUMER_TOPIC_LEN 250	/* Kafka's limit, and a zero */
+#define CONSUMER_CLUSTER_LEN 64 /* of a cluster's id, and a zero */
 
 /* Where to start, as the arguments of consumer_find_offset() */
 #define CONSUMER_EARLIEST INT64CONST(-2)
@@ -122,6 +123,10 @@ extern int	consumer_leader(const Consumer *consumer, int i, int partition);
 extern bool consumer_bounds(Consumer *consumer, const char *topic,
 							int partition, int64 *low, int64 *high,
 							int timeout_ms);
+extern bool consumer_find_offset(Consumer *consumer, const char *topic,
+								 int partition, int64 start, int64 *offset,
+								 int timeout_ms);
+extern bool consumer_cluster_id(Consumer *consumer, char *id);
 extern bool consumer_known_end(Consumer *consumer, const char *topic,
 							   int partition, int64 *end);
 extern bool consumer_assign(Consumer *consumer,
