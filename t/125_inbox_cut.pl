@@ -95,10 +95,15 @@ wait_for_count('same', 52, 'and the other one goes on');
 # ---------------------------------------------------------------------------
 # One seek() after another, while the first is being carried out
 
-my $session = $node->background_psql('postgres');
+my $no_worker = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'outbox consumer' AND application_name = 'same'";
+sql("SELECT inbox.pause('same')");
+wait_for($no_worker, 'a pause');
 sql("SELECT inbox.seek('same', 'same', 0, 'latest')");
-$session->query("BEGIN; SELECT inbox.seek('same', 'same', 0, 50, rerun => true)");
-wait_for("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'outbox consumer'", 'a worker carries out the first of two seeks');
+my $session = $node->background_psql('postgres');
+$session->query("BEGIN; SELECT FROM inbox.position WHERE topic = 'same' FOR UPDATE");
+sql("SELECT inbox.resume('same')");
+wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'outbox consumer'", 'a worker carries out the first of two seeks');
+$session->query("SELECT inbox.seek('same', 'same', 0, 50, rerun => true)");
 $session->query('COMMIT');
 $session->quit;
 wait_for_count('same', 54, 'the second one counts');

@@ -46,6 +46,7 @@
 	" end_offset = greatest(m.end_offset, m.next_offset)," \
 	" last_offset = m.last_offset, last_checksum = m.last_checksum," \
 	" before_offset = m.before_offset, before_checksum = m.before_checksum," \
+	" cluster_id = coalesce($15, p.cluster_id)," \
 	" updated_at = pg_catalog.clock_timestamp()" \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
@@ -159,10 +160,11 @@ void
 store_move(InboxWorker *worker, const Move *moves, int n)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[14] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	Oid			types[15] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID};
-	Datum		args[14];
+	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTOID};
+	Datum		args[15];
+	bool		known = worker->cluster[0] != '\0';
 	Datum	   *columns[13];
 
 	for (int c = 0; c < lengthof(columns); c++)
@@ -195,7 +197,9 @@ store_move(InboxWorker *worker, const Move *moves, int n)
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = 2; c < lengthof(columns); c++)
 		args[c + 1] = int8_array(columns[c], n);
-	store_execute(&plan, MOVE_QUERY, 14, types, args, NULL);
+	args[14] = known ? CStringGetTextDatum(worker->cluster) : (Datum) 0;
+	store_execute(&plan, MOVE_QUERY, 15, types, args,
+				  known ? NULL : "              n");
 	if (SPI_processed != n)
 		raise_moved(worker);
 }

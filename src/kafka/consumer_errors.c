@@ -25,10 +25,17 @@ explain_right(rd_kafka_resp_err_t err, char *error)
 				CONSUMER_ERROR_LEN);
 }
 
-/* Does the error say that the offset we asked for does not exist? */
+/*
+ * Does the error say that the offset we asked for does not exist, or that the log
+ * was cut in front of it?
+ */
 static bool
 is_lost_offset(rd_kafka_resp_err_t err)
 {
+#if RD_KAFKA_VERSION >= 0x020100ff
+	if (err == RD_KAFKA_RESP_ERR__LOG_TRUNCATION)
+		return true;
+#endif
 	return err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
 		err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
 }
