@@ -239,7 +239,7 @@ CROSS JOIN LATERAL (
     SELECT (pg_catalog.array_agg(c.state ORDER BY k.rank))[1] AS state,
            (pg_catalog.array_agg(c.state_since ORDER BY k.rank, c.state_since))[1] AS state_since,
            count(*) AS workers,
-           sum(c.lag)::bigint AS lag,
+           CASE WHEN bool_and(c.lag IS NOT NULL) THEN sum(c.lag)::bigint END AS lag,
            max(c.lag_seconds) AS lag_seconds,
            (pg_catalog.array_agg(c.error ORDER BY c.error_at DESC) FILTER (WHERE c.error IS NOT NULL))[1] AS error,
            max(c.error_at) AS error_at
@@ -485,7 +485,7 @@ BEGIN
         EXECUTE format($query$
             DELETE FROM inbox.%I m USING inbox.subscription s
             WHERE m.ctid >= $1 AND m.ctid < $2 AND m.status = 'processed'
-              AND s.name = m.subscription AND m.received_at <= now() - coalesce(s.keep, $3)
+              AND s.name = m.subscription AND coalesce(m.processed_at, m.received_at) <= now() - coalesce(s.keep, $3)
             $query$, 'message_' || place.chunk)
         USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window;
         place.block := place.block + step;
@@ -511,7 +511,8 @@ BEGIN
     LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE NOWAIT;
     changed := inbox.expire_ring('message', longest);
     changed := inbox.expire_ring('received', dedupe_window) OR changed;
-    RETURN inbox.sweep_messages(dedupe_window) OR changed;
+    -- not while the lock on a chunk that was emptied is held
+    RETURN changed OR inbox.sweep_messages(dedupe_window);
 EXCEPTION
     WHEN lock_not_available THEN
         RETURN false;

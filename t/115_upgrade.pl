@@ -91,7 +91,7 @@ INSERT INTO inbox.position (subscription, topic, partition, next_offset) VALUES 
 INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", payload, status, chunk)
 SELECT 'all', 'm' || c, '$topic', 0, c, '"failed"', CASE c WHEN 0 THEN 'failed' ELSE 'processed' END, c FROM generate_series(0, 3) c;
 INSERT INTO inbox.received (consumer, event_id, chunk) SELECT 'shop', 'r' || c, c FROM generate_series(0, 3) c;
-INSERT INTO inbox.received (consumer, event_id, chunk) VALUES ('\@all', 'known', 3);
+INSERT INTO inbox.received (consumer, event_id, chunk) VALUES ('\@all', 'known', 3), ('\@all', '$topic/0/0', 3);
 INSERT INTO inbox.ring VALUES ('message', 3, now());
 INSERT INTO inbox.survivor VALUES ('all', 0);
 
@@ -165,6 +165,11 @@ ok( $node->poll_query_until('postgres',
   or diag sql('TABLE handled');
 is(sql("SELECT inbox.receive('shop', 'r2')"), 'f', 'what was received is known');
 is(sql("SELECT duplicates, conflicts FROM inbox.stat_subscription"), '1|0', 'also to subscriptions, whatever the topic');
+sql("SELECT inbox.seek('all', '$topic', 0, 'earliest')");
+ok( $node->poll_query_until('postgres', "SELECT next_offset > 2 AND seek_time IS NULL FROM inbox.position WHERE topic = '$topic'"),
+	'all is read again');
+is(sql("SELECT count(*) FROM handled WHERE message::text LIKE '\"handled long ago%'"), '0',
+	'and what had no id is known by its position');
 
 # ---------------------------------------------------------------------------
 # The objects

@@ -83,6 +83,9 @@ static uint64 adopted_settings;
 static bool
 shapes_statements(const struct config_generic *setting)
 {
+	/* Our library may be found by it only; who may set it is a superuser. */
+	if (strcmp(setting->name, "dynamic_library_path") == 0)
+		return false;
 	switch (setting->group)
 	{
 		case CLIENT_CONN_STATEMENT:

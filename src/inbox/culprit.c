@@ -267,10 +267,10 @@ culprit_rest(InboxWorker *worker)
 		return;
 	for (int i = 0; i < worker->npartitions; i++)
 		past &= is_past_crash(worker, worker->partitions[i]);
-	if (worker->crashed && past && worker->npartitions > 0 &&
+	if (worker->crashed && past && worker->npartitions > 0 && worker->complete &&
 		!waiting_has_old(worker))
 		mark_survivor(worker);
-	if (partitions_lag(worker) == 0 &&
+	if (worker->complete && partitions_lag(worker) == 0 &&
 		hash_get_num_entries(worker->waiting) == 0)
 		set_clear(&worker->entry->suspects);
 }

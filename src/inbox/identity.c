@@ -240,12 +240,18 @@ set_fields(InboxMessage *message, const IdentityRules *rules, bool with_id)
 		pfree(payload);
 }
 
-/* Is a message known by its position? */
+/*
+ * Is a message known by its position?  Something may have been added to it, when
+ * its topic was made anew.
+ */
 static bool
 has_id_of_position(const InboxMessage *message)
 {
-	return strcmp(TextDatumGetCString(message->values[MESSAGE_EVENT_ID]),
-				  id_of_position(message)) == 0;
+	const char *id = TextDatumGetCString(message->values[MESSAGE_EVENT_ID]);
+	const char *position = id_of_position(message);
+	size_t		len = strlen(position);
+
+	return strncmp(id, position, len) == 0 && (id[len] == '\0' || id[len] == '@');
 }
 
 /*
@@ -326,6 +332,7 @@ identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
 	item->former = rules->per_topic ?
 		consumers->all_topics : consumers->one_topic;
 	item->event_id = message->receipt;
+	item->former_id = message->values[MESSAGE_EVENT_ID];
 	item->hash = mix_column(message, MESSAGE_KEY, 0);
 	item->hash = mix_column(message, MESSAGE_PAYLOAD, item->hash);
 	item->verdict = RECEIVED_NEW;

@@ -166,13 +166,20 @@ message_decode(InboxMessage *message, const char *subscription,
 }
 
 /*
- * Reads a row of inbox.message; the parts stay the tuple's.  The message has
+ * Reads a row of inbox.message; most parts stay the tuple's.  The message has
  * no problem, whatever it had when it was stored.
  */
 void
 message_from_tuple(InboxMessage *message, HeapTuple tuple, TupleDesc desc)
 {
+	static const MessageColumn texts[] = {MESSAGE_SUBSCRIPTION, MESSAGE_TOPIC, MESSAGE_EVENT_ID};
+
 	heap_deform_tuple(tuple, desc, message->values, message->nulls);
+	/* Others compare them byte for byte. */
+	for (int i = 0; i < lengthof(texts); i++)
+		if (!message->nulls[texts[i]])
+			message->values[texts[i]] =
+				PointerGetDatum(PG_DETOAST_DATUM_PACKED(message->values[texts[i]]));
 	message->stored_id = message->values[MESSAGE_EVENT_ID];
 	message->problem = NULL;
 }

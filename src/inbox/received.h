@@ -39,6 +39,8 @@ typedef struct ReceivedItem
 	Datum		former;			/* text: entries of this consumer count, too;
 								 * 0 when there is none */
 	Datum		event_id;		/* text */
+	Datum		former_id;		/* text: under which such an entry may be, if
+								 * it has no hash; the same Datum if no other */
 	uint64		hash;			/* of the content */
 	ReceivedVerdict verdict;	/* set by received_add_batch() */
 } ReceivedItem;

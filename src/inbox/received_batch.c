@@ -146,8 +146,17 @@ find_item(ReceivedBatch *batch, const ReceivedItem *item)
 	if (item->former != batch->former)
 		received_look_for_any(&batch->table, item->former, batch->former_chunks);
 	batch->former = item->former;
-	return received_find(&batch->table, item->former, item->event_id,
-						 batch->former_chunks);
+	chunk = received_find(&batch->table, item->former, item->event_id,
+						  batch->former_chunks);
+	if (chunk != NULL || item->former_id == item->event_id)
+		return chunk;
+	chunk = received_find(&batch->table, item->former, item->former_id,
+						  batch->former_chunks);
+	/* Entries of that kind had no hash. */
+	if (chunk != NULL &&
+		!slot_attisnull(chunk->slot, RECEIVED_PAYLOAD_HASH + 1))
+		return NULL;
+	return chunk;
 }
 
 /* Notes the hash of an entry that was found.  Older ones have none. */

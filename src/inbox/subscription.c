@@ -328,6 +328,9 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 	SqlCaller	caller;
 
 	handler_refuse_to_move(name);
+	/* Kafka has other meanings for negative times. */
+	if (offset < 0 && time < (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
+		time = DT_NOBEGIN;
 	argument_required("topic", PG_ARGISNULL(1));
 	argument_required("partition", PG_ARGISNULL(2));
 	argument_required("rerun", PG_ARGISNULL(4));

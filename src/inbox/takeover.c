@@ -136,6 +136,9 @@ find_candidates(InboxWorker *worker, Search *search)
 									 topic->leaders[p]);
 			else if (partition->gone)
 			{
+				/* Only who begins anew asks where. */
+				if (partition->unsought)
+					worker_restart(worker);
 				partition->gone = false;
 				search->changed = true;
 				if (!partition->lost)
@@ -299,14 +302,16 @@ takeover_continue(InboxWorker *worker, Search *search)
 	" ON CONFLICT (subscription, topic, partition) DO UPDATE" \
 	" SET fence = p.fence OPERATOR(pg_catalog.+) 1," \
 	" next_offset = coalesce(excluded.next_offset, p.next_offset)," \
-	" seek_time = NULL, cluster_id = coalesce(p.cluster_id, " CLUSTER ")" \
+	" seek_time = CASE WHEN excluded.next_offset IS NULL THEN p.seek_time END," \
+	" cluster_id = coalesce(p.cluster_id, " CLUSTER ")" \
 	" WHERE p.fence OPERATOR(pg_catalog.=) excluded.fence" \
 	" RETURNING topic, partition, fence, next_offset," \
 	" coalesce(rerun_until, 0), lost_from IS NOT NULL," \
 	" xmax OPERATOR(pg_catalog.=) 0," \
 	" coalesce(rerun_since, '-infinity')," \
 	" before_offset, before_checksum, last_offset, last_checksum," \
-	" coalesce(cluster_id OPERATOR(pg_catalog.<>) " CLUSTER ", false)"
+	" coalesce(cluster_id OPERATOR(pg_catalog.<>) " CLUSTER ", false)," \
+	" seek_time IS NOT NULL OR next_offset IS NULL"
 
 /* Adds the partition that a row of the result is about. */
 static void
@@ -331,6 +336,7 @@ add_partition(InboxWorker *worker, Search *search, uint64 row)
 		partition->marks[i].checksum = DatumGetInt64(result(row, 10 + 2 * i, &isnull));
 	}
 	partition->other_cluster = DatumGetBool(result(row, 13, &isnull));
+	partition->unsought = DatumGetBool(result(row, 14, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
 	candidate = candidate_of(search, row);

@@ -271,8 +271,8 @@ run(InboxWorker *worker)
 		bool		more = false;
 		bool		shown;
 
-		refresh(worker);
 		setup_check(worker);
+		refresh(worker);
 		if (waiting_due(worker) <= steady_now())
 		{
 			retry_run(worker);

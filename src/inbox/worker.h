@@ -119,6 +119,8 @@ typedef struct Partition
 	bool		lost;			/* the next offset is not there, or another
 								 * message */
 	bool		is_new;			/* it had no position before */
+	bool		unsought;		/* where it is to be read from is not known:
+								 * it was gone when we looked */
 	bool		gone;			/* its topic was deleted, or has fewer
 								 * partitions now, or is not taken any more:
 								 * what waits of it is tried all the same */

@@ -131,7 +131,10 @@ find_offsets(rd_kafka_t *handle, rd_kafka_topic_partition_list_t *list,
 
 	if (left > 0)
 		err = rd_kafka_offsets_for_times(handle, list, Min(left, OFFSETS_MS));
-	if (err <= 0 || list->cnt == 1)
+	/* Without an error of its own, each partition may have one. */
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return;
+	if (err < 0 || list->cnt == 1)
 	{
 		set_errors(list, err);
 		return;
