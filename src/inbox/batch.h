@@ -63,6 +63,8 @@ typedef struct Batch
 extern void batch_process(InboxWorker *worker);
 
 /* repeats.c */
+extern bool repeats_is_wanted(const Subscription *subscription,
+							  const InboxMessage *message);
 extern void repeats_look(Batch *batch);
 extern void repeats_drop(Batch *batch);
 extern void repeats_end_before(Batch *batch, int end);

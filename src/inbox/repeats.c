@@ -29,8 +29,8 @@
  * Is the message of a type that the subscription wants?  Where the type should
  * be known, and is not, it may be.
  */
-static bool
-is_wanted(const Subscription *subscription, const InboxMessage *message)
+bool
+repeats_is_wanted(const Subscription *subscription, const InboxMessage *message)
 {
 	char	   *type;
 
@@ -86,7 +86,7 @@ add_entries(Batch *batch)
 		batch->done[i] = batch->replaces[i] = batch->conflicts[i] = false;
 		batch->received[i] = RECEIVED_BEFORE;
 		batch->fates[i] = FATE_UNWANTED;
-		if (!is_wanted(subscription, &batch->messages[i]))
+		if (!repeats_is_wanted(subscription, &batch->messages[i]))
 			continue;
 		batch->fates[i] = FATE_RUN;
 		if (!subscription->identity.remembered)

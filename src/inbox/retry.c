@@ -30,6 +30,7 @@
 
 #include "base/steady.h"
 #include "base/worker.h"
+#include "inbox/batch.h"
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
 #include "inbox/store.h"
@@ -183,6 +184,19 @@ retry_take_result(Round *round, InboxMessage *message, bool succeeded)
 }
 
 /*
+ * Tells a message by the present rules.  Is it one for the handler, or one with a
+ * problem?
+ */
+static bool
+is_to_handle(const Subscription *subscription, InboxMessage *message)
+{
+	bool		had_type = !message->nulls[MESSAGE_EVENT_TYPE];
+
+	return identity_set_again(message, &subscription->identity) &&
+		(had_type || repeats_is_wanted(subscription, message) || message->problem);
+}
+
+/*
  * Tries one message; returns whether the next one of its key may run.
  */
 static bool
@@ -197,8 +211,8 @@ try_message(Round *round, InboxMessage *message)
 	if (round->charged)
 		charge_take_back(message);
 
-	/* One that turns out to repeat another is done. */
-	succeeded = !identity_set_again(message, &round->worker->subscription->identity) ||
+	/* One that turns out to repeat another, or not to be wanted, is done. */
+	succeeded = !is_to_handle(round->worker->subscription, message) ||
 		(message->problem == NULL &&
 		 handler_run(&round->handler, &message, &n, &failure));
 	if (succeeded)
