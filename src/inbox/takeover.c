@@ -90,7 +90,7 @@ find_left(InboxWorker *worker, Search *search)
 
 	worker_begin_sql();
 	args[0] = CStringGetTextDatum(worker->subscription->name);
-	(void) worker_run_sql("SELECT topic, partition, max(\"offset\") OPERATOR(pg_catalog.+) 1"
+	(void) worker_run_sql("SELECT topic, partition, pg_catalog.max(\"offset\") OPERATOR(pg_catalog.+) 1"
 						  " FROM inbox.message"
 						  " WHERE subscription OPERATOR(pg_catalog.=) $1"
 						  " AND status OPERATOR(pg_catalog.=) 'pending'"
