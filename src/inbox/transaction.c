@@ -239,6 +239,7 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	if (refused)
 		return ABORTED_AT_COMMIT;
 	lower_limit(worker, taken);
+	worker->aborted = true;
 	worker_check(worker);
 
 	/* At once, but not for ever at once. */
@@ -248,5 +249,6 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 						 100, PG_WAIT_EXTENSION);
 		worker_check(worker);
 	}
+	worker->aborted = false;
 	return ABORTED_ANEW;
 }

@@ -115,6 +115,12 @@ worker_show(InboxWorker *worker)
 void
 worker_restart(InboxWorker *worker)
 {
+	/* Perhaps the handler itself is why, and would be for ever. */
+	if (worker->aborted)
+	{
+		culprit_suspect(worker);
+		charge_note(worker, NULL);
+	}
 	culprit_clear(worker);
 	consumers_progress(worker->entry);
 	proc_exit(0);

@@ -213,6 +213,7 @@ typedef struct InboxWorker
 	double		transaction_limit;	/* in messages; see transaction.c */
 	TimestampTz transaction_began;	/* by steady_now() */
 	bool		committing;		/* the transaction is */
+	bool		aborted;		/* it was, and is to begin anew */
 	bool		in_handler;		/* the handler runs */
 	Partition  *charged;		/* of a message that was charged and has come
 								 * to no end; NULL if none; see charge.c */
