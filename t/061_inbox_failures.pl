@@ -14,29 +14,6 @@ my $node = new_server('inbox_failures',
 create_extension($node, 'postgres');
 subscribe_in($node);
 
-# A topic of its own, and a subscription whose handler runs a statement for
-# each message, and notes those that it has come through.
-sub subscribe
-{
-	my ($name, $body, $options) = @_;
-	my $topic = make_topic(topic_name($name), 1);
-	sql(<<SQL);
-CREATE TABLE done_$name (id bigserial, key text, value text);
-CREATE SEQUENCE tries_$name;
-CREATE FUNCTION handle_$name(m inbox.message) RETURNS void LANGUAGE plpgsql AS \$\$
-DECLARE
-	v text := inbox.payload_text(m);
-BEGIN
-	INSERT INTO done_$name (key, value) VALUES (m.aggregate_id, v);
-	$body
-END
-\$\$;
-SQL
-	my $arguments = join '', map { ", $_ => $options->{$_}" } sort keys %$options;
-	sql("SELECT inbox.subscribe('$name', ARRAY['$topic'], 'handle_$name'$arguments)");
-	return $topic;
-}
-
 sub done
 {
 	my ($name) = @_;
@@ -47,7 +24,7 @@ sub done
 # Errors
 
 sql('CREATE TABLE obstacle AS SELECT 1 AS a');
-my $topic = subscribe('obstructed', <<'SQL', { retry_backoff => "'300 ms'", max_attempts => 1000 });
+my $topic = subscribe_noting('obstructed', <<'SQL', { retry_backoff => "'300 ms'", max_attempts => 1000 });
 	IF v = 'bad' AND EXISTS (SELECT FROM obstacle) THEN
 		PERFORM nextval('tries_obstructed');
 		RAISE 'not yet' USING ERRCODE = 'P0042';
@@ -71,7 +48,7 @@ is( sql("SELECT string_agg(value, ' ' ORDER BY id) FROM done_obstructed WHERE ke
 is( sql("SELECT status, attempts = (SELECT last_value - 1 FROM tries_obstructed) FROM inbox.message WHERE subscription = 'obstructed' AND attempts > 0"
 	), 'processed|t', 'the attempts are counted, but for the first, with the batch');
 
-$topic = subscribe('never', <<'SQL', { retry_backoff => "'10 ms'", max_attempts => 3 });
+$topic = subscribe_noting('never', <<'SQL', { retry_backoff => "'10 ms'", max_attempts => 3 });
 	IF v = 'bad' THEN PERFORM nextval('tries_never'); RAISE 'never'; END IF;
 SQL
 produce($topic, "a\tbad", "a\t2");
@@ -80,7 +57,7 @@ is(sql('SELECT last_value FROM tries_never'), 4, 'first with the batch, and max_
 is(sql("SELECT status, attempts FROM inbox.message WHERE subscription = 'never' AND status <> 'processed'"),
 	'failed|3', 'the message has failed');
 
-$topic = subscribe('stopping', <<'SQL', { max_attempts => 1, on_failure => "'stop'" });
+$topic = subscribe_noting('stopping', <<'SQL', { max_attempts => 1, on_failure => "'stop'" });
 	IF v = 'bad' AND nextval('tries_stopping') <= 2 THEN RAISE 'never'; END IF;
 SQL
 produce($topic, "a\t1", "a\tbad", "b\t3");
@@ -93,7 +70,7 @@ is(sql("SELECT inbox.retry('stopping', (SELECT stopped_by FROM inbox.subscriptio
 wait_for('SELECT count(*) = 4 FROM done_stopping', 'then it goes on');
 is(done('stopping'), 'a1 abad b3 c4', 'with nothing left out');
 
-$topic = subscribe('serial', <<'SQL', {});
+$topic = subscribe_noting('serial', <<'SQL', {});
 	IF v = 'bad' AND nextval('tries_serial') <= 10 THEN
 		RAISE 'once more' USING ERRCODE = 'serialization_failure';
 	END IF;
@@ -106,7 +83,7 @@ wait_for('SELECT count(*) = 3 FROM done_serial', 'serialization failures and dea
 is(sql("SELECT sum(attempts) FROM inbox.message WHERE subscription = 'serial'"), 0,
 	'without counting as attempts');
 
-$topic = subscribe('slow', <<'SQL', { handler_timeout => "'1 s'", max_attempts => 4, retry_backoff => "'10 ms'" });
+$topic = subscribe_noting('slow', <<'SQL', { handler_timeout => "'1 s'", max_attempts => 4, retry_backoff => "'10 ms'" });
 	IF v = 'bad' THEN LOOP END LOOP; END IF;
 SQL
 produce($topic, "a\t1", "b\tbad", "c\t3");
@@ -118,7 +95,7 @@ wait_for("SELECT count(*) = 1 FROM inbox.message WHERE subscription = 'slow' AND
 wait_for("SELECT count(*) = 1 FROM inbox.message WHERE subscription = 'slow' AND status = 'failed' AND attempts = 4",
 	'until it has been tried as often as it may');
 
-$topic = subscribe('memory', <<'SQL', { max_attempts => 1 });
+$topic = subscribe_noting('memory', <<'SQL', { max_attempts => 1 });
 	IF v = 'bad' THEN v := repeat('x', 2000000000); END IF;
 SQL
 produce($topic, "a\t1", "b\tbad", "c\t3");
@@ -127,7 +104,7 @@ wait_for('SELECT count(*) = 2 FROM done_memory', 'nor does one that asks for too
 # ---------------------------------------------------------------------------
 # The handler itself
 
-$topic = subscribe('dropped', '', {});
+$topic = subscribe_noting('dropped', '', {});
 sql('ALTER FUNCTION handle_dropped RENAME TO handle_gone');
 produce($topic, "a\t1");
 wait_for("SELECT bool_or(error ~ 'handle_dropped') FROM inbox.consumer_status() WHERE subscription = 'dropped'",
@@ -140,7 +117,7 @@ is(sql("SELECT sum(attempts) FROM inbox.message WHERE subscription = 'dropped'")
 # ---------------------------------------------------------------------------
 # The end of the process
 
-$topic = subscribe('killer', <<'SQL', { max_attempts => 2, retry_backoff => "'10 ms'" });
+$topic = subscribe_noting('killer', <<'SQL', { max_attempts => 2, retry_backoff => "'10 ms'" });
 	IF v = 'bad' THEN
 		PERFORM pg_terminate_backend(pg_backend_pid());
 		PERFORM pg_sleep(10);
@@ -152,7 +129,7 @@ wait_for("SELECT count(*) = 1 FROM inbox.message WHERE subscription = 'killer' A
 	'the message is found and fails');
 is(sql('SELECT count(DISTINCT value) FROM done_killer'), 40, 'nothing was done twice');
 
-$topic = subscribe('crasher', <<'SQL', { max_attempts => 2, retry_backoff => "'10 ms'" });
+$topic = subscribe_noting('crasher', <<'SQL', { max_attempts => 2, retry_backoff => "'10 ms'" });
 	IF v = 'bad' THEN
 		COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID; sleep 5';
 	END IF;

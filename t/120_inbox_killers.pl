@@ -15,29 +15,6 @@ create_extension($node, 'postgres');
 subscribe_in($node);
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 
-# A topic of its own, and a subscription whose handler runs a statement for
-# each message, and notes those that it has come through.
-sub subscribe
-{
-	my ($name, $body, $options, $partitions) = @_;
-	my $topic = make_topic(topic_name($name), $partitions || 1);
-	sql(<<SQL);
-CREATE TABLE done_$name (id bigserial, key text, value text, pid integer DEFAULT pg_backend_pid());
-CREATE SEQUENCE starts_$name;
-CREATE FUNCTION handle_$name(m inbox.message) RETURNS void LANGUAGE plpgsql AS \$\$
-DECLARE
-	v text := inbox.payload_text(m);
-BEGIN
-	INSERT INTO done_$name (key, value) VALUES (m.aggregate_id, v);
-	$body
-END
-\$\$;
-SQL
-	my $arguments = join '', map { ", $_ => $options->{$_}" } sort keys %$options;
-	sql("SELECT inbox.subscribe('$name', ARRAY['$topic'], 'handle_$name'$arguments)");
-	return $topic;
-}
-
 sub failed
 {
 	my ($name) = @_;
@@ -48,17 +25,17 @@ sub failed
 sub deaths
 {
 	my ($name) = @_;
-	return sql("SELECT last_value - (NOT is_called)::int FROM starts_$name");
+	return sql("SELECT last_value - (NOT is_called)::int FROM tries_$name");
 }
 
 my %quick = (retry_backoff => "'10 ms'", max_attempts => 2);
 my $die = 'PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(60);';
-my $kill = "IF v = 'bad' THEN PERFORM nextval('starts_%s'); $die END IF;";
+my $kill = "IF v = 'bad' THEN PERFORM nextval('tries_%s'); $die END IF;";
 
 # ---------------------------------------------------------------------------
 # One behind another, of one key
 
-my $topic = subscribe('twice', sprintf($kill, 'twice'), \%quick);
+my $topic = subscribe_noting('twice', sprintf($kill, 'twice'), \%quick);
 produce($topic, "b\tbad", "b\tbad", "c\t1", "b\tlast");
 wait_for("SELECT @{[ failed('twice') ]} = 2 AND (SELECT count(*) FROM done_twice) = 2",
 	'two of one key that kill are found, and what is behind them goes on');
@@ -66,7 +43,7 @@ produce($topic, "c\t2");
 wait_for('SELECT count(*) = 3 FROM done_twice', 'new messages come through');
 cmp_ok(deaths('twice'), '<=', 6, 'each costs one death among others, and one for each attempt');
 
-$topic = subscribe('behind', <<"SQL", \%quick);
+$topic = subscribe_noting('behind', <<"SQL", \%quick);
 	IF v = 'raise' THEN RAISE 'never'; END IF;
 	@{[ sprintf($kill, 'behind') ]}
 SQL
@@ -75,7 +52,7 @@ wait_for("SELECT @{[ failed('behind') ]} = 2 AND (SELECT count(*) FROM done_behi
 	'so is one that waits behind one that raises an error');
 
 # An ordinary failure is no excuse for what comes later.
-$topic = subscribe('later', "IF v = 'bad' THEN IF nextval('starts_later') % 2 = 1 THEN RAISE 'for now'; END IF; $die END IF;",
+$topic = subscribe_noting('later', "IF v = 'bad' THEN IF nextval('tries_later') % 2 = 1 THEN RAISE 'for now'; END IF; $die END IF;",
 	{ %quick, max_attempts => 6 });
 produce($topic, "k\t1", "k\tbad", "k\t2");
 wait_for("SELECT @{[ failed('later') ]} = 1 AND (SELECT count(*) FROM done_later) = 2",
@@ -84,7 +61,7 @@ wait_for("SELECT @{[ failed('later') ]} = 1 AND (SELECT count(*) FROM done_later
 # ---------------------------------------------------------------------------
 # Many, among others that fail
 
-$topic = subscribe('many', <<"SQL", \%quick);
+$topic = subscribe_noting('many', <<"SQL", \%quick);
 	IF v = 'raise' THEN RAISE 'never'; END IF;
 	@{[ sprintf($kill, 'many') ]}
 SQL
@@ -95,14 +72,14 @@ wait_for("SELECT @{[ failed('many') ]} = 2 AND (SELECT count(DISTINCT key) FROM 
 cmp_ok(deaths('many'), '<=', 3, 'in as few deaths as alone');
 is(sql('SELECT count(*) FROM done_many'), 600, 'and nothing is done twice');
 
-$topic = subscribe('spread', sprintf($kill, 'spread'), \%quick, 12);
+$topic = subscribe_noting('spread', sprintf($kill, 'spread'), \%quick, 12);
 produce($topic, (map { "a$_\t$_" } 1 .. 100), (map { "k$_\tbad" } 1 .. 5), (map { "b$_\t$_" } 1 .. 100));
 wait_for("SELECT @{[ failed('spread') ]} = 5 AND (SELECT count(*) FROM done_spread) = 200",
 	'five in twelve partitions are found');
 cmp_ok(deaths('spread'), '<=', 15, 'in a number of deaths that goes by their number');
 
 # With a single attempt, a message has a second one when its process ended.
-$topic = subscribe('single', sprintf($kill, 'single'), { %quick, max_attempts => 1 });
+$topic = subscribe_noting('single', sprintf($kill, 'single'), { %quick, max_attempts => 1 });
 produce($topic, "k\tbad", "k\t1");
 wait_for("SELECT @{[ failed('single') ]} = 1 AND (SELECT count(*) FROM done_single) = 1",
 	'one that may be tried once only fails, too');
@@ -122,7 +99,7 @@ foreach my $move ("inbox.seek('moving', m.topic, m.partition, 'latest')", "inbox
 {
 	my ($function) = $move =~ /(\w+)\(/;
 	(my $statement = $move) =~ s/moving/$function/;
-	$topic = subscribe($function, "IF v = 'bad' THEN PERFORM $statement; END IF;", \%quick);
+	$topic = subscribe_noting($function, "IF v = 'bad' THEN PERFORM $statement; END IF;", \%quick);
 	produce($topic, "a\t1", "b\tbad", "c\t2");
 	wait_for("SELECT @{[ failed($function) ]} = 1 AND (SELECT count(*) FROM done_$function) = 2",
 		"a handler that calls inbox.$function() for its own subscription fails");
@@ -133,7 +110,7 @@ foreach my $move ("inbox.seek('moving', m.topic, m.partition, 'latest')", "inbox
 # It finds a way round that: another session.
 sql('CREATE EXTENSION dblink');
 my $dsn = $node->connstr('postgres') =~ s/'/''/gr;
-$topic = subscribe('outside', "IF v = 'bad' THEN PERFORM dblink_exec('$dsn', format('DO \$d\$ BEGIN PERFORM inbox.seek(%L, %L, %s, 0); END \$d\$', 'outside', m.topic, m.partition)); END IF;", \%quick);
+$topic = subscribe_noting('outside', "IF v = 'bad' THEN PERFORM dblink_exec('$dsn', format('DO \$d\$ BEGIN PERFORM inbox.seek(%L, %L, %s, 0); END \$d\$', 'outside', m.topic, m.partition)); END IF;", \%quick);
 produce($topic, "a\t1", "b\tbad", "c\t2");
 wait_for("SELECT @{[ failed('outside') ]} = 1 AND (SELECT count(*) FROM done_outside WHERE value <> 'bad') = 2",
 	'one that moves it in another session fails in the end');
@@ -143,7 +120,7 @@ is(sql("SELECT count(*) FROM done_outside"), 2, 'and what it did is undone');
 foreach my $isolation ('read_committed', 'repeatable_read', 'serializable')
 {
 	my $name = "late_$isolation";
-	$topic = subscribe($name, "IF v = 'bad' THEN IF nextval('starts_$name') <= 2 THEN RAISE 'for now'; END IF; PERFORM dblink_exec('$dsn', format('DO \$d\$ BEGIN PERFORM inbox.seek(%L, %L, %s, 0); END \$d\$', '$name', m.topic, m.partition)); END IF;",
+	$topic = subscribe_noting($name, "IF v = 'bad' THEN IF nextval('tries_$name') <= 2 THEN RAISE 'for now'; END IF; PERFORM dblink_exec('$dsn', format('DO \$d\$ BEGIN PERFORM inbox.seek(%L, %L, %s, 0); END \$d\$', '$name', m.topic, m.partition)); END IF;",
 		{ %quick, max_attempts => 5, isolation => "'$isolation'" });
 	produce($topic, "k\tbad", "k\tbehind", "l\t1");
 	wait_for("SELECT @{[ failed($name) ]} = 1 AND (SELECT count(*) FROM done_$name) = 2",
@@ -151,7 +128,7 @@ foreach my $isolation ('read_committed', 'repeatable_read', 'serializable')
 }
 
 # A message that is tried again discards itself.
-$topic = subscribe('discarding', "IF v = 'bad' THEN IF nextval('starts_discarding') <= 2 THEN RAISE 'later'; END IF; PERFORM inbox.discard('discarding', m.event_id); END IF;",
+$topic = subscribe_noting('discarding', "IF v = 'bad' THEN IF nextval('tries_discarding') <= 2 THEN RAISE 'later'; END IF; PERFORM inbox.discard('discarding', m.event_id); END IF;",
 	{ %quick, max_attempts => 10 });
 produce($topic, "k\tbad", "k\t1");
 wait_for("SELECT (SELECT count(*) FROM done_discarding) = 2 AND NOT EXISTS (SELECT FROM inbox.message WHERE subscription = 'discarding' AND status <> 'processed')",
@@ -169,7 +146,7 @@ CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', por
 CREATE USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (user 'postgres');
 CREATE FOREIGN TABLE remote (v text) SERVER other;
 SQL
-$topic = subscribe('remote', 'INSERT INTO remote VALUES (v);', \%quick);
+$topic = subscribe_noting('remote', 'INSERT INTO remote VALUES (v);', \%quick);
 produce($topic, (map { "a$_\t$_" } 1 .. 20), "k\tbad", "k\tbehind", (map { "b$_\tb$_" } 1 .. 20));
 wait_for("SELECT @{[ failed('remote') ]} = 1 AND (SELECT count(*) FROM done_remote) = 41",
 	'a message whose transaction cannot be committed is found, and fails');
@@ -180,7 +157,7 @@ is($node->safe_psql('other', "SELECT count(*) FROM remote"), 42, 'the others are
 # ---------------------------------------------------------------------------
 # Who ends for another reason is not to blame
 
-$topic = subscribe('innocent', "IF v = 'slow' THEN PERFORM pg_sleep(3600); END IF;", { max_attempts => 2, retry_backoff => "'10 ms'", handler_timeout => "'1 h'" });
+$topic = subscribe_noting('innocent', "IF v = 'slow' THEN PERFORM pg_sleep(3600); END IF;", { max_attempts => 2, retry_backoff => "'10 ms'", handler_timeout => "'1 h'" });
 produce($topic, "k\tslow");
 foreach my $round (1 .. 3)
 {
@@ -207,7 +184,7 @@ is(sql("SELECT status || attempts FROM inbox.message WHERE subscription = 'innoc
 
 $node->append_conf('postgresql.conf', "synchronous_commit = off\n");
 $node->reload;
-$topic = subscribe('crasher', "IF v = 'bad' THEN COPY (SELECT 1) TO PROGRAM 'kill -9 \$PPID; sleep 5'; END IF;", \%quick);
+$topic = subscribe_noting('crasher', "IF v = 'bad' THEN COPY (SELECT 1) TO PROGRAM 'kill -9 \$PPID; sleep 5'; END IF;", \%quick);
 produce($topic, (map { "k$_\t$_" } 1 .. 20), "b\tbad", "b\tbad", "b\tlast");
 sub survived
 {

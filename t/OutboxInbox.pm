@@ -11,7 +11,9 @@ use warnings;
 use Exporter 'import';
 use Test::More;
 
-our @EXPORT = qw(subscribe_in sql wait_for);
+use OutboxTest;
+
+our @EXPORT = qw(subscribe_in subscribe_noting sql wait_for);
 
 my $node;
 
@@ -26,6 +28,30 @@ sub sql
 {
 	my ($statements) = @_;
 	return $node->safe_psql('postgres', $statements);
+}
+
+# A topic of its own, and a subscription whose handler runs a statement for
+# each message, and notes those that it has come through; with a sequence to count
+# in.  Returns the topic.
+sub subscribe_noting
+{
+	my ($name, $body, $options, $partitions) = @_;
+	my $topic = make_topic(topic_name($name), $partitions || 1);
+	sql(<<SQL);
+CREATE TABLE done_$name (id bigserial, key text, value text);
+CREATE SEQUENCE tries_$name;
+CREATE FUNCTION handle_$name(m inbox.message) RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	v text := inbox.payload_text(m);
+BEGIN
+	INSERT INTO done_$name (key, value) VALUES (m.aggregate_id, v);
+	$body
+END
+\$\$;
+SQL
+	my $arguments = join '', map { ", $_ => $options->{$_}" } sort keys %$options;
+	sql("SELECT inbox.subscribe('$name', ARRAY['$topic'], 'handle_$name'$arguments)");
+	return $topic;
 }
 
 # A test that a query comes to give true; shows how things are if it does not.

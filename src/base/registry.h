@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *	  The layout of our shared memory: only for the files shmem*.c.
+ *	  The layout of our shared memory, for the files of this folder.
  *
  * Locking: "lock" protects the registry, that is every field of an entry
  * that is not said to be otherwise.  A relay's status has a spinlock of its
