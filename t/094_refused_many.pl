@@ -124,7 +124,10 @@ SQL
 	wait_until_confirmed($node, 'latin');
 	is($node->safe_psql('latin', 'SELECT count(*), min(error_code) FROM outbox.dead_letter'),
 		'1|MSG_SIZE_TOO_LARGE', 'a key with other bytes in Kafka does not hide what was refused');
-	is(join(' ', consume_lines($topic, '%k %s')), join(' ', map { "schl\xC3\xBCssel $_" } 1 .. 10), 'what came behind it arrives');
+	my @lines = consume_lines($topic, '%k %s');
+	# What was sent behind a refused event may come again when that is sent anew.
+	@lines = first_occurrences(@lines) if $delivery ne 'exactly_once';
+	is(join(' ', @lines), join(' ', map { "schl\xC3\xBCssel $_" } 1 .. 10), 'what came behind it arrives');
 	$restarts = () = slurp_file($node->logfile, $offset) =~ /starts over/g;
 	cmp_ok($restarts, '<', 12, "with few new beginnings: $restarts");
 	$node->stop;
