@@ -3,12 +3,13 @@
  * latency.c
  *	  How long an event takes from its commit to a Kafka consumer.
  *
- *	  latency BOOTSTRAP TOPIC RATE SECONDS EVENTS
+ *	  latency BOOTSTRAP TOPIC RATE SECONDS EVENTS STATEMENT
  *
- * A thread publishes RATE events a second, each in a transaction of its own,
+ * Threads publish RATE events a second, each in a transaction of its own,
  * through libpq, whose environment says where.  The main thread consumes
- * TOPIC.  Both read the same clock.  EVENTS is a file of lines "key <tab>
- * payload"; its first payload is published, with the event's number as key.
+ * TOPIC.  All read the same clock.  EVENTS is a file of lines "key <tab>
+ * payload", used over and over; the payload is a JSON object, to which the
+ * event's number is added.  STATEMENT publishes the key $1 and the payload $2.
  *
  * Prints the rate that was reached, then median, 99th percentile and maximum
  * in milliseconds, first since COMMIT was sent, then since it returned.  The
@@ -29,6 +30,10 @@
 #define TIMEOUT_MS 10000		/* for whatever has to come */
 #define WARM_UP_SECONDS 1
 #define COMMAND_SIZE 100000
+#define MAX_EVENTS 100000
+#define MAX_THREADS 100
+#define RATE_OF_THREAD 500		/* events a second, at most */
+#define NUMBER "{\"n\": "		/* how a payload begins */
 
 typedef struct Sample
 {
@@ -37,12 +42,21 @@ typedef struct Sample
 	double		arrived;		/* at the consumer */
 } Sample;
 
+typedef struct Event
+{
+	char	   *key;
+	char	   *payload;		/* without what it begins with */
+} Event;
+
 static Sample *samples;
 static int	nsamples;
 static int	rate;
 static const char *topic;
-static char payload[COMMAND_SIZE / 2];
-static double published_in;		/* seconds for all */
+static const char *statement;
+static Event events[MAX_EVENTS];
+static int	nevents;
+static int	nthreads;
+static double started;
 
 static void
 die(const char *what, const char *why)
@@ -69,12 +83,21 @@ wait_until(double when)
 }
 
 static void
-read_payload(const char *path)
+read_events(const char *path)
 {
 	FILE	   *file = fopen(path, "r");
+	char		key[100],
+				payload[COMMAND_SIZE / 2];
 
-	if (file == NULL || fscanf(file, "%*[^\t]\t%49999[^\n]", payload) != 1)
-		die(path, "has no payload");
+	if (file == NULL)
+		die(path, "cannot be opened");
+	while (nevents < MAX_EVENTS && fscanf(file, "%99[^\t]\t{%49999[^\n]\n", key, payload) == 2)
+	{
+		events[nevents].key = strdup(key);
+		events[nevents++].payload = strdup(payload);
+	}
+	if (nevents == 0)
+		die(path, "has no events");
 	fclose(file);
 }
 
@@ -92,28 +115,26 @@ execute(PGconn *connection, const char *command)
 static void *
 publish(void *arg)
 {
-	static char command[COMMAND_SIZE];
+	char		command[COMMAND_SIZE];
 	PGconn	   *connection = PQconnectdb("");
-	double		start;
 
 	if (PQstatus(connection) != CONNECTION_OK)
 		die("connection", PQerrorMessage(connection));
-	snprintf(command, sizeof(command),
-			 "PREPARE publish(text) AS SELECT outbox.publish('Order', $1,"
-			 " 'OrderCreated', '%s', topic => '%s')", payload, topic);
+	snprintf(command, sizeof(command), "PREPARE publish(text, text) AS %s", statement);
 	execute(connection, command);
 
-	start = now();
-	for (int i = 0; i < nsamples; i++)
+	for (int i = *(int *) arg; i < nsamples; i += nthreads)
 	{
-		wait_until(start + (double) i / rate);
-		snprintf(command, sizeof(command), "BEGIN; EXECUTE publish('%d')", i);
+		const Event *event = &events[i % nevents];
+
+		wait_until(started + (double) i / rate);
+		snprintf(command, sizeof(command),
+				 "BEGIN; EXECUTE publish('%s', '" NUMBER "%d, %s')", event->key, i, event->payload);
 		execute(connection, command);
 		samples[i].sent = now();
 		execute(connection, "COMMIT");
 		samples[i].returned = now();
 	}
-	published_in = now() - start;
 	PQfinish(connection);
 	return NULL;
 }
@@ -177,16 +198,17 @@ consume(rd_kafka_t *kafka)
 	{
 		rd_kafka_message_t *message = rd_kafka_consumer_poll(kafka, TIMEOUT_MS);
 		double		arrived = now();
-		char		key[16] = "";
-		int			number;
+		const char *payload;
+		int			number = -1;
 
 		if (message == NULL)
 			die("events", "not all of them arrived");
 		if (message->err)
 			die("consumer", rd_kafka_message_errstr(message));
-		if (message->key_len < sizeof(key))
-			memcpy(key, message->key, message->key_len);
-		number = atoi(key);
+		/* The number ends with a comma, so that is as good as an end. */
+		payload = message->payload;
+		if (message->len > strlen(NUMBER) && memcmp(payload, NUMBER, strlen(NUMBER)) == 0)
+			number = atoi(payload + strlen(NUMBER));
 		if (number < 0 || number >= nsamples || samples[number].arrived != 0)
 			die("events", "one that was not expected");
 		samples[number].arrived = arrived;
@@ -222,26 +244,51 @@ print_latency(bool since_returned)
 	free(latency);
 }
 
+/* Events a second, until the last one was committed. */
+static double
+rate_reached(void)
+{
+	double		end = started;
+
+	for (int i = 0; i < nsamples; i++)
+	{
+		if (samples[i].returned > end)
+			end = samples[i].returned;
+	}
+	return nsamples / (end - started);
+}
+
 int
 main(int argc, char **argv)
 {
-	pthread_t	publisher;
+	pthread_t	threads[MAX_THREADS];
+	int			numbers[MAX_THREADS];
 	rd_kafka_t *kafka;
 
-	if (argc != 6)
-		die("usage", "latency BOOTSTRAP TOPIC RATE SECONDS EVENTS");
+	if (argc != 7)
+		die("usage", "latency BOOTSTRAP TOPIC RATE SECONDS EVENTS STATEMENT");
 	topic = argv[2];
 	rate = atoi(argv[3]);
 	nsamples = rate * (WARM_UP_SECONDS + atoi(argv[4]));
 	samples = calloc(nsamples, sizeof(Sample));
-	read_payload(argv[5]);
+	read_events(argv[5]);
+	statement = argv[6];
+	nthreads = (rate + RATE_OF_THREAD - 1) / RATE_OF_THREAD;
+	if (nthreads < 1 || nthreads > MAX_THREADS)
+		die("RATE", "is out of range");
 
 	kafka = open_consumer(argv[1]);
-	pthread_create(&publisher, NULL, publish, NULL);
+	started = now();
+	for (int i = 0; i < nthreads; i++)
+	{
+		numbers[i] = i;
+		pthread_create(&threads[i], NULL, publish, &numbers[i]);
+	}
 	consume(kafka);
-	pthread_join(publisher, NULL);
+	for (int i = 0; i < nthreads; i++)
+		pthread_join(threads[i], NULL);
 
-	printf("%.0f", nsamples / published_in);
+	printf("%.0f", rate_reached());
 	print_latency(false);
 	print_latency(true);
 	printf("\n");

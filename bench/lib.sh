@@ -8,8 +8,9 @@
 
 headers='"id", "type", "aggregate_type"'
 
-# set_up [PACKAGE...]: a server with the extension, a real Kafka, and messages
-# to send, in a temporary directory that goes away at the end.  The caller sets
+# set_up [PACKAGE...]: a server with the extension, a real Kafka, of so many
+# nodes if that is set, and messages to send, in a temporary directory that goes
+# away at the end.  The caller sets
 # finished at its end: until then a failure shows the server's log.
 set_up()
 {
@@ -24,7 +25,7 @@ set_up()
 
 	build_and_install
 	start_server
-	start_kafka
+	start_kafka "${nodes:-1}"
 	make_sample
 }
 
@@ -34,8 +35,9 @@ build_and_install()
 	logged copy_source "$source"
 	# From here on nobody needs the checkout, which others may not enter.
 	cd "$work"
-	logged unprivileged make -C "$source" -j"$(nproc)" PG_CONFIG="$PG_CONFIG"
-	logged as_root make -C "$source" install PG_CONFIG="$PG_CONFIG"
+	# No query here is so large that PostgreSQL would want the bitcode.
+	logged unprivileged make -C "$source" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" with_llvm=no
+	logged as_root make -C "$source" install PG_CONFIG="$PG_CONFIG" with_llvm=no
 
 	read -ra rdkafka < <(pkg-config --cflags --libs rdkafka)
 	logged cc -O2 -o "$work/producer" "$source/bench/producer.c" "${rdkafka[@]}"
@@ -82,9 +84,10 @@ settings()
 	fi
 }
 
+# start_kafka [NODES]
 start_kafka()
 {
-	logged unprivileged "$source/dev/kafka" start "$work/kafka" --compiler 2
+	logged unprivileged "$source/dev/kafka" start "$work/kafka" --compiler 2 --nodes "${1:-1}"
 	servers=$(cat "$work/kafka/bootstrap")
 }
 
@@ -93,12 +96,12 @@ sql()
 	psql -X -A -t -q -v ON_ERROR_STOP=1 -c "$1"
 }
 
-# A thousand events of 500 bytes, one for each key: JSON with the same members
-# and different values.  The file events has them as the database prints them,
-# so that all send the same bytes.
+# A thousand events of 500 bytes, or of PAYLOAD, at least 300, one for each key:
+# JSON with the same members and different values.  The file events has them as
+# the database prints them, so that all send the same bytes.
 make_sample()
 {
-	psql -X -q -v ON_ERROR_STOP=1 >/dev/null <<-'SQL'
+	psql -X -q -v ON_ERROR_STOP=1 -v size="${PAYLOAD:-500}" >/dev/null <<-'SQL'
 	CREATE EXTENSION outbox;
 	CREATE SCHEMA bench;
 	SELECT setseed(0.5);
@@ -115,10 +118,10 @@ make_sample()
 	                                'status', 'reserved',
 	                                'quantity', 1 + (random() * 8)::int,
 	                                'unitPrice', round((random() * 1000)::numeric, 2)))
-	                     FROM generate_series(1, 4) WHERE n >= 0)) AS payload
+	                     FROM generate_series(1, (:size - 180) / 80) WHERE n >= 0)) AS payload
 	FROM generate_series(0, 999) n;
 	UPDATE bench.sample SET payload = payload || jsonb_build_object('note',
-	    left(md5(key) || md5(key || 'a') || md5(key || 'b'), 488 - length(payload::text)));
+	    left(md5(key) || md5(key || 'a') || md5(key || 'b'), :size - 12 - length(payload::text)));
 	ALTER TABLE bench.sample ADD PRIMARY KEY (id);
 	ANALYZE bench.sample;
 	SQL
@@ -245,6 +248,7 @@ clean_up()
 	if [ -e "$work/data/postmaster.pid" ]; then
 		unprivileged "$bin/pg_ctl" -D "$data" -m fast -w stop >/dev/null || true
 	fi
+	[ -z "${proxy_pid:-}" ] || kill -s KILL "$proxy_pid" || true
 	if [ -d "$work/kafka/node-1" ]; then
 		unprivileged "$source/dev/kafka" kill "$work/kafka" || true
 	fi
