@@ -15,11 +15,15 @@
 #   RATES        events a second, or backlog
 #   MODES        at_least_once and exactly_once, of the relay; producer, which is
 #                plain librdkafka (producer.c) with its own settings, and only
-#                sends a backlog
+#                sends a backlog; debezium, which is not among them by default,
+#                for it needs 65 jars (debezium.sh)
 #
 # SECONDS_EACH is how long events come at a rate, EVENTS how many a backlog has,
 # LIMIT the seconds after which sending it is not waited for any longer: then
 # what was sent counts.  PAYLOAD is the size of an event's JSON.
+
+# shellcheck source-path=SCRIPTDIR source=debezium.sh
+. "$(dirname "${BASH_SOURCE[0]}")/debezium.sh"
 
 far_defaults()
 {
@@ -28,14 +32,16 @@ far_defaults()
 	: "${MODES:=at_least_once exactly_once producer}"
 	: "${SECONDS_EACH:=8}" "${LIMIT:=10}" "${PAYLOAD:=300}"
 	nodes=${BROKERS%% *}
+	! with_debezium || debezium_defaults
 }
 
 measure_far()
 {
-	local partitions rtt cell
+	local partitions rtt=0 cell
 
 	logged cc -O2 -o "$work/growth" "$source/bench/growth.c" "${rdkafka[@]}"
 	logged cc -O2 -o "$work/proxy" "$source/dev/proxy.c"
+	! with_debezium || prepare_debezium
 	say "From commit to consumer, and a backlog, when Kafka is far away"
 	print_far_header
 	for nodes in $BROKERS; do
@@ -85,10 +91,12 @@ start_far_kafka()
 	read -r -u "${proxy[0]}"
 	make_topic warm-up 12
 	produce "$results/warm-up" warm-up lz4 enable.idempotence=true
+	! with_debezium || start_debezium
 }
 
 stop_far_kafka()
 {
+	! with_debezium || stop_debezium
 	disconnect
 	# It ends with its commands.
 	exec {proxy[1]}>&-
@@ -143,7 +151,7 @@ far_relay()
 		if [ "$rate" = backlog ]; then
 			far_relay_backlog "$results/$cell-$1-backlog"
 		else
-			far_latency "$results/$cell-$1-$rate" "$pid" latency "$topic" "$rate" "$SECONDS_EACH"
+			far_latency "$results/$cell-$1-$rate" relay_pid latency "$topic" "$rate" "$SECONDS_EACH"
 		fi
 	done
 	disconnect
@@ -156,7 +164,7 @@ far_relay_backlog()
 	hold
 	publish "$EVENTS" 100 "$topic"
 	target=$(sql 'SELECT pg_current_wal_insert_lsn()')
-	far_drain "$1" "$pid" release
+	far_drain "$1" relay_pid release
 	set_network heal
 	acknowledged_at "$target" >/dev/null
 	slow_down
@@ -167,10 +175,11 @@ far_relay_backlog()
 
 # far_latency FILE PIDS COMMAND...: adds to FILE what the program latency prints,
 # which the command runs, and percents of a processor, threads and MB of private
-# memory of the processes.
+# memory of the processes that the command PIDS prints.
 far_latency()
 {
-	local file=$1 pids=$2 before after started latencies
+	local file=$1 before after started latencies pids
+	pids=$("$2")
 	shift 2
 
 	before=$(cpu_of "$pids")
@@ -183,24 +192,34 @@ far_latency()
 
 # far_drain FILE PIDS COMMAND...: the command has them begin to send a backlog.
 # Adds to FILE events a second, CPU seconds for a million, threads, and the peak
-# of private memory, in MB.
+# of private memory, in MB.  They count from the command on, or with since_first
+# from the first event on.
 far_drain()
 {
-	local file=$1 pids=$2 growth waiter before start peak=0 anon events first last
+	local file=$1 show_pids=$2 pids growth waiter before start peak=0 anon events last
 	shift 2
 
 	exec {growth}< <("$work/growth" "$near" "$topic" "$EVENTS" "$LIMIT" 2>>"$work/log")
 	waiter=$!
 	read -r -u "$growth"
-	before=$(cpu_of "$pids")
-	start=$(now)
-	"$@"
+	if [ -n "${since_first:-}" ]; then
+		"$@"
+		read -r -u "$growth" start || die "$(tail -n 1 "$work/log")"
+		pids=$("$show_pids")
+		before=$(cpu_of "$pids")
+	else
+		pids=$("$show_pids")
+		before=$(cpu_of "$pids")
+		start=$(now)
+		"$@"
+		read -r -u "$growth" || die "$(tail -n 1 "$work/log")"
+	fi
 	while kill -0 "$waiter" 2>/dev/null; do
 		anon=$(private_of "$pids")
 		((anon <= peak)) || peak=$anon
 		pause
 	done
-	read -r -u "$growth" events first last || die "$(tail -n 1 "$work/log")"
+	read -r -u "$growth" events last || die "$(tail -n 1 "$work/log")"
 	exec {growth}<&-
 	echo "$events $EVENTS $last $start $(cpu_of "$pids") $before $(threads_of "$pids") $peak" | awk '
 		{n = $1 < $2 ? $1 : $2; printf "%.0f %.2f %d %d\n", n / ($3 - $4), ($5 - $6) / n * 1e6, $7, $8}' >>"$file"

@@ -5,10 +5,10 @@
  *
  *	  growth BOOTSTRAP TOPIC COUNT SECONDS
  *
- * Prints a line when it has looked for the first time, and then waits until the
- * topic has grown by COUNT messages and grows no more, or until SECONDS have
- * passed since it began to grow.  Prints by how many it has grown then, and when
- * that was seen to begin and to end, in seconds since 1970.
+ * Prints a line when it has looked for the first time; when it sees the topic
+ * grow, the time of that, in seconds since 1970; and when the topic has grown by
+ * COUNT messages and grows no more, or SECONDS have passed since it began to,
+ * by how many it has grown and until when.
  *
  * Only committed messages count.  A transaction's end is one too for each of its
  * partitions, as the broker counts.
@@ -135,7 +135,11 @@ main(int argc, char **argv)
 		if (seen != end)
 			grew = time;
 		if (began == 0 && seen != end)
+		{
 			began = time;
+			printf("%.3f\n", began);
+			fflush(stdout);
+		}
 		end = seen;
 		if (began == 0 && time - start > FIRST_TIMEOUT)
 			die(topic, "does not grow");
@@ -148,7 +152,7 @@ main(int argc, char **argv)
 		}
 		nanosleep(&interval, NULL);
 	}
-	printf("%" PRId64 " %.3f %.3f\n", end - first_end, began, grew);
+	printf("%" PRId64 " %.3f\n", end - first_end, grew);
 	rd_kafka_destroy(kafka);
 	return 0;
 }

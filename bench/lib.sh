@@ -61,7 +61,7 @@ start_server()
 	logged unprivileged "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C
 	settings | unprivileged tee -a "$data/postgresql.conf" >/dev/null
 	logged unprivileged "$bin/pg_ctl" -D "$data" -l "$data/log" -w start
-	export PGHOST=$work PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+	export PGHOST=$work PGPORT=${port:-5432} PGUSER=postgres PGDATABASE=postgres
 }
 
 settings()
@@ -69,7 +69,8 @@ settings()
 	cat <<-SETTINGS
 	shared_preload_libraries = 'outbox'
 	wal_level = logical
-	listen_addresses = ''
+	listen_addresses = '${listen:-}'
+	port = ${port:-5432}
 	unix_socket_directories = '$work'
 	shared_buffers = 512MB
 	max_worker_processes = 16
@@ -247,6 +248,9 @@ clean_up()
 	fi
 	if [ -e "$work/data/postmaster.pid" ]; then
 		unprivileged "$bin/pg_ctl" -D "$data" -m fast -w stop >/dev/null || true
+	fi
+	if [ -e "$work/debezium.pid" ]; then
+		as_root kill -s KILL "$(cat "$work/debezium.pid")" 2>/dev/null || true
 	fi
 	[ -z "${proxy_pid:-}" ] || kill -s KILL "$proxy_pid" || true
 	if [ -d "$work/kafka/node-1" ]; then
