@@ -106,7 +106,7 @@ marks_started(Partition *partition)
 	if (partition->check == CHECK_WANTED)
 		partition->check = CHECK_READING;
 	partition->matched = false;
-	partition->end = 0;
+	partition->end = -1;
 }
 
 /*

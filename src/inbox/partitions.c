@@ -137,7 +137,7 @@ partitions_add(InboxWorker *worker, const char *topic, int number)
 									  sizeof(Partition *) * n * 2);
 	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
 	partition->at.partition = number;
-	partition->known_end = -1;
+	partition->end = partition->known_end = -1;
 	partitions_key(&key, topic, number);
 	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
 	entry->partition = partition;
@@ -408,8 +408,7 @@ partitions_end(InboxWorker *worker, Partition *partition)
 	if (worker->npartitions <= FEW_PARTITIONS ||
 		TimestampDifferenceExceeds(partition->known_at, now, KNOWN_MS))
 		ask_end(worker, partition, now);
-	return partition->end > 0 ? Max(partition->known_end, partition->end) :
-		partition->known_end;
+	return Max(partition->known_end, partition->end);
 }
 
 /*
@@ -437,7 +436,7 @@ partitions_lag(InboxWorker *worker)
 
 		if (partition->gone)
 			continue;
-		if (partition->known_end < 0 && partition->end == 0)
+		if (end < 0)
 			return -1;
 		lag += Max(end - partition->at.offset, 0);
 	}

@@ -101,7 +101,8 @@ typedef struct Partition
 	TimestampTz rerun_since;	/* unless they were since */
 	int64		stored;			/* next offset, as committed */
 	int64		shown;			/* next offset, as Kafka's group has it */
-	int64		end;			/* where everything was read; see ends.c */
+	int64		end;			/* where everything was read, or -1; see
+								 * ends.c */
 	bool		end_noted;		/* and not passed yet; */
 	struct Partition *next_ended;	/* the next of those */
 	int64		known_end;		/* where it ends, as far as is known, or -1; */
