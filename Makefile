@@ -6,6 +6,7 @@
 #   make check-format    is the C code in PostgreSQL's style?
 #   make WERROR=1        warnings are errors
 #   make SANITIZE=1      look for errors at run time; see dev/sanitize
+#   make CHECK_FOREIGN=1 decode what src/relay/foreign.c would skip, and compare
 
 PG_CONFIG ?= pg_config
 
@@ -45,6 +46,10 @@ SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 PG_CFLAGS += $(SANITIZERS) -fno-omit-frame-pointer
 SHLIB_LINK += $(SANITIZERS)
 override with_llvm = no
+endif
+
+ifdef CHECK_FOREIGN
+PG_CFLAGS += -DOUTBOX_CHECK_FOREIGN
 endif
 
 # Tests start temporary servers of their own, with what the extension needs,

@@ -17,6 +17,11 @@
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+#else
+#include "storage/relfilenode.h"
+#endif
 #include "utils/acl.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"				/* was part of postgres.h */
@@ -37,6 +42,25 @@
 #else
 #define compat_new_tuple(change) \
 	((change)->data.tp.newtuple ? &(change)->data.tp.newtuple->tuple : NULL)
+#endif
+
+/* The file of a table. */
+#if PG_VERSION_NUM >= 160000
+typedef RelFileLocator CompatLocator;
+#define compat_locator_tablespace(file) ((file).spcOid)
+#define compat_locator_database(file) ((file).dbOid)
+#define compat_locator_number(file) ((file).relNumber)
+#define compat_mapped_relation(number) RelationMapFilenumberToOid(number, false)
+#define compat_rlocator rlocator	/* field of xl_smgr_create */
+#define compat_rd_locator rd_locator	/* field of RelationData */
+#else
+typedef RelFileNode CompatLocator;
+#define compat_locator_tablespace(file) ((file).spcNode)
+#define compat_locator_database(file) ((file).dbNode)
+#define compat_locator_number(file) ((file).relNode)
+#define compat_mapped_relation(number) RelationMapFilenodeToOid(number, false)
+#define compat_rlocator rnode
+#define compat_rd_locator rd_node
 #endif
 
 /* Creates an ephemeral logical slot. */

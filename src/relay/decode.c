@@ -33,6 +33,7 @@
 #include "base/slot.h"
 #include "base/worker.h"
 #include "relay/decoder.h"
+#include "relay/foreign.h"
 #include "relay/running.h"
 
 /*
@@ -188,7 +189,7 @@ decode_next(XLogRecPtr limit)
 	if (!decoder_read(context, limit))
 		return false;
 	running_note(context->reader);
-	LogicalDecodingProcessRecord(context, context->reader);
+	foreign_process_record(context);
 	return true;
 }
 

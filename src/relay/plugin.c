@@ -41,6 +41,9 @@
 #include "base/compat.h"
 #include "base/home.h"
 #include "base/own.h"
+#ifdef OUTBOX_CHECK_FOREIGN
+#include "relay/foreign.h"
+#endif
 #include "relay/xids.h"
 
 #define EVENT_SCHEMA "outbox"
@@ -267,6 +270,9 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 	tuple = compat_new_tuple(change);
 	if (tuple == NULL)
 		elog(ERROR, "decoded an insertion without its row");
+#ifdef OUTBOX_CHECK_FOREIGN
+	foreign_check_event(change->lsn, relation);
+#endif
 
 	old = MemoryContextSwitchTo(state->event_context);
 	event_from_tuple(&event, tuple, RelationGetDescr(relation));
