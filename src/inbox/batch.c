@@ -275,7 +275,7 @@ reject(Batch *batch)
 		if (batch->fates[i] != FATE_REJECT)
 			continue;
 		store_reject(&batch->messages[i]);
-		batch->worker->has_unprocessed = true;
+		unprocessed_note();
 		if (batch->worker->subscription->stops)
 		{
 			store_stop(batch->worker, &batch->messages[i]);
@@ -313,7 +313,7 @@ store(Batch *batch)
 		if (batch->fates[i] == FATE_STORE)
 		{
 			waiting_join(batch->worker, message);
-			batch->worker->has_unprocessed = true;
+			unprocessed_note();
 		}
 		if (batch->fates[i] == FATE_STORE || batch->fates[i] == FATE_REJECT ||
 			(batch->done[i] && batch->worker->subscription->keeps))

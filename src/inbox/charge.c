@@ -249,7 +249,7 @@ is_to_blame(InboxWorker *worker)
 {
 	if (handler_is_overdue())
 		return true;
-	return (worker->in_handler || worker->committing) &&
+	return (worker->phase == PHASE_HANDLER || worker->phase == PHASE_COMMIT) &&
 		!consumers_must_leave(worker->entry) && !worker_server_stops();
 }
 

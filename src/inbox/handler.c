@@ -316,7 +316,7 @@ handler_run(Handler *handler, InboxMessage **messages, int *n,
 	volatile bool succeeded = true;
 
 	running_subscription = handler->worker->subscription->name;
-	handler->worker->in_handler = true;
+	handler->worker->phase = PHASE_HANDLER;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -339,7 +339,7 @@ handler_run(Handler *handler, InboxMessage **messages, int *n,
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	running_subscription = NULL;
-	handler->worker->in_handler = false;
+	handler->worker->phase = PHASE_OWN;
 	return succeeded;
 }
 

@@ -167,7 +167,7 @@ void
 repeats_look(Batch *batch)
 {
 	batch->stored = NULL;
-	if (batch->worker->has_unprocessed)
+	if (unprocessed_may_exist())
 		batch->stored = unprocessed_find(batch->messages, batch->n,
 										 rows_have_position(batch));
 }

@@ -163,9 +163,9 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	handler_clean_up_in_transaction();
 	PopActiveSnapshot();
 	SPI_finish();
-	worker->committing = true;
+	worker->phase = PHASE_COMMIT;
 	CommitTransactionCommand();
-	worker->committing = false;
+	worker->phase = PHASE_OWN;
 	handler_clean_up_after_transaction();
 	waiting_settle(worker, true);
 	report_settle(worker, true);
@@ -214,11 +214,11 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	int			sqlstate = geterrcode();
 	bool		transient = handler_error_is_transient(sqlstate);
 	bool		refused = transient ? taken <= 1 && *tries >= MAX_TRIES :
-	worker->committing;
+	worker->phase == PHASE_COMMIT;
 
 	/* Without a message that was handled, none is to blame. */
 	refused &= failure != NULL && worker->entry->under_way.n > 0;
-	worker->committing = false;
+	worker->phase = PHASE_OWN;
 	if (sqlstate == ERRCODE_OBJECT_IN_USE && !refused)
 		begin_again(worker);
 	if (!transient && !refused)
@@ -239,7 +239,7 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	if (refused)
 		return ABORTED_AT_COMMIT;
 	lower_limit(worker, taken);
-	worker->aborted = true;
+	worker->phase = PHASE_ANEW;
 	worker_check(worker);
 
 	/* At once, but not for ever at once. */
@@ -249,6 +249,6 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 						 100, PG_WAIT_EXTENSION);
 		worker_check(worker);
 	}
-	worker->aborted = false;
+	worker->phase = PHASE_OWN;
 	return ABORTED_ANEW;
 }

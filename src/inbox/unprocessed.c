@@ -30,6 +30,28 @@
 /* Between two looks for what other workers have stored. */
 #define LOOK_MS 5000
 
+/* May there be any, and when to look, by steady_now()? */
+static bool may_exist = false;
+static TimestampTz look_at = 0;
+
+/*
+ * Notes that this worker stores such a row.
+ */
+void
+unprocessed_note(void)
+{
+	may_exist = true;
+}
+
+/*
+ * May the subscription have any such rows, as far as this worker knows?
+ */
+bool
+unprocessed_may_exist(void)
+{
+	return may_exist;
+}
+
 /*
  * Finds out, now and then, whether the subscription has any such rows.  Runs a
  * transaction of its own.
@@ -41,9 +63,9 @@ unprocessed_look(InboxWorker *worker)
 	Datum		args[1];
 	TimestampTz now = steady_now();
 
-	if (now < worker->look_at)
+	if (now < look_at)
 		return;
-	worker->look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
+	look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
 	worker_begin_sql();
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	if (SPI_execute_with_args("SELECT FROM inbox.message"
@@ -51,7 +73,7 @@ unprocessed_look(InboxWorker *worker)
 							  " AND status OPERATOR(pg_catalog.<>) 'processed' LIMIT 1",
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read inbox.message");
-	worker->has_unprocessed = SPI_processed > 0;
+	may_exist = SPI_processed > 0;
 	worker_commit_sql();
 }
 

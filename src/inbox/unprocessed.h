@@ -19,6 +19,8 @@ typedef enum StoredStatus
 	STORED_FAILED
 } StoredStatus;
 
+extern void unprocessed_note(void);
+extern bool unprocessed_may_exist(void);
 extern void unprocessed_look(InboxWorker *worker);
 extern StoredStatus *unprocessed_find(const InboxMessage *messages, int n,
 									  bool by_position);

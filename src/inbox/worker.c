@@ -116,7 +116,7 @@ void
 worker_restart(InboxWorker *worker)
 {
 	/* Perhaps the handler itself is why, and would be for ever. */
-	if (worker->aborted)
+	if (worker->phase == PHASE_ANEW)
 	{
 		culprit_suspect(worker);
 		charge_note(worker, NULL);

@@ -150,6 +150,15 @@ typedef struct TopicPartition
 	int			partition;
 } TopicPartition;
 
+/* What a transaction is at, as far as it matters if the process ends. */
+typedef enum TransactionPhase
+{
+	PHASE_OWN,					/* the worker's own statements, or none */
+	PHASE_HANDLER,				/* the handler runs */
+	PHASE_COMMIT,				/* it is being committed */
+	PHASE_ANEW					/* it was undone, and is to begin anew */
+} TransactionPhase;
+
 /* A look for topics and partitions; see search.c */
 typedef struct Search Search;
 
@@ -208,14 +217,9 @@ typedef struct InboxWorker
 	bool		full;			/* so many wait that nothing is fetched */
 	FailureReport report;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
-	bool		has_unprocessed;	/* inbox.message may have failed or
-									 * waiting messages of the subscription */
-	TimestampTz look_at;		/* when to look for them, by steady_now() */
 	double		transaction_limit;	/* in messages; see transaction.c */
 	TimestampTz transaction_began;	/* by steady_now() */
-	bool		committing;		/* the transaction is */
-	bool		aborted;		/* it was, and is to begin anew */
-	bool		in_handler;		/* the handler runs */
+	TransactionPhase phase;
 	Partition  *charged;		/* of a message that was charged and has come
 								 * to no end; NULL if none; see charge.c */
 	int64		charged_offset;
