@@ -33,7 +33,8 @@ typedef enum ConsumerState
 	CONSUMER_RUNNING,
 	CONSUMER_WAITING_KAFKA,
 	CONSUMER_DATA_LOST,
-	CONSUMER_FULL				/* too much waits to be tried again */
+	CONSUMER_FULL,				/* too much waits to be tried again */
+	CONSUMER_BACKING_OFF		/* the handler takes long and fails */
 } ConsumerState;
 
 /* What stat_subscription shows of a worker. */

@@ -164,13 +164,15 @@ collect(Batch *batch, int first, int last, InboxMessage **messages, int *numbers
 
 /*
  * Runs the handler over the halves of n messages for which it has failed, or,
- * when they are few, over each.  numbers are theirs, and last is that after
+ * when they are few, over each.  When time is up, the first one is all that the
+ * transaction still gets to, so it is run alone.  numbers are theirs, and last is that after
  * them.  Returns false when the transaction ends here.
  */
 static bool
 run_parts(Batch *batch, Handler *handler, const int *numbers, int n, int last)
 {
-	int			step = n > FEW_MESSAGES ? (n + 1) / 2 : 1;
+	bool		over = inbox_transaction_is_over(batch->worker);
+	int			step = n > FEW_MESSAGES && !over ? (n + 1) / 2 : 1;
 
 	for (int i = 0; i < n; i += step)
 		if (!run_range(batch, handler, numbers[i],
@@ -420,15 +422,20 @@ part_of(Batch *batch, int first)
 	return part;
 }
 
-/* Processes messages, in as few transactions as may be. */
+/*
+ * Processes messages, in as few transactions as may be, until one of these is
+ * slow and nothing comes of it.
+ */
 static void
 process(Batch *batch)
 {
+	InboxWorker *worker = batch->worker;
 	InboxMessage *messages = palloc(sizeof(InboxMessage) * Max(batch->n, 1));
+	int			nslow = worker->pace.nslow;
 	int			first = 0;
 
 	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
-	while (first < batch->n)
+	while (first < batch->n && worker->pace.nslow == nslow)
 	{
 		Batch		part = part_of(batch, first);
 
@@ -443,15 +450,17 @@ process(Batch *batch)
 		first += part.end;
 		batch->tries = 0;
 		if (part.charged)
-			retry_run_charged(batch->worker, &part.messages[0]);
+			retry_run_charged(worker, &part.messages[0]);
 		if (part.charge)
-			culprit_acquit(batch->worker);
+			culprit_acquit(worker);
 		/* A slow handler may keep us here for long. */
-		worker_show_sometimes(batch->worker);
-		worker_check(batch->worker);
-		if (waiting_due(batch->worker) <= steady_now())
-			retry_run(batch->worker);
+		worker_show_sometimes(worker);
+		worker_check(worker);
+		if (worker->pace.nslow == nslow && waiting_due(worker) <= steady_now())
+			retry_run(worker);
 	}
+	partitions_give_back(worker, &batch->partitions[first],
+						 &batch->records[first], batch->n - first);
 }
 
 /*

@@ -53,6 +53,7 @@
 #include "utils/timestamp.h"
 
 #include "base/session.h"
+#include "inbox/pace.h"
 #include "inbox/resolve.h"
 #include "inbox/transaction.h"
 
@@ -337,6 +338,10 @@ handler_run(Handler *handler, InboxMessage **messages, int *n,
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	if (succeeded)
+		pace_succeeded(handler->worker);
+	else
+		pace_failed(handler->worker, failure);
 	CurrentResourceOwner = owner;
 	running_subscription = NULL;
 	handler->worker->phase = PHASE_OWN;

@@ -30,6 +30,7 @@
 
 #include "base/steady.h"
 #include "inbox/marks.h"
+#include "inbox/pace.h"
 #include "inbox/waiting.h"
 
 #define PROBE_MS 2000
@@ -56,6 +57,16 @@ set_state(InboxWorker *worker, ConsumerState state)
 }
 
 /*
+ * Shows a state and why.
+ */
+void
+health_show(InboxWorker *worker, ConsumerState state, const char *message)
+{
+	note(worker, message);
+	set_state(worker, state);
+}
+
+/*
  * Something is in the way: shows the state and why, and logs it when it
  * begins.
  */
@@ -65,8 +76,7 @@ health_problem(InboxWorker *worker, ConsumerState state, const char *message)
 	bool		is_new = worker->status.state != state ||
 	strcmp(worker->status.error, message) != 0;
 
-	note(worker, message);
-	set_state(worker, state);
+	health_show(worker, state, message);
 	if (is_new)
 		ereport(LOG,
 				(errmsg("consumer of subscription \"%s\" waits: %s",
@@ -296,6 +306,8 @@ assess(InboxWorker *worker, bool more)
 		return CONSUMER_WAITING_KAFKA;
 	if (!silent)
 		worker->doubted_at = 0;
+	if (pace_is_backing_off(worker))
+		return CONSUMER_BACKING_OFF;
 	if (waiting_is_full(worker))
 		return CONSUMER_FULL;
 	if (!silent)
@@ -361,7 +373,8 @@ health_check(InboxWorker *worker, bool more)
 {
 	ConsumerState state;
 
-	if (!worker->settled)
+	/* While nothing is fetched, there is no sign of any. */
+	if (!worker->settled && !pace_is_pausing(worker))
 		ask(worker);
 	tell_transactions(worker);
 	state = assess(worker, more);

@@ -196,6 +196,35 @@ partitions_assign(InboxWorker *worker)
 }
 
 /*
+ * Has n records fetched again that are of these partitions, in the order in
+ * which they were fetched, and were not processed.
+ */
+void
+partitions_give_back(InboxWorker *worker, Partition **partitions,
+					 const ConsumerRecord **records, int n)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) * Max(n, 1));
+	int			nlist = 0;
+
+	for (int i = n - 1; i >= 0; i--)
+		partitions[i]->at.offset = records[i]->offset;
+	for (int i = 0; i < n; i++)
+	{
+		Partition  *partition = partitions[i];
+
+		/* The first of each is enough. */
+		if (partition->at.offset != records[i]->offset)
+			continue;
+		list[nlist] = partition->at;
+		list[nlist++].offset = marks_start(partition);
+		marks_started(partition);
+	}
+	if (nlist > 0)
+		consumer_seek(worker->consumer, list, nlist);
+	pfree(list);
+}
+
+/*
  * When to go on looking for partitions, by steady_now().
  */
 TimestampTz

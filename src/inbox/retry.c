@@ -33,6 +33,7 @@
 #include "inbox/batch.h"
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
+#include "inbox/pace.h"
 #include "inbox/store.h"
 #include "inbox/report.h"
 #include "inbox/transaction.h"
@@ -426,46 +427,9 @@ retry_run_charged(InboxWorker *worker, InboxMessage *message)
 		run_charged(worker, &waiting);
 }
 
-/* Orders keys by the offset of their first message. */
-static int
-compare_keys(const void *a, const void *b)
-{
-	const Waiting *x = *(Waiting *const *) a;
-	const Waiting *y = *(Waiting *const *) b;
-
-	return x->first_offset < y->first_offset ? -1 :
-		x->first_offset > y->first_offset;
-}
-
 /*
- * The keys whose pause is over, at most ROUND_KEYS; the oldest first.
- */
-static int
-collect_due(InboxWorker *worker, Waiting **keys)
-{
-	TimestampTz now = steady_now();
-	HASH_SEQ_STATUS scan;
-	Waiting    *waiting;
-	int			n = 0;
-
-	hash_seq_init(&scan, worker->waiting);
-	while ((waiting = hash_seq_search(&scan)) != NULL)
-	{
-		if (waiting->due > now)
-			continue;
-		keys[n++] = waiting;
-		if (n == ROUND_KEYS)
-		{
-			hash_seq_term(&scan);
-			break;
-		}
-	}
-	qsort(keys, n, sizeof(Waiting *), compare_keys);
-	return n;
-}
-
-/*
- * Tries messages whose pause is over.
+ * Tries messages whose pause is over, until a transaction is slow and nothing
+ * comes of it.
  */
 void
 retry_run(InboxWorker *worker)
@@ -476,10 +440,11 @@ retry_run(InboxWorker *worker)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Waiting    *keys[ROUND_KEYS];
 	Waiting    *plain[ROUND_KEYS];
-	int			n = collect_due(worker, keys);
+	int			n = waiting_collect_due(worker, keys, ROUND_KEYS);
 	int			nplain = 0;
+	int			nslow = worker->pace.nslow;
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && worker->pace.nslow == nslow; i++)
 	{
 		Charge		charge = keys[i]->suspect ?
 		charge_first(worker, keys[i]) : CHARGE_NONE;
@@ -492,7 +457,7 @@ retry_run(InboxWorker *worker)
 		culprit_acquit(worker);
 		worker_check(worker);
 	}
-	for (int first = 0; first < nplain;)
+	for (int first = 0; first < nplain && worker->pace.nslow == nslow;)
 		first += run_round(worker, &plain[first], nplain - first, false);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

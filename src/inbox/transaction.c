@@ -50,6 +50,7 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/culprit.h"
+#include "inbox/pace.h"
 #include "inbox/report.h"
 #include "inbox/retry.h"
 #include "inbox/waiting.h"
@@ -147,6 +148,7 @@ void
 inbox_transaction_begin(InboxWorker *worker, MemoryContext context)
 {
 	worker->transaction_began = steady_now();
+	pace_begin(worker);
 	worker_begin();
 	XactIsoLevel = worker->subscription->xact_isolation;
 	SPI_connect();
@@ -170,6 +172,7 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	waiting_settle(worker, true);
 	report_settle(worker, true);
 	culprit_clear(worker);
+	pace_end(worker, inbox_transaction_is_over(worker));
 	adjust_limit(worker, taken);
 }
 
@@ -237,7 +240,12 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	waiting_settle(worker, false);
 	report_settle(worker, false);
 	if (refused)
+	{
+		pace_begin(worker);
+		pace_failed(worker, failure);
+		pace_end(worker, inbox_transaction_is_over(worker));
 		return ABORTED_AT_COMMIT;
+	}
 	lower_limit(worker, taken);
 	worker->phase = PHASE_ANEW;
 	worker_check(worker);

@@ -23,6 +23,7 @@
 
 #include "base/steady.h"
 #include "inbox/culprit.h"
+#include "inbox/pace.h"
 #include "inbox/retry.h"
 #include "inbox/store.h"
 
@@ -226,6 +227,56 @@ waiting_due(InboxWorker *worker)
 	while ((waiting = hash_seq_search(&scan)) != NULL)
 		due = Min(due, waiting->due);
 	return due;
+}
+
+/* Orders keys by the offset of their first message. */
+static int
+compare_keys(const void *a, const void *b)
+{
+	const Waiting *x = *(Waiting *const *) a;
+	const Waiting *y = *(Waiting *const *) b;
+
+	return x->first_offset < y->first_offset ? -1 :
+		x->first_offset > y->first_offset;
+}
+
+/* Orders keys by how long they are due. */
+static int
+compare_due(const void *a, const void *b)
+{
+	const Waiting *x = *(Waiting *const *) a;
+	const Waiting *y = *(Waiting *const *) b;
+
+	return x->due < y->due ? -1 : x->due > y->due;
+}
+
+/*
+ * The keys whose pause is over, at most max; the oldest first.  When only one of
+ * them may be tried, it is not always the same one.  Returns their number.
+ */
+int
+waiting_collect_due(InboxWorker *worker, Waiting **keys, int max)
+{
+	TimestampTz now = steady_now();
+	HASH_SEQ_STATUS scan;
+	Waiting    *waiting;
+	int			n = 0;
+
+	hash_seq_init(&scan, worker->waiting);
+	while ((waiting = hash_seq_search(&scan)) != NULL)
+	{
+		if (waiting->due > now)
+			continue;
+		keys[n++] = waiting;
+		if (n == max)
+		{
+			hash_seq_term(&scan);
+			break;
+		}
+	}
+	qsort(keys, n, sizeof(Waiting *),
+		  pace_is_backing_off(worker) ? compare_due : compare_keys);
+	return n;
 }
 
 /*

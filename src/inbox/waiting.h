@@ -50,6 +50,7 @@ extern bool waiting_has_old(InboxWorker *worker);
 extern void waiting_join(InboxWorker *worker, const InboxMessage *message);
 extern void waiting_settle(InboxWorker *worker, bool committed);
 extern TimestampTz waiting_due(InboxWorker *worker);
+extern int	waiting_collect_due(InboxWorker *worker, Waiting **keys, int max);
 extern bool waiting_is_full(InboxWorker *worker);
 
 #endif							/* OUTBOX_INBOX_WAITING_H */

@@ -43,6 +43,7 @@
 #include "inbox/culprit.h"
 #include "inbox/handler.h"
 #include "inbox/marks.h"
+#include "inbox/pace.h"
 #include "inbox/report.h"
 #include "inbox/retry.h"
 #include "inbox/transaction.h"
@@ -194,6 +195,8 @@ consume(InboxWorker *worker)
 	bool		more;
 
 	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
+									  pace_is_backing_off(worker) ?
+									  inbox_transaction_limit(worker) :
 									  worker->subscription->batch_size,
 									  BATCH_BYTES, &handler, &more);
 	marks_check(worker);
@@ -255,7 +258,8 @@ idle_time(InboxWorker *worker, bool offsets_shown)
 	TimestampTz now = steady_now();
 	TimestampTz until = Min(Min(partitions_refresh_due(worker),
 								worker->report_at),
-							Min(waiting_due(worker), report_due(worker)));
+							Min(Max(waiting_due(worker), pace_due(worker)),
+								report_due(worker)));
 
 	if (worker->uncounted)
 		until = Min(until, TimestampTzPlusMilliseconds(worker->counted_at,
@@ -268,26 +272,45 @@ idle_time(InboxWorker *worker, bool offsets_shown)
 	return Max(TimestampDifferenceMilliseconds(now, until), 0) + 1;
 }
 
+/*
+ * Tries again what is due, and processes what has come, unless there is a pause;
+ * returns whether there may be more to do.
+ */
+static bool
+take_turn(InboxWorker *worker)
+{
+	bool		more = false;
+
+	if (pace_is_pausing(worker))
+	{
+		consumer_leave(worker->consumer);
+		return false;
+	}
+	if (waiting_due(worker) <= steady_now())
+	{
+		retry_run(worker);
+		more = waiting_due(worker) <= steady_now();
+	}
+	if (!waiting_is_full(worker))
+		more |= consume(worker);
+	else
+		consumer_leave(worker->consumer);
+	pace_rest(worker);
+	return more && !pace_is_pausing(worker);
+}
+
 /* Consumes until something ends the process. */
 static void
 run(InboxWorker *worker)
 {
 	for (;;)
 	{
-		bool		more = false;
+		bool		more;
 		bool		shown;
 
 		setup_check(worker);
 		refresh(worker);
-		if (waiting_due(worker) <= steady_now())
-		{
-			retry_run(worker);
-			more = waiting_due(worker) <= steady_now();
-		}
-		if (!waiting_is_full(worker))
-			more |= consume(worker);
-		else
-			consumer_leave(worker->consumer);
+		more = take_turn(worker);
 		health_check(worker, more);
 		upkeep_run(worker);
 		shown = commit_offsets(worker);

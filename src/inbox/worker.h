@@ -143,6 +143,22 @@ typedef struct FailureReport
 	char		sqlstate[6];
 } FailureReport;
 
+/* How calls of the handler come out; see pace.c */
+typedef struct Pace
+{
+	/* In the transaction that is running */
+	bool		succeeded;
+	bool		failed;
+	/* In the turn */
+	bool		tried;
+	bool		slow;			/* the last was, and failed */
+	int			nslow;			/* transactions so far that were */
+	int			pause_ms;		/* the last one; 0 when all is well */
+	TimestampTz until;			/* when it ends, by steady_now() */
+	int			sqlstate;		/* of the last failure */
+	char		error[CONSUMER_MESSAGE_LEN];
+} Pace;
+
 /* What a partition is found by. */
 typedef struct TopicPartition
 {
@@ -216,6 +232,7 @@ typedef struct InboxWorker
 	HTAB	   *waiting;
 	bool		full;			/* so many wait that nothing is fetched */
 	FailureReport report;
+	Pace		pace;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
 	double		transaction_limit;	/* in messages; see transaction.c */
 	TimestampTz transaction_began;	/* by steady_now() */
@@ -251,6 +268,8 @@ extern void worker_show_sometimes(InboxWorker *worker);
 extern void health_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
 extern void health_tell(InboxWorker *worker, const char *message);
+extern void health_show(InboxWorker *worker, ConsumerState state,
+						const char *message);
 extern void health_lookup_failed(InboxWorker *worker, const char *message,
 								 bool unreached);
 extern void health_sign(Partition *partition);
@@ -277,6 +296,8 @@ extern Partition *partitions_add(InboxWorker *worker, const char *topic,
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 								  int partition);
 extern void partitions_assign(InboxWorker *worker);
+extern void partitions_give_back(InboxWorker *worker, Partition **partitions,
+								 const ConsumerRecord **records, int n);
 extern int64 partitions_read_at(InboxWorker *worker, Partition *partition);
 extern void partitions_store_loss(InboxWorker *worker, Partition *partition,
 								  int64 from, int64 until, const char *reason);

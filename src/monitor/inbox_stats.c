@@ -44,6 +44,7 @@ static const char *const state_names[] = {
 	[CONSUMER_WAITING_KAFKA] = "waiting for kafka",
 	[CONSUMER_DATA_LOST] = "data lost",
 	[CONSUMER_FULL] = "full",
+	[CONSUMER_BACKING_OFF] = "backing off",
 };
 
 /* A worker that is wanted and was never started is starting. */
