@@ -1,13 +1,15 @@
 # OutboxRecord.pm
 #
 # Writes Kafka records byte by byte, with what producers do not offer: any
-# timestamp, and any number of headers of any bytes.  They go to partition 0.
+# timestamp, any number of headers of any bytes, and values of any size, which are
+# compressed so that brokers take them.  They go to partition 0.
 
 package OutboxRecord;
 
 use strict;
 use warnings;
 
+use Compress::Raw::Zlib;
 use Exporter 'import';
 use IO::Socket::INET;
 
@@ -50,14 +52,35 @@ sub sized
 	return defined $bytes ? varint(length $bytes) . $bytes : varint(-1);
 }
 
+# Some bytes, so many spaces, and more bytes, as gzip compresses them.
+sub compressed
+{
+	my ($begin, $size, $end) = @_;
+	my $deflate = Compress::Raw::Zlib::Deflate->new(-WindowBits => WANT_GZIP, -AppendOutput => 1)
+	  or die 'cannot compress';
+	my $output = '';
+	my $spaces = ' ' x (1 << 20);
+	$deflate->deflate($begin, $output);
+	for (; $size > 0; $size -= length $spaces)
+	{
+		$spaces = ' ' x $size if $size < length $spaces;
+		$deflate->deflate($spaces, $output);
+	}
+	$deflate->deflate($end, $output);
+	$deflate->flush($output);
+	return $output;
+}
+
 sub record_batch
 {
 	my ($record) = @_;
 	my @headers = @{ $record->{headers} || [] };
 	my $timestamp = $record->{timestamp} // time * 1000;
-	my $body = "\0" . varint(0) . varint(0) . sized($record->{key}) . sized($record->{value}) . varint(scalar @headers)
-	  . join('', map { sized($_->[0]) . sized($_->[1]) } @headers);
-	my $checked = pack('s> l> q> q> q> s> l> l>', 0, 0, $timestamp, $timestamp, -1, -1, -1, 1) . sized($body);
+	my $size = $record->{size};
+	my $begin = "\0" . varint(0) . varint(0) . sized($record->{key}) . ($size ? varint($size) : sized($record->{value}));
+	my $end = varint(scalar @headers) . join('', map { sized($_->[0]) . sized($_->[1]) } @headers);
+	my $body = $size ? compressed(varint(length($begin . $end) + $size) . $begin, $size, $end) : sized($begin . $end);
+	my $checked = pack('s> l> q> q> q> s> l> l>', $size ? 1 : 0, 0, $timestamp, $timestamp, -1, -1, -1, 1) . $body;
 	return pack('q> l> l> c L>', 0, 9 + length $checked, 0, 2, crc32c($checked)) . $checked;
 }
 
@@ -75,7 +98,7 @@ sub receive
 
 # Sends a record to partition 0 of a topic, and waits until Kafka has it: a hash
 # of key and value (undef or left out: none), timestamp, and headers, a list of
-# pairs.
+# pairs.  With size the value is so many spaces.
 sub produce_record
 {
 	my ($topic, $record) = @_;

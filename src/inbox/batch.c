@@ -29,6 +29,7 @@
 #include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/culprit.h"
+#include "inbox/decode.h"
 #include "inbox/marks.h"
 #include "inbox/store.h"
 #include "inbox/report.h"
@@ -84,8 +85,8 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 			continue;
 		health_sign(partition);
 		partition->at.offset = records[i].offset + 1;
-		message_decode(&batch->messages[batch->n], worker->subscription->name,
-					   &worker->subscription->identity, &records[i]);
+		decode_record(worker->subscription, &batch->messages[batch->n],
+					  &records[i]);
 		batch->records[batch->n] = &records[i];
 		batch->partitions[batch->n++] = partition;
 	}

@@ -84,14 +84,15 @@ charge_take_back(InboxMessage *message)
 }
 
 /*
- * Must a message of inbox.message be handled alone?
+ * Must a message of inbox.message be handled alone, if at all?
  */
 bool
 charge_is_due(InboxWorker *worker, const Partition *partition,
 			  const InboxMessage *message)
 {
-	return charge_is_marked(message) ||
-		culprit_is_suspect(worker, partition, message, true);
+	return message->problem == NULL &&
+		(charge_is_marked(message) ||
+		 culprit_is_suspect(worker, partition, message, true));
 }
 
 /*

@@ -137,7 +137,8 @@ static void
 set_field_problem(InboxMessage *message, const FieldRule *rule,
 				  JsonFieldResult result, const char *found, int sqlstate)
 {
-	bool		is_limit = ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	bool		is_limit = ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+	sqlstate == ERRCODE_INTERNAL_ERROR;
 
 	if (result == JSON_FIELD_NO_JSON)
 		message_set_problem(message, sqlstate,

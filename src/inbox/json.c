@@ -34,7 +34,10 @@
 /* Bytes of an explanation that are shown: it may hold a long part of the text. */
 #define MAX_DETAIL 200
 
-/* Is the error one about what the text is? */
+/*
+ * Is the error one about what the text is?  What is too large for memory as
+ * PostgreSQL manages it is an internal error.
+ */
 static bool
 is_about_text(int sqlstate)
 {
@@ -42,6 +45,7 @@ is_about_text(int sqlstate)
 
 	return category == ERRCODE_DATA_EXCEPTION ||
 		category == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		sqlstate == ERRCODE_INTERNAL_ERROR ||
 		category == ERRCODE_FEATURE_NOT_SUPPORTED;
 }
 

@@ -111,9 +111,9 @@ set_headers(InboxMessage *message, const MessageHeaders *headers)
 	if (message_headers_fit(headers))
 		message_set(message, MESSAGE_HEADERS, message_headers_to_jsonb(headers));
 	else
-		message_set_problem(message, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-							psprintf("the %d headers of the message are more than jsonb can hold",
-									 headers->n));
+		message_set_lack(message, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+						 psprintf("the %d headers of the message are more than jsonb can hold",
+								  headers->n));
 }
 
 /*
@@ -131,17 +131,25 @@ message_set_problem(InboxMessage *message, int sqlstate, char *text)
 }
 
 /*
- * Makes a row of a record, in the current memory context: pending and without
- * an attempt so far.  The chunk is not set.  A message that cannot be made so
- * that a handler can have it has a problem.  Needs a transaction.
+ * Notes that a message cannot be processed because its row does not have all of
+ * it, and why; as above.
  */
 void
-message_decode(InboxMessage *message, const char *subscription,
-			   const IdentityRules *rules, const ConsumerRecord *record)
+message_set_lack(InboxMessage *message, int sqlstate, char *text)
 {
-	MessageHeaders headers;
+	message_set_problem(message, sqlstate, text);
+	message->problem->lacks = true;
+}
 
-	message_headers_read(&headers, record);
+/*
+ * Begins to make a row of a record, in the current memory context: pending and
+ * without an attempt so far.  The chunk is not set, and what comes from headers
+ * or identifies it is missing: see message_finish().  Needs a transaction.
+ */
+void
+message_begin(InboxMessage *message, const char *subscription,
+			  const ConsumerRecord *record)
+{
 	memset(message->nulls, true, sizeof(message->nulls));
 	message->problem = NULL;
 	message_set_text(message, MESSAGE_SUBSCRIPTION, subscription);
@@ -150,24 +158,57 @@ message_decode(InboxMessage *message, const char *subscription,
 	message_set(message, MESSAGE_OFFSET, Int64GetDatum(record->offset));
 	set_bytea(message, MESSAGE_KEY, record->key);
 	message_set_text(message, MESSAGE_AGGREGATE_ID, message_to_text(record->key));
-	message_set_text(message, MESSAGE_AGGREGATE_TYPE,
-					 message_headers_text(&headers, "aggregate_type"));
 	set_bytea(message, MESSAGE_PAYLOAD, record->value);
-	if (headers.n > 0)
-		set_headers(message, &headers);
 	message_set_text(message, MESSAGE_STATUS, "pending");
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(0));
 	message_set(message, MESSAGE_RECEIVED_AT,
 				TimestampTzGetDatum(GetCurrentTimestamp()));
 	set_created_at(message, record->timestamp_ms);
-	identity_set(message, rules, &headers, record->timestamp_ms);
-	if (headers.all != headers.few)
-		pfree(headers.all);
+}
+
+/*
+ * Completes it.  A message that cannot be made so that a handler can have it has
+ * a problem.  Needs a transaction.
+ */
+void
+message_finish(InboxMessage *message, const IdentityRules *rules,
+			   const ConsumerRecord *record, const MessageHeaders *headers)
+{
+	message_set_text(message, MESSAGE_AGGREGATE_TYPE,
+					 message_headers_text(headers, "aggregate_type"));
+	if (headers->n > 0)
+		set_headers(message, headers);
+	identity_set(message, rules, headers, record->timestamp_ms);
+}
+
+/* The problem of a row that does not have all of a message; NULL if it has. */
+static MessageProblem *
+stored_lack(const InboxMessage *message)
+{
+	MessageProblem *problem;
+	char	   *state;
+
+	if (message->nulls[MESSAGE_ERROR_CONTEXT] ||
+		message->nulls[MESSAGE_ERROR] ||
+		message->nulls[MESSAGE_ERROR_SQLSTATE] ||
+		strcmp(TextDatumGetCString(message->values[MESSAGE_ERROR_CONTEXT]),
+			   MESSAGE_LACK_CONTEXT) != 0)
+		return NULL;
+	state = TextDatumGetCString(message->values[MESSAGE_ERROR_SQLSTATE]);
+	if (strlen(state) != 5)
+		return NULL;
+	problem = palloc0(sizeof(MessageProblem));
+	problem->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2], state[3],
+									  state[4]);
+	problem->message = TextDatumGetCString(message->values[MESSAGE_ERROR]);
+	problem->lacks = true;
+	return problem;
 }
 
 /*
  * Reads a row of inbox.message; most parts stay the tuple's.  The message has
- * no problem, whatever it had when it was stored.
+ * no problem, whatever it had when it was stored, unless the row does not have
+ * all of it.
  */
 void
 message_from_tuple(InboxMessage *message, HeapTuple tuple, TupleDesc desc)
@@ -181,7 +222,7 @@ message_from_tuple(InboxMessage *message, HeapTuple tuple, TupleDesc desc)
 			message->values[texts[i]] =
 				PointerGetDatum(PG_DETOAST_DATUM_PACKED(message->values[texts[i]]));
 	message->stored_id = message->values[MESSAGE_EVENT_ID];
-	message->problem = NULL;
+	message->problem = stored_lack(message);
 }
 
 /*

@@ -12,6 +12,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "inbox/message_headers.h"
 #include "kafka/consumer.h"
 
 /* Columns of inbox.message, in order. */
@@ -48,7 +49,12 @@ typedef struct MessageProblem
 	int			sqlstate;
 	char	   *message;
 	bool		type_unknown;	/* event_type should be there, and is not */
+	bool		lacks;			/* the row does not have all of the message */
 } MessageProblem;
+
+/* What error_context says of such a row. */
+#define MESSAGE_LACK_CONTEXT "The row does not have all of the message, so it is not handled."
+
 
 typedef struct InboxMessage
 {
@@ -61,9 +67,12 @@ typedef struct InboxMessage
 
 typedef struct IdentityRules IdentityRules;
 
-extern void message_decode(InboxMessage *message, const char *subscription,
-						   const IdentityRules *rules,
-						   const ConsumerRecord *record);
+extern void message_begin(InboxMessage *message, const char *subscription,
+						  const ConsumerRecord *record);
+extern void message_finish(InboxMessage *message, const IdentityRules *rules,
+						   const ConsumerRecord *record,
+						   const MessageHeaders *headers);
+extern void message_set_lack(InboxMessage *message, int sqlstate, char *text);
 extern void message_set_problem(InboxMessage *message, int sqlstate,
 								char *text);
 extern char *message_to_text(Slice bytes);

@@ -51,6 +51,16 @@ message_headers_read(MessageHeaders *headers, const ConsumerRecord *record)
 }
 
 /*
+ * Gives back what that has allocated.
+ */
+void
+message_headers_free(MessageHeaders *headers)
+{
+	if (headers->all != headers->few)
+		pfree(headers->all);
+}
+
+/*
  * The value of the last header of a name, which is in UTF-8; NULL when there
  * is none.
  */

@@ -24,6 +24,7 @@ typedef struct MessageHeaders
 
 extern void message_headers_read(MessageHeaders *headers,
 								 const ConsumerRecord *record);
+extern void message_headers_free(MessageHeaders *headers);
 extern const Slice *message_headers_find(const MessageHeaders *headers,
 										 const char *name);
 extern char *message_headers_text(const MessageHeaders *headers,

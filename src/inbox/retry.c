@@ -193,6 +193,8 @@ is_to_handle(const Subscription *subscription, InboxMessage *message)
 {
 	bool		had_type = !message->nulls[MESSAGE_EVENT_TYPE];
 
+	if (message->problem != NULL)
+		return true;
 	return identity_set_again(message, &subscription->identity) &&
 		(had_type || repeats_is_wanted(subscription, message) || message->problem);
 }

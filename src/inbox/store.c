@@ -400,7 +400,8 @@ store_reject(InboxMessage *message)
 	message_set_text(message, MESSAGE_ERROR, message->problem->message);
 	message_set_text(message, MESSAGE_ERROR_SQLSTATE,
 					 unpack_sql_state(message->problem->sqlstate));
-	message->nulls[MESSAGE_ERROR_CONTEXT] = true;
+	message_set_text(message, MESSAGE_ERROR_CONTEXT,
+					 message->problem->lacks ? MESSAGE_LACK_CONTEXT : NULL);
 	message_set(message, MESSAGE_ERROR_AT,
 				TimestampTzGetDatum(GetCurrentTimestamp()));
 	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = true;
