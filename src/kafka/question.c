@@ -170,7 +170,6 @@ question_main(void *arg)
 {
 	Question   *question = arg;
 	rd_kafka_t *handle = question->handle;
-	int			wake = dup(question->wake);
 	uint32		expected = QUESTION_OPEN;
 	ssize_t		written pg_attribute_unused();
 
@@ -184,15 +183,14 @@ question_main(void *arg)
 		question->metadata = NULL;
 	if (pg_atomic_compare_exchange_u32(&question->state, &expected,
 									   QUESTION_ANSWERED))
-		/* From here on it is the owner's. */
-		written = write(wake, "1", 1);
+		/* It is the owner's, who waits for this thread before he frees it. */
+		written = write(question->wake, "1", 1);
 	else
 	{
 		free_question(question);
 		if (expected == QUESTION_ABANDONED)
 			rd_kafka_destroy(handle);
 	}
-	close(wake);
 	return NULL;
 }
 
