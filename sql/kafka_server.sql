@@ -232,6 +232,9 @@ SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.certificate.location" ''/
 SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.key.location" ''/etc/passwd'')');
 SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "ssl.keystore.location" ''/etc/passwd'')');
 SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.kerberos.keytab" ''/etc/passwd'')');
+SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.mechanism" ''GSSAPI'')');
+SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.mechanisms" ''GSSAPI'')');
+ALTER SERVER theirs OPTIONS (ADD "security.protocol" 'SASL_SSL', ADD "sasl.mechanism" 'SCRAM-SHA-512');
 SELECT error_of('CREATE USER MAPPING FOR CURRENT_USER SERVER shop');
 SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
 SELECT error_of('ALTER USER MAPPING FOR CURRENT_USER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
@@ -241,6 +244,7 @@ GRANT pg_read_server_files TO regress_kafka_admin;
 SET ROLE regress_kafka_admin;
 SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "sasl.oauthbearer.token.endpoint.url" ''http://169.254.169.254/'')');
 SELECT error_of('ALTER SERVER theirs OPTIONS (ADD "ssl.ca.location" ''/etc/passwd'')');
+ALTER SERVER theirs OPTIONS (SET "sasl.mechanism" 'GSSAPI');
 RESET ROLE;
 
 DROP EXTENSION outbox CASCADE;

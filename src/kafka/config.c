@@ -18,12 +18,14 @@
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "common/hashfn.h"
 #include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -141,6 +143,8 @@ kafka_config_load(const char *server_name)
 	config = palloc0(sizeof(KafkaConfig));
 	config->options = list_concat(server->options, secrets);
 	kafka_config_take_own(config);
+	config->owner_reads_files = has_privs_of_role(server->owner,
+												  ROLE_PG_READ_SERVER_FILES);
 	config->files = config->files_seen = look_at_files(config);
 	config->looked_at = steady_now();
 	return config;
@@ -161,12 +165,27 @@ kafka_config_has(const KafkaConfig *config, const char *name)
 }
 
 /*
+ * Did he choose the SASL mechanism?
+ */
+bool
+kafka_config_has_mechanism(const KafkaConfig *config)
+{
+	ListCell   *lc;
+
+	foreach(lc, config->options)
+		if (property_is_mechanism(lfirst_node(DefElem, lc)->defname))
+		return true;
+	return false;
+}
+
+/*
  * Do two configurations say the same?
  */
 bool
 kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 {
 	return a->exactly_once == b->exactly_once &&
+		a->owner_reads_files == b->owner_reads_files &&
 		a->send_time == b->send_time && a->files == b->files &&
 		equal(a->options, b->options);
 }

@@ -36,6 +36,8 @@ typedef struct KafkaConfig
 	bool		exactly_once;	/* option "delivery", which is ours */
 	bool		send_time;		/* option "timestamp", likewise: records have
 								 * the time of sending */
+	bool		owner_reads_files;	/* may the server's owner read any file of
+									 * the database server's machine? */
 	bool		names_files;	/* certificates, for example */
 	uint64		files;			/* what they were like when this was made, */
 	uint64		files_seen;		/* when we last looked, */
@@ -49,6 +51,7 @@ typedef struct KafkaConfig
 extern KafkaConfig *kafka_config_load(const char *server_name);
 extern void kafka_config_take_own(KafkaConfig *config);
 extern bool kafka_config_has(const KafkaConfig *config, const char *name);
+extern bool kafka_config_has_mechanism(const KafkaConfig *config);
 extern bool kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b);
 extern bool kafka_config_files_changed(KafkaConfig *config);
 extern long kafka_config_wait_ms(const KafkaConfig *config, long timeout_ms);

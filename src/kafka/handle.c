@@ -82,6 +82,27 @@ set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
 }
 
 /*
+ * Who names no mechanism gets GSSAPI, which uses what the user of the operating
+ * system has that the database server runs as: tickets and keytabs.  Returns
+ * false, with an error, when the owner of the foreign server may not choose
+ * that; options.c checks those who name it.
+ */
+static bool
+check_mechanism(const rd_kafka_conf_t *conf, const KafkaConfig *config,
+				char *error)
+{
+	char		protocol[VALUE_LEN];
+
+	handle_property(conf, "security.protocol", protocol);
+	if (strncmp(protocol, "sasl_", strlen("sasl_")) != 0 ||
+		config->owner_reads_files || kafka_config_has_mechanism(config))
+		return true;
+	strlcpy(error, "option \"sasl.mechanism\" is missing: for GSSAPI, the default, which uses the Kerberos credentials of the database server, the owner of the foreign server needs the rights of pg_read_server_files",
+			PRODUCER_ERROR_LEN);
+	return false;
+}
+
+/*
  * Makes the library's configuration.  Defaults hold unless the administrator
  * chose otherwise, and those that the library was built without (compression)
  * are left out; promises hold in any case.  Returns NULL, with the reason in
@@ -109,6 +130,7 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
 		ok = ok && rd_kafka_conf_set(conf, promises[i].name, promises[i].value,
 									 error, PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK;
 	socket_configure(conf);
+	ok = ok && check_mechanism(conf, config, error);
 	if (ok && token_configure(conf, error))
 		return conf;
 	rd_kafka_conf_destroy(conf);

@@ -172,6 +172,24 @@ check_file(const char *name)
 }
 
 /*
+ * Raises an error for the mechanism that uses Kerberos unless the user may read
+ * any file of the server: its tickets and keytabs are files of the server's,
+ * whether or not options name them.
+ */
+static void
+check_mechanism(const char *name, const char *value)
+{
+	if (!property_is_mechanism(name) || strcmp(value, "GSSAPI") != 0 ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to set option \"%s\" to \"%s\"", name, value),
+			 errdetail("It uses the Kerberos credentials of the operating system's user that the database server runs as."),
+			 errhint("Only superusers and members of pg_read_server_files may do that; others use another mechanism, such as SCRAM-SHA-512.")));
+}
+
+/*
  * Raises an error for what sends requests of the server elsewhere than to
  * Kafka, unless the user is a superuser: the server may reach what he cannot,
  * and be somebody there.
@@ -272,6 +290,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 		check_number(name, value, understood);
 	if (rule && !property_rule_allows(rule, understood))
 		raise_refused(name, value, rule);
+	check_mechanism(name, understood);
 	check_shell_word(name, value);
 	if (property_is_broker_list(name))
 		brokers_check(name, value);

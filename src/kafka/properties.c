@@ -143,6 +143,11 @@ static const char *const files[] = {
 	"*.location", "*.file", "*.keytab"
 };
 
+/* Which way of SASL is used, under either of its names. */
+static const char *const mechanisms[] = {
+	"sasl.mechanism", "sasl.mechanisms"
+};
+
 /* Has the server ask others than brokers, or show who the machine is. */
 static const char *const outward[] = {
 	"*.url", "sasl.oauthbearer.metadata.*"
@@ -244,6 +249,15 @@ bool
 property_names_file(const char *name)
 {
 	return matches_any(name, files, lengthof(files));
+}
+
+/*
+ * Does it choose the SASL mechanism?
+ */
+bool
+property_is_mechanism(const char *name)
+{
+	return matches_any(name, mechanisms, lengthof(mechanisms));
 }
 
 /*

@@ -31,6 +31,7 @@ extern bool property_is_secret(const char *name);
 extern bool property_is_security(const char *name);
 extern bool property_names_file(const char *name);
 extern bool property_reaches_out(const char *name);
+extern bool property_is_mechanism(const char *name);
 extern bool property_feeds_shell(const char *name);
 extern bool property_is_prefixed(const char *name);
 extern bool property_is_broker_list(const char *name);
