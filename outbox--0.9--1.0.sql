@@ -21,7 +21,8 @@ COMMENT ON FUNCTION outbox.watch_extension() IS
 
 ALTER TABLE inbox.position ADD COLUMN rerun_since timestamptz;
 UPDATE inbox.position SET rerun_since = clock_timestamp() WHERE rerun_until IS NOT NULL;
-COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
+COMMENT ON COLUMN inbox.position.rerun_since IS
+    'when rerun_until was set, or, where the clock was set back, the time after the latest_receipt of the subscription';
 
 CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -93,7 +94,9 @@ ALTER TABLE inbox.subscription
     ADD COLUMN type_field         text,
     ADD COLUMN dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
     ADD COLUMN on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error'])),
-    ADD COLUMN batch_time         interval    NOT NULL DEFAULT '1 s';
+    ADD COLUMN batch_time         interval    NOT NULL DEFAULT '1 s',
+    ADD COLUMN stopped_topic      text;
+COMMENT ON COLUMN inbox.subscription.stopped_topic IS 'topic of that message; NULL: not known';
 COMMENT ON COLUMN inbox.subscription.dedupe IS
     'what tells a repeated message: a header, a field of the payload, its offset, or none: nothing is remembered';
 COMMENT ON COLUMN inbox.subscription.id_header IS 'header that event_id comes from';
@@ -114,7 +117,10 @@ ALTER TABLE inbox.position
     ADD before_offset bigint NOT NULL DEFAULT -1,
     ADD before_checksum bigint NOT NULL DEFAULT 0,
     ADD cluster_id text,
-    ADD lost_reason text CHECK (lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['removed', 'cut', 'replaced', 'beyond']));
+    ADD lost_reason text CHECK (lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['removed', 'cut', 'replaced', 'beyond'])),
+    ADD latest_receipt timestamptz;
+COMMENT ON COLUMN inbox.position.latest_receipt IS
+    'the latest time that messages of the partition have in inbox.received, whatever became of the clock; NULL: not known';
 COMMENT ON COLUMN inbox.position.lost_from IS 'first offset that Kafka removed before it was read, or see lost_reason; NULL: nothing is lost';
 COMMENT ON COLUMN inbox.position.last_offset IS 'offset of the last message that was read, by which the partition is recognized; -1: none was since inbox.seek()';
 COMMENT ON COLUMN inbox.position.last_checksum IS 'checksum of that message';
@@ -255,7 +261,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
            count(*) FILTER (WHERE m.status = 'pending') AS waiting,
-           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by) AS stopped_at
+           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by AND coalesce(m.topic = s.stopped_topic, true)) AS stopped_at
     FROM inbox.message m
     WHERE m.subscription = s.name AND m.status <> 'processed'
 ) m
@@ -312,6 +318,8 @@ COMMENT ON COLUMN inbox.ring.moved_past IS
 
 -- Rows that are not processed stay, however old they are: a step of moving them
 -- out of an old chunk, in the order of the index, from where the last one ended.
+-- It ends by the clock, whatever a row costs, which may be large and have triggers;
+-- so it takes one first, and more as long as that is quick.
 -- Who changes a subscription's messages locks it before; so neither meets the
 -- other's rows halfway.
 CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
@@ -319,31 +327,42 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
     past text[] := (SELECT r.moved_past FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk);
     owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s FOR UPDATE SKIP LOCKED);
     places tid[];
     seen integer;
+    size integer := 1;
+    last timestamptz;
+    more boolean := true;
 BEGIN
-    EXECUTE format($query$
-        SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
-               ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                     (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                     (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
-        FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
-                     sum(coalesce(pg_column_size(m.payload), 0)) OVER w AS bytes
-              FROM inbox.%I m
-              WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
-                AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
-              WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
-              LIMIT 200) c
-        $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past;
+    WHILE more AND clock_timestamp() - began < '20 ms' LOOP
+        last := clock_timestamp();
+        EXECUTE format($query$
+            SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
+                   ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                         (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                         (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
+            FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
+                         sum(coalesce(pg_column_size(m.payload), 0) + coalesce(pg_column_size(m.headers), 0)
+                             + coalesce(pg_column_size(m.key), 0) + coalesce(pg_column_size(m.aggregate_id), 0)
+                             + coalesce(pg_column_size(m.error), 0) + coalesce(pg_column_size(m.error_context), 0)) OVER w AS bytes
+                  FROM inbox.%I m
+                  WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
+                    AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
+                  WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
+                  LIMIT $3) c
+            $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past, size;
+        EXECUTE format($query$
+            UPDATE inbox.message m SET chunk = $1
+            WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
+                SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
+            $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
+        more := seen = size OR seen > coalesce(cardinality(places), 0);
+        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+    END LOOP;
     UPDATE inbox.ring r SET moved_past = past WHERE r.name = 'message' AND r.chunk = old_chunk;
-    EXECUTE format($query$
-        UPDATE inbox.message m SET chunk = $1
-        WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
-            SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
-        $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
-    RETURN seen = 200 OR seen > cardinality(places);
+    RETURN more;
 END
 $$;
 COMMENT ON FUNCTION inbox.move_unprocessed(smallint, smallint) IS
@@ -453,12 +472,16 @@ COMMENT ON FUNCTION inbox.expire_ring(text, interval) IS
     'a step of inbox.expire() with inbox.message or inbox.received';
 
 -- What one subscription keeps for long does not keep what others do not: rows whose
--- time is over leave by themselves, some blocks at a time.
+-- time is over leave by themselves, a few at a time, as above.
 CREATE FUNCTION inbox.sweep_messages(dedupe_window interval) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    step CONSTANT integer := 64;
+    began CONSTANT timestamptz := clock_timestamp();
+    step CONSTANT integer := 8;
+    size integer := 1;
+    last timestamptz;
+    gone integer;
     shortest interval;
     longest interval;
     place inbox.sweep;
@@ -475,21 +498,27 @@ BEGIN
     ELSIF place.chunk = 4 THEN
         place := ROW(now(), 0, 0);
     END IF;
-    WHILE place.chunk < 4 AND
-        pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint
-    LOOP
-        place.chunk := place.chunk + 1;
-        place.block := 0;
-    END LOOP;
-    IF place.chunk < 4 THEN
+    WHILE place.chunk < 4 AND clock_timestamp() - began < '20 ms' LOOP
+        IF pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint THEN
+            place.chunk := place.chunk + 1;
+            place.block := 0;
+            CONTINUE;
+        END IF;
+        last := clock_timestamp();
         EXECUTE format($query$
-            DELETE FROM inbox.%I m USING inbox.subscription s
-            WHERE m.ctid >= $1 AND m.ctid < $2 AND m.status = 'processed'
-              AND s.name = m.subscription AND coalesce(m.processed_at, m.received_at) <= now() - coalesce(s.keep, $3)
+            DELETE FROM inbox.%1$I m WHERE m.ctid = ANY (ARRAY(
+                SELECT u.ctid FROM inbox.%1$I u JOIN inbox.subscription s ON s.name = u.subscription
+                WHERE u.ctid >= $1 AND u.ctid < $2 AND u.status = 'processed'
+                  AND coalesce(u.processed_at, u.received_at) <= now() - coalesce(s.keep, $3)
+                LIMIT $4 FOR UPDATE OF u SKIP LOCKED))
             $query$, 'message_' || place.chunk)
-        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window;
-        place.block := place.block + step;
-    END IF;
+        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window, size;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        IF gone < size THEN
+            place.block := place.block + step;
+        END IF;
+        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+    END LOOP;
     UPDATE inbox.sweep s SET began_at = place.began_at, chunk = place.chunk, block = place.block;
     RETURN place.chunk < 4;
 END
@@ -521,6 +550,21 @@ $$;
 COMMENT ON FUNCTION inbox.expire() IS
     'gives back what is old enough in inbox.message and inbox.received, a step at a time; called by consumers once a minute';
 
+-- Ids count within topics.
+ALTER FUNCTION inbox.retry(text, text) RENAME TO old_retry;
+ALTER FUNCTION inbox.discard(text, text) RENAME TO old_discard;
+CREATE FUNCTION inbox.retry(name text, event_id text DEFAULT NULL, topic text DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_retry';
+COMMENT ON FUNCTION inbox.retry(text, text, text) IS
+    'calls the handler again, now, for messages that failed: those with an id, or of a topic, or all; returns how many';
+
+CREATE FUNCTION inbox.discard(name text, event_id text, topic text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'outbox_inbox_discard';
+COMMENT ON FUNCTION inbox.discard(text, text, text) IS
+    'gives up the messages with an id, of a topic or of all, that failed or wait; false when there is none';
+
 DO $$
 DECLARE
     role text;
@@ -529,7 +573,8 @@ DECLARE
     made regprocedure[] := ARRAY['outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()',
         'inbox.move_unprocessed(smallint, smallint)', 'inbox.has_unprocessed(smallint)',
         'inbox.truncate_chunk(text, smallint)', 'inbox.expire_ring(text, interval)', 'inbox.sweep_messages(interval)',
-        'inbox.my_subscriptions()', 'inbox.my_failed_messages()', 'inbox.subscribe'::regproc::regprocedure];
+        'inbox.my_subscriptions()', 'inbox.my_failed_messages()', 'inbox.subscribe'::regproc::regprocedure,
+        'inbox.retry'::regproc::regprocedure, 'inbox.discard'::regproc::regprocedure];
 BEGIN
     FOR role IN
         SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
@@ -543,7 +588,9 @@ BEGIN
     -- right that comes with the extension, which no dump would have.
     FOR old, new IN
         VALUES ('inbox.old_consumer_status'::regproc, 'inbox.consumer_status'::regproc),
-               ('inbox.old_subscribe', 'inbox.subscribe')
+               ('inbox.old_subscribe', 'inbox.subscribe'),
+               ('inbox.old_retry', 'inbox.retry'),
+               ('inbox.old_discard', 'inbox.discard')
     LOOP
         FOR role IN
             SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE format('%I', pg_get_userbyid(a.grantee)) END
@@ -568,4 +615,4 @@ BEGIN
     END LOOP;
 END
 $$;
-DROP FUNCTION inbox.old_consumer_status(), inbox.old_subscribe;
+DROP FUNCTION inbox.old_consumer_status(), inbox.old_subscribe, inbox.old_retry, inbox.old_discard;

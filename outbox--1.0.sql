@@ -974,7 +974,8 @@ CREATE TABLE inbox.subscription (
     type_field         text,
     dedupe_scope       text        NOT NULL DEFAULT 'topic' CHECK (dedupe_scope OPERATOR(pg_catalog.=) ANY (ARRAY['topic', 'subscription'])),
     on_conflict        text        NOT NULL DEFAULT 'ignore' CHECK (on_conflict OPERATOR(pg_catalog.=) ANY (ARRAY['ignore', 'error'])),
-    batch_time         interval    NOT NULL DEFAULT '1 s'
+    batch_time         interval    NOT NULL DEFAULT '1 s',
+    stopped_topic      text
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
@@ -1008,6 +1009,7 @@ COMMENT ON COLUMN inbox.subscription.group_id IS
 COMMENT ON COLUMN inbox.subscription.paused IS 'set by inbox.pause()';
 COMMENT ON COLUMN inbox.subscription.stopped_by IS
     'event_id of the message that stopped the subscription; reset by inbox.retry() or inbox.discard() of it';
+COMMENT ON COLUMN inbox.subscription.stopped_topic IS 'topic of that message; NULL: not known';
 COMMENT ON COLUMN inbox.subscription.home IS
     'database that it is for, see outbox.home(): in a copy, where it differs, nothing is consumed until inbox.resume()';
 COMMENT ON COLUMN inbox.subscription.generation IS
@@ -1062,6 +1064,7 @@ CREATE TABLE inbox.position (
     before_checksum bigint      NOT NULL DEFAULT 0,
     cluster_id      text,
     lost_reason     text        CHECK (lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['removed', 'cut', 'replaced', 'beyond'])),
+    latest_receipt  timestamptz,
     PRIMARY KEY (subscription, topic, partition)
 ) WITH (fillfactor = 50);
 
@@ -1081,7 +1084,10 @@ COMMENT ON COLUMN inbox.position.received IS 'number of messages that were read,
 COMMENT ON COLUMN inbox.position.processed IS 'number of messages whose handler committed';
 COMMENT ON COLUMN inbox.position.duplicates IS 'number of messages that had been received before';
 COMMENT ON COLUMN inbox.position.updated_at IS 'time of the last change';
-COMMENT ON COLUMN inbox.position.rerun_since IS 'when rerun_until was set';
+COMMENT ON COLUMN inbox.position.rerun_since IS
+    'when rerun_until was set, or, where the clock was set back, the time after the latest_receipt of the subscription';
+COMMENT ON COLUMN inbox.position.latest_receipt IS
+    'the latest time that messages of the partition have in inbox.received, whatever became of the clock; NULL: not known';
 COMMENT ON COLUMN inbox.position.conflicts IS 'number of messages whose id had been received before with another key or payload';
 COMMENT ON COLUMN inbox.position.last_offset IS 'offset of the last message that was read, by which the partition is recognized; -1: none was since inbox.seek()';
 COMMENT ON COLUMN inbox.position.last_checksum IS 'checksum of that message';
@@ -1301,6 +1307,8 @@ COMMENT ON FUNCTION inbox.role_search_path(oid) IS
 
 -- Rows that are not processed stay, however old they are: a step of moving them
 -- out of an old chunk, in the order of the index, from where the last one ended.
+-- It ends by the clock, whatever a row costs, which may be large and have triggers;
+-- so it takes one first, and more as long as that is quick.
 -- Who changes a subscription's messages locks it before; so neither meets the
 -- other's rows halfway.
 CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
@@ -1308,31 +1316,42 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
     past text[] := (SELECT r.moved_past FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk);
     owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s FOR UPDATE SKIP LOCKED);
     places tid[];
     seen integer;
+    size integer := 1;
+    last timestamptz;
+    more boolean := true;
 BEGIN
-    EXECUTE format($query$
-        SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
-               ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                     (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                     (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
-        FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
-                     sum(coalesce(pg_column_size(m.payload), 0)) OVER w AS bytes
-              FROM inbox.%I m
-              WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
-                AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
-              WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
-              LIMIT 200) c
-        $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past;
+    WHILE more AND clock_timestamp() - began < '20 ms' LOOP
+        last := clock_timestamp();
+        EXECUTE format($query$
+            SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
+                   ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                         (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                         (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
+            FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
+                         sum(coalesce(pg_column_size(m.payload), 0) + coalesce(pg_column_size(m.headers), 0)
+                             + coalesce(pg_column_size(m.key), 0) + coalesce(pg_column_size(m.aggregate_id), 0)
+                             + coalesce(pg_column_size(m.error), 0) + coalesce(pg_column_size(m.error_context), 0)) OVER w AS bytes
+                  FROM inbox.%I m
+                  WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
+                    AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
+                  WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
+                  LIMIT $3) c
+            $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past, size;
+        EXECUTE format($query$
+            UPDATE inbox.message m SET chunk = $1
+            WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
+                SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
+            $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
+        more := seen = size OR seen > coalesce(cardinality(places), 0);
+        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+    END LOOP;
     UPDATE inbox.ring r SET moved_past = past WHERE r.name = 'message' AND r.chunk = old_chunk;
-    EXECUTE format($query$
-        UPDATE inbox.message m SET chunk = $1
-        WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
-            SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
-        $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
-    RETURN seen = 200 OR seen > cardinality(places);
+    RETURN more;
 END
 $$;
 COMMENT ON FUNCTION inbox.move_unprocessed(smallint, smallint) IS
@@ -1442,12 +1461,16 @@ COMMENT ON FUNCTION inbox.expire_ring(text, interval) IS
     'a step of inbox.expire() with inbox.message or inbox.received';
 
 -- What one subscription keeps for long does not keep what others do not: rows whose
--- time is over leave by themselves, some blocks at a time.
+-- time is over leave by themselves, a few at a time, as above.
 CREATE FUNCTION inbox.sweep_messages(dedupe_window interval) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    step CONSTANT integer := 64;
+    began CONSTANT timestamptz := clock_timestamp();
+    step CONSTANT integer := 8;
+    size integer := 1;
+    last timestamptz;
+    gone integer;
     shortest interval;
     longest interval;
     place inbox.sweep;
@@ -1464,21 +1487,27 @@ BEGIN
     ELSIF place.chunk = 4 THEN
         place := ROW(now(), 0, 0);
     END IF;
-    WHILE place.chunk < 4 AND
-        pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint
-    LOOP
-        place.chunk := place.chunk + 1;
-        place.block := 0;
-    END LOOP;
-    IF place.chunk < 4 THEN
+    WHILE place.chunk < 4 AND clock_timestamp() - began < '20 ms' LOOP
+        IF pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint THEN
+            place.chunk := place.chunk + 1;
+            place.block := 0;
+            CONTINUE;
+        END IF;
+        last := clock_timestamp();
         EXECUTE format($query$
-            DELETE FROM inbox.%I m USING inbox.subscription s
-            WHERE m.ctid >= $1 AND m.ctid < $2 AND m.status = 'processed'
-              AND s.name = m.subscription AND coalesce(m.processed_at, m.received_at) <= now() - coalesce(s.keep, $3)
+            DELETE FROM inbox.%1$I m WHERE m.ctid = ANY (ARRAY(
+                SELECT u.ctid FROM inbox.%1$I u JOIN inbox.subscription s ON s.name = u.subscription
+                WHERE u.ctid >= $1 AND u.ctid < $2 AND u.status = 'processed'
+                  AND coalesce(u.processed_at, u.received_at) <= now() - coalesce(s.keep, $3)
+                LIMIT $4 FOR UPDATE OF u SKIP LOCKED))
             $query$, 'message_' || place.chunk)
-        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window;
-        place.block := place.block + step;
-    END IF;
+        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window, size;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        IF gone < size THEN
+            place.block := place.block + step;
+        END IF;
+        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+    END LOOP;
     UPDATE inbox.sweep s SET began_at = place.began_at, chunk = place.chunk, block = place.block;
     RETURN place.chunk < 4;
 END
@@ -1583,17 +1612,17 @@ AS 'MODULE_PATHNAME', 'outbox_subscription_seek_time';
 COMMENT ON FUNCTION inbox.seek(text, text, integer, timestamptz, boolean) IS
     'makes a subscription go on at a time; rerun processes again what was processed before';
 
-CREATE FUNCTION inbox.retry(name text, event_id text DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION inbox.retry(name text, event_id text DEFAULT NULL, topic text DEFAULT NULL) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'outbox_inbox_retry';
-COMMENT ON FUNCTION inbox.retry(text, text) IS
-    'calls the handler again, now, for a message that failed or for all of them; returns how many';
+COMMENT ON FUNCTION inbox.retry(text, text, text) IS
+    'calls the handler again, now, for messages that failed: those with an id, or of a topic, or all; returns how many';
 
-CREATE FUNCTION inbox.discard(name text, event_id text) RETURNS boolean
+CREATE FUNCTION inbox.discard(name text, event_id text, topic text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'outbox_inbox_discard';
-COMMENT ON FUNCTION inbox.discard(text, text) IS
-    'gives up a message that failed or waits; false when there is none';
+COMMENT ON FUNCTION inbox.discard(text, text, text) IS
+    'gives up the messages with an id, of a topic or of all, that failed or wait; false when there is none';
 
 CREATE FUNCTION inbox.payload_text(message inbox.message) RETURNS text
 LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE
@@ -1713,7 +1742,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE m.status = 'failed') AS failed,
            count(*) FILTER (WHERE m.status = 'pending' AND m.attempts > 0) AS retrying,
            count(*) FILTER (WHERE m.status = 'pending') AS waiting,
-           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by) AS stopped_at
+           max(m.error_at) FILTER (WHERE m.event_id = s.stopped_by AND coalesce(m.topic = s.stopped_topic, true)) AS stopped_at
     FROM inbox.message m
     WHERE m.subscription = s.name AND m.status <> 'processed'
 ) m

@@ -100,6 +100,57 @@ BEGIN;
 SELECT inbox.retry('stock');
 SELECT paused, stopped_by FROM inbox.subscription;
 ROLLBACK;
+-- ids count within topics: all that have one, or that of a topic
+SELECT fill();
+INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", status, attempts)
+VALUES ('stock', 'failed1', 'returns', 0, 2, 'failed', 1), ('stock', 'waiting', 'returns', 0, 3, 'pending', 0);
+CREATE VIEW by_topic AS
+SELECT topic, event_id, status, attempts FROM inbox.message WHERE subscription = 'stock' AND status <> 'processed' ORDER BY topic, "offset";
+UPDATE inbox.subscription SET stopped_by = 'failed1', stopped_topic = 'returns';
+BEGIN;
+SELECT inbox.retry('stock', 'failed1', 'unknown');
+SELECT inbox.retry('stock', 'failed1', topic => 'orders');
+SELECT * FROM by_topic;
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+SELECT inbox.retry('stock', 'failed1', topic => 'returns');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+ROLLBACK;
+BEGIN;
+SELECT inbox.retry('stock', topic => 'orders');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+SELECT inbox.retry('stock', topic => 'returns');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+ROLLBACK;
+BEGIN;
+SELECT inbox.retry('stock', 'failed1');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+ROLLBACK;
+SET client_min_messages = notice;
+SELECT inbox.discard('stock', 'failed1', 'orders');
+SELECT inbox.discard('stock', 'failed1', 'orders');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+SELECT inbox.discard('stock', 'waiting');
+SET client_min_messages = warning;
+SELECT * FROM by_topic;
+-- of one that was stopped by an earlier release the topic is not known
+UPDATE inbox.subscription SET stopped_topic = NULL;
+SELECT inbox.discard('stock', 'failed1', 'returns');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+UPDATE inbox.subscription SET stopped_by = 'failed1';
+
+-- the message gets another id when its topic was made anew, and stops it under that
+BEGIN;
+INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", status, created_at)
+VALUES ('stock', 'orders/1/7', 'orders', 1, 7, 'failed', '2026-01-01 00:00:00+00');
+INSERT INTO inbox.position (subscription, topic, partition, lost_from, lost_until, lost_reason)
+VALUES ('stock', 'orders', 1, 0, 8, 'replaced');
+UPDATE inbox.subscription SET stopped_by = 'orders/1/7', stopped_topic = 'orders';
+SELECT inbox.seek('stock', 'orders', 1, 'earliest');
+SELECT stopped_by FROM inbox.subscription;
+SELECT inbox.discard('stock', 'orders/1/7@1767225600000');
+SELECT stopped_by, stopped_topic FROM inbox.subscription;
+ROLLBACK;
+
 -- paused and stopped
 UPDATE inbox.subscription SET paused = true;
 SELECT inbox.resume('stock');

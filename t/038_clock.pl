@@ -324,5 +324,35 @@ is( sql("SELECT next_attempt_at > now() + interval '45 min' FROM inbox.message W
 	'an attempt is due when the clock has caught up');
 ok(wait_for_handler('asleep'), 'and is not waited for');
 
+# Messages that are run again: which were since the seek, and which before.
+my $rerun = make_topic(topic_name('clock_rerun'), 1);
+sql(<<SQL);
+CREATE TABLE reran (id bigserial, value text);
+CREATE FUNCTION rerun(m inbox.message) RETURNS void LANGUAGE sql AS
+	\$\$ INSERT INTO reran (value) VALUES (inbox.payload_text(m)) \$\$;
+SELECT inbox.subscribe('rerun', ARRAY['$rerun'], 'rerun');
+SQL
+
+sub reran
+{
+	my ($values) = @_;
+	return $node->poll_query_until('postgres',
+		"SELECT string_agg(value, ' ' ORDER BY id) = '$values' AND (SELECT rerun_until IS NULL AND next_offset = 3 FROM inbox.position WHERE topic = '$rerun') FROM reran"
+	) || diag(sql('SELECT * FROM reran, inbox.position'));
+}
+
+set_clock($ahead);
+produce($rerun, { headers => ['id=twice'] }, "k\ta", "k\ta");
+produce($rerun, "k\tb");
+ok(reran('a b'), 'messages are handled');
+set_clock(0);
+sql("SELECT inbox.seek('rerun', '$rerun', 0, 0, rerun => true)");
+ok(reran('a b a b'), 'and again, though the clock was set back since');
+set_clock($ahead);
+sql("BEGIN; SELECT inbox.pause('rerun'); SELECT inbox.seek('rerun', '$rerun', 0, 0, rerun => true); DELETE FROM inbox.received WHERE event_id = 'twice'; COMMIT");
+set_clock(0);
+sql("SELECT inbox.resume('rerun')");
+ok(reran('a b a b a b'), 'and once each time, though it was set back after the seek');
+
 $node->stop;
 done_testing();

@@ -336,6 +336,7 @@ identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
 	item->former_id = message->values[MESSAGE_EVENT_ID];
 	item->hash = mix_column(message, MESSAGE_KEY, 0);
 	item->hash = mix_column(message, MESSAGE_PAYLOAD, item->hash);
+	item->since = DT_NOBEGIN;
 	item->verdict = RECEIVED_NEW;
 }
 

@@ -87,6 +87,32 @@ load_publish_list(void)
 	return room;
 }
 
+#define RENAMED_ROLES \
+	" FROM pg_catalog.pg_roles r" \
+	" WHERE r.oid OPERATOR(pg_catalog.=) s.role_id" \
+	" AND s.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" AND s.role_name OPERATOR(pg_catalog.<>) r.rolname"
+
+/*
+ * Notes how roles that have subscriptions are called by now: in a copy of the
+ * database they are found by that, and their former names may be others'.  Only
+ * if there is anything to note, since that makes workers look.  Runs a
+ * transaction of its own.
+ */
+void
+load_note_role_names(void)
+{
+	worker_begin_sql();
+	if (SPI_execute("SELECT FROM inbox.subscription s"
+					" WHERE EXISTS (SELECT" RENAMED_ROLES ")", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read inbox.subscription");
+	if (SPI_processed > 0 &&
+		SPI_execute("UPDATE inbox.subscription s SET role_name = r.rolname" RENAMED_ROLES,
+					false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not change inbox.subscription");
+	worker_commit_sql();
+}
+
 /* The row that is read, one column after the other. */
 typedef struct RowReader
 {
@@ -283,27 +309,37 @@ load_subscription(const char *name)
 }
 
 /*
- * Is the subscription still as it was read, and shall it work?  Runs a
- * transaction of its own.
+ * Is the subscription still as it was read, and shall it work?  In the
+ * transaction that is running, after worker_begin_sql().
  */
 bool
-load_is_current(const Subscription *subscription)
+load_is_unchanged(const Subscription *subscription)
 {
 	Oid			types[2] = {TEXTOID, INT8OID};
-	Datum		args[2] = {(Datum) 0, Int64GetDatum(subscription->generation)};
-	bool		current;
+	Datum		args[2] = {CStringGetTextDatum(subscription->name),
+	Int64GetDatum(subscription->generation)};
 
-	if (!worker_extension_exists())
-		return false;
-	worker_begin_sql();
-	args[0] = CStringGetTextDatum(subscription->name);
 	if (SPI_execute_with_args("SELECT FROM inbox.subscription"
 							  " WHERE name OPERATOR(pg_catalog.=) $1"
 							  " AND " GENERATION " OPERATOR(pg_catalog.=) $2"
 							  " AND" IS_ACTIVE, 2, types, args, NULL, true, 1) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read inbox.subscription");
-	current = SPI_processed == 1;
+	return SPI_processed == 1;
+}
+
+/*
+ * The same in a transaction of its own.
+ */
+bool
+load_is_current(const Subscription *subscription)
+{
+	bool		current;
+
+	if (!worker_extension_exists())
+		return false;
+	worker_begin_sql();
+	current = load_is_unchanged(subscription);
 	worker_commit_sql();
 	return current;
 }

@@ -286,16 +286,17 @@ check_hash(ReceivedChunk *chunk, Datum consumer, Datum event_id,
 }
 
 /*
- * Fills a slot of the current chunk with a new entry; payload_hash 0 is NULL.
+ * Fills a slot of the current chunk with a new entry, which is not to be older
+ * than since; payload_hash 0 is NULL.
  */
 void
 received_fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum consumer,
-				   Datum event_id, Datum payload_hash)
+				   Datum event_id, Datum payload_hash, TimestampTz since)
 {
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, false, RECEIVED_NCOLUMNS * sizeof(bool));
 	slot->tts_values[RECEIVED_AT] =
-		TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+		TimestampTzGetDatum(Max(GetCurrentTransactionStartTimestamp(), since));
 	slot->tts_values[RECEIVED_CHUNK] = Int16GetDatum(table->current);
 	slot->tts_values[RECEIVED_CONSUMER] = consumer;
 	slot->tts_values[RECEIVED_EVENT_ID] = event_id;
@@ -327,7 +328,8 @@ insert_entry(ReceivedTable *table, Datum consumer, Datum event_id,
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
 	bool		conflict = false;
 
-	received_fill_slot(table, slot, consumer, event_id, payload_hash);
+	received_fill_slot(table, slot, consumer, event_id, payload_hash,
+					   DT_NOBEGIN);
 	table_tuple_insert_speculative(heap, slot, GetCurrentCommandId(true), 0,
 								   NULL, token);
 	compat_insert_index_tuples(table->target, slot, table->estate, &conflict);

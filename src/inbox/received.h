@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 /*
  * The consumer in inbox.received of a subscription begins with it.  The name
  * follows, and, where ids count within a topic, the separator and the topic.
@@ -42,6 +44,7 @@ typedef struct ReceivedItem
 	Datum		former_id;		/* text: under which such an entry may be, if
 								 * it has no hash; the same Datum if no other */
 	uint64		hash;			/* of the content */
+	TimestampTz since;			/* a new entry is not to be older */
 	ReceivedVerdict verdict;	/* set by received_add_batch() */
 } ReceivedItem;
 

@@ -129,7 +129,7 @@ add_row(ReceivedBatch *batch, const ReceivedItem *item)
 		*slot = table_slot_create(table->target->ri_RelationDesc,
 								  &table->estate->es_tupleTable);
 	received_fill_slot(table, *slot, item->consumer, item->event_id,
-					   hash_to_bytea(item->hash));
+					   hash_to_bytea(item->hash), item->since);
 	if (batch->nrows == BATCH_ROWS)
 		insert_rows(batch);
 }

@@ -59,7 +59,7 @@ extern ReceivedChunk *received_find(ReceivedTable *table, Datum consumer,
 									Datum event_id, const bool *chunks);
 extern void received_fill_slot(ReceivedTable *table, TupleTableSlot *slot,
 							   Datum consumer, Datum event_id,
-							   Datum payload_hash);
+							   Datum payload_hash, TimestampTz since);
 extern bool received_ring_has_moved(const ReceivedTable *table);
 
 #endif							/* OUTBOX_RECEIVED_TABLE_H */

@@ -11,7 +11,8 @@
  * Of an event_id of a topic there is one row of inbox.message at most that waits
  * or has failed; or of a position, where ids do not tell messages or those that
  * are used twice are errors.  It stands for what comes again, however late.  When it has
- * failed and is to be processed again, the new one takes its place.
+ * failed and is to be processed again, the new one takes its place, unless it has
+ * another content: then neither that nor an entry is its own.
  *
  *-------------------------------------------------------------------------
  */
@@ -72,7 +73,10 @@ judge(Batch *batch, int i)
 		batch->fates[i] = FATE_REPEATED;
 }
 
-/* Adds the entries of those that are wanted. */
+/*
+ * Adds the entries of those that are wanted.  One whose id is that of a row with
+ * another content gets none: it would keep the message of the row from its own.
+ */
 static void
 add_entries(Batch *batch)
 {
@@ -89,11 +93,21 @@ add_entries(Batch *batch)
 		if (!repeats_is_wanted(subscription, &batch->messages[i]))
 			continue;
 		batch->fates[i] = FATE_RUN;
+		if (batch->stored && batch->stored[i] == STORED_OTHER)
+		{
+			batch->fates[i] = FATE_REPEATED;
+			batch->conflicts[i] = true;
+			continue;
+		}
 		if (!subscription->identity.remembered)
 			continue;
 		items[n] = &batch->items[i];
-		identity_fill_item(items[n++], &subscription->identity, &consumers,
+		identity_fill_item(items[n], &subscription->identity, &consumers,
 						   &batch->messages[i]);
+		/* It is not to be renewed by one that repeats it. */
+		if (is_rerun(batch, i))
+			items[n]->since = batch->partitions[i]->rerun_since;
+		n++;
 	}
 	received_add_batch(items, n);
 	for (int i = 0; i < n; i++)
@@ -111,7 +125,9 @@ renew_entries(Batch *batch)
 
 	for (int i = 0; i < batch->n; i++)
 	{
-		if (batch->fates[i] != FATE_REPEATED || !is_rerun(batch, i))
+		/* The entry is that of another message, which is to be run again. */
+		if (batch->fates[i] != FATE_REPEATED || batch->conflicts[i] ||
+			!is_rerun(batch, i))
 			continue;
 		items[n] = &batch->items[i];
 		times[n++] = TimestampTzGetDatum(batch->partitions[i]->rerun_since);
@@ -125,7 +141,6 @@ renew_entries(Batch *batch)
 			continue;
 		batch->fates[number] = FATE_RUN;
 		batch->received[number] = RECEIVED_AGAIN;
-		batch->conflicts[number] = false;
 	}
 }
 

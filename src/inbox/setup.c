@@ -16,6 +16,7 @@
 #include "inbox/worker.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "base/session.h"
@@ -168,7 +169,7 @@ wait_for_rights(InboxWorker *worker)
 
 /*
  * Starts over when the subscription lacks something by now, to wait, or when
- * its role has other settings.
+ * its role has other settings.  Notes when it was renamed.
  */
 static void
 check_role(InboxWorker *worker)
@@ -176,13 +177,21 @@ check_role(InboxWorker *worker)
 	static TimestampTz checked_at = 0;
 	TimestampTz now = steady_now();
 	bool		outdated;
+	bool		renamed;
+	char	   *name;
 
 	if (!TimestampDifferenceExceeds(checked_at, now, RIGHTS_INTERVAL_MS))
 		return;
 	checked_at = now;
 	worker_begin();
 	outdated = session_is_outdated();
+	name = GetUserNameFromId(worker->subscription->role, true);
+	renamed = name != NULL && strcmp(name, worker->subscription->role_name) != 0;
+	if (renamed)
+		worker->subscription->role_name = MemoryContextStrdup(TopMemoryContext, name);
 	CommitTransactionCommand();
+	if (renamed)
+		load_note_role_names();
 	if (outdated || find_lack(worker) != NULL)
 		worker_restart(worker);
 }

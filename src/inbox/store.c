@@ -47,6 +47,7 @@
 	" last_offset = m.last_offset, last_checksum = m.last_checksum," \
 	" before_offset = m.before_offset, before_checksum = m.before_checksum," \
 	" cluster_id = coalesce($15, p.cluster_id)," \
+	" latest_receipt = greatest(p.latest_receipt, pg_catalog.now(), p.rerun_since)," \
 	" updated_at = pg_catalog.clock_timestamp()" \
 	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
 	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
@@ -361,14 +362,15 @@ store_unreceive(const ReceivedItem **added, int nadded,
 void
 store_stop(InboxWorker *worker, const InboxMessage *message)
 {
-	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		args[2] = {message->values[MESSAGE_SUBSCRIPTION],
-	message->values[MESSAGE_EVENT_ID]};
+	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		args[3] = {message->values[MESSAGE_SUBSCRIPTION],
+		message->values[MESSAGE_EVENT_ID],
+	message->values[MESSAGE_TOPIC]};
 
-	if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2"
+	if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2, stopped_topic = $3"
 							  " WHERE name OPERATOR(pg_catalog.=) $1"
 							  " AND stopped_by IS NULL",
-							  2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not stop a subscription");
 	if (SPI_processed == 0)
 		ereport(ERROR,

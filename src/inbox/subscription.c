@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * subscription.c
- *	  Subscriptions that exist: who may change them, and pause(), resume(),
- *	  seek(), retry() and discard().
+ *	  Subscriptions that exist: who may change them, and pause(), resume() and
+ *	  seek().
  *
  * A subscription belongs to the role that subscribed.  In a copy of the
  * database, which may be in a cluster with other roles, that is found by its
@@ -42,8 +42,6 @@ PG_FUNCTION_INFO_V1(outbox_subscription_resume);
 PG_FUNCTION_INFO_V1(outbox_subscription_seek_text);
 PG_FUNCTION_INFO_V1(outbox_subscription_seek_offset);
 PG_FUNCTION_INFO_V1(outbox_subscription_seek_time);
-PG_FUNCTION_INFO_V1(outbox_inbox_retry);
-PG_FUNCTION_INFO_V1(outbox_inbox_discard);
 
 /* What the functions need to know about a subscription. */
 typedef struct SubscriptionRow
@@ -98,6 +96,9 @@ read_row(const char *name, const char *lock, SubscriptionRow *row)
 	sql_end(&caller);
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(row->role)))
 		row->role = InvalidOid;
+	/* It may have been renamed since. */
+	if (OidIsValid(row->role))
+		row->role_name = GetUserNameFromId(row->role, false);
 }
 
 /* Raises the error that the current user may not change a subscription. */
@@ -213,11 +214,23 @@ own_subscription(FunctionCallInfo fcinfo, SubscriptionRow *row)
 }
 
 /*
+ * The name, the first argument of a function, of a subscription that must exist
+ * and that the current user may change.  Raises an error otherwise.
+ */
+char *
+subscription_own(FunctionCallInfo fcinfo)
+{
+	SubscriptionRow row;
+
+	return own_subscription(fcinfo, &row);
+}
+
+/*
  * Runs the last statement of a function, which changes the subscription whose
  * name is its first parameter.  Raises an error when it has gone meanwhile.
  */
-static void
-change_subscription(const char *name, const char *statement, int nargs,
+void
+subscription_change(const char *name, const char *statement, int nargs,
 					const Oid *types, const Datum *values, const bool *nulls)
 {
 	if (sql_execute(statement, nargs, types, values, nulls) == 0)
@@ -242,7 +255,7 @@ outbox_subscription_pause(PG_FUNCTION_ARGS)
 	if (row.paused)
 		PG_RETURN_VOID();
 	sql_begin(&caller);
-	change_subscription(name, "UPDATE inbox.subscription SET paused = true,"
+	subscription_change(name, "UPDATE inbox.subscription SET paused = true,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
 	sql_end(&caller);
@@ -280,7 +293,7 @@ outbox_subscription_resume(PG_FUNCTION_ARGS)
 	if (!row.paused && !row.is_copy)
 		PG_RETURN_VOID();
 	sql_begin(&caller);
-	change_subscription(name, "UPDATE inbox.subscription SET paused = false,"
+	subscription_change(name, "UPDATE inbox.subscription SET paused = false,"
 						" home = outbox.home(), role_id = $2,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, NULL);
@@ -315,7 +328,9 @@ check_takes_topic(const char *name, const Datum *values)
 
 /*
  * Makes a subscription go on elsewhere in a partition: at an offset, or at a
- * time when the offset is negative.
+ * time when the offset is negative.  What is to be processed again is told from
+ * what was since by the times in inbox.received, so that of this call is behind
+ * all of them, also when the clock was set back.
  */
 static void
 seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
@@ -355,12 +370,15 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 					   " ON CONFLICT (subscription, topic, partition) DO UPDATE"
 					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
 					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
-					   " rerun_since = CASE WHEN $6 THEN pg_catalog.clock_timestamp() END,"
+					   " rerun_since = CASE WHEN $6 THEN greatest(pg_catalog.clock_timestamp(),"
+					   "  (SELECT pg_catalog.max(l.latest_receipt) FROM inbox.position l"
+					   "   WHERE l.subscription OPERATOR(pg_catalog.=) $1)"
+					   "  OPERATOR(pg_catalog.+) '1 us'::pg_catalog.interval) END,"
 					   " lost_from = NULL, lost_until = NULL, lost_reason = NULL,"
 					   " last_offset = -1, before_offset = -1, cluster_id = NULL,"
 					   " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
 					   6, types, values, nulls);
-	change_subscription(name, "UPDATE inbox.subscription"
+	subscription_change(name, "UPDATE inbox.subscription"
 						" SET generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
 	sql_end(&caller);
@@ -423,64 +441,4 @@ outbox_subscription_seek_time(PG_FUNCTION_ARGS)
 	argument_required("position", PG_ARGISNULL(3));
 	seek(fcinfo, -1, PG_GETARG_TIMESTAMPTZ(3));
 	PG_RETURN_VOID();
-}
-
-/*
- * Runs a statement on messages of a subscription, parameter 1, of all of them
- * or, parameter 2, of one.  A message that stopped the subscription does so no
- * more.  Returns the number of messages.
- */
-static uint64
-change_messages(FunctionCallInfo fcinfo, const char *statement)
-{
-	SubscriptionRow row;
-	char	   *name = own_subscription(fcinfo, &row);
-	Oid			types[] = {TEXTOID, TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(name), fcinfo->args[1].value};
-	bool		nulls[] = {false, fcinfo->args[1].isnull};
-	SqlCaller	caller;
-	uint64		n;
-
-	sql_begin(&caller);
-	n = sql_execute(statement, 2, types, values, nulls);
-	change_subscription(name, "UPDATE inbox.subscription SET stopped_by ="
-						" CASE WHEN $2 IS NULL OR stopped_by OPERATOR(pg_catalog.=) $2 THEN NULL ELSE stopped_by END,"
-						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
-						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, nulls);
-	sql_end(&caller);
-	return n;
-}
-
-/*
- * retry(name text, event_id text) RETURNS bigint
- *
- * Calls the handler again for a message that failed, or for all of them, now.
- * Returns how many there are.
- */
-Datum
-outbox_inbox_retry(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT64(change_messages(fcinfo,
-									"UPDATE inbox.message SET status = 'pending',"
-									" attempts = 0, next_attempt_at = pg_catalog.now()"
-									" WHERE subscription OPERATOR(pg_catalog.=) $1"
-									" AND status OPERATOR(pg_catalog.<>) 'processed'"
-									" AND (status OPERATOR(pg_catalog.=) 'failed' OR attempts OPERATOR(pg_catalog.>) 0)"
-									" AND ($2 IS NULL OR event_id OPERATOR(pg_catalog.=) $2)"));
-}
-
-/*
- * discard(name text, event_id text) RETURNS boolean
- *
- * Gives up a message that failed or waits.  False when there is none.
- */
-Datum
-outbox_inbox_discard(PG_FUNCTION_ARGS)
-{
-	argument_required("event_id", PG_ARGISNULL(1));
-	PG_RETURN_BOOL(change_messages(fcinfo,
-								   "DELETE FROM inbox.message"
-								   " WHERE subscription OPERATOR(pg_catalog.=) $1"
-								   " AND status OPERATOR(pg_catalog.<>) 'processed'"
-								   " AND event_id OPERATOR(pg_catalog.=) $2") > 0);
 }

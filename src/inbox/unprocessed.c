@@ -77,9 +77,9 @@ unprocessed_look(InboxWorker *worker)
 	worker_commit_sql();
 }
 
-/* Are two texts the same, byte for byte? */
+/* Are two texts, or values of type bytea, the same, byte for byte? */
 static bool
-same_text(Datum a, Datum b)
+same_bytes(Datum a, Datum b)
 {
 	struct varlena *x = PG_DETOAST_DATUM_PACKED(a);
 	struct varlena *y = PG_DETOAST_DATUM_PACKED(b);
@@ -95,8 +95,32 @@ typedef struct StoredRow
 	Datum		event_id;
 	int			partition;
 	int64		offset;
+	Datum		content[2];		/* key and payload */
+	bool		nulls[2];
 	StoredStatus status;
 } StoredRow;
+
+/* Has a row the position of a message? */
+static bool
+has_position(const StoredRow *row, const InboxMessage *message)
+{
+	return DatumGetInt32(message->values[MESSAGE_PARTITION]) == row->partition &&
+		DatumGetInt64(message->values[MESSAGE_OFFSET]) == row->offset;
+}
+
+/* Has it the content of a message? */
+static bool
+has_content(const StoredRow *row, const InboxMessage *message)
+{
+	static const MessageColumn columns[] = {MESSAGE_KEY, MESSAGE_PAYLOAD};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		if (row->nulls[i] != message->nulls[columns[i]] ||
+			(!row->nulls[i] &&
+			 !same_bytes(row->content[i], message->values[columns[i]])))
+			return false;
+	return true;
+}
 
 /*
  * Notes a row, for all messages that come under its id, or that one only which
@@ -110,12 +134,14 @@ note_row(StoredStatus *found, const InboxMessage *messages, int n,
 	{
 		const Datum *values = messages[i].values;
 
-		if (same_text(values[MESSAGE_EVENT_ID], row->event_id) &&
-			same_text(values[MESSAGE_TOPIC], row->topic) &&
-			(!by_position ||
-			 (DatumGetInt32(values[MESSAGE_PARTITION]) == row->partition &&
-			  DatumGetInt64(values[MESSAGE_OFFSET]) == row->offset)))
+		if (!same_bytes(values[MESSAGE_EVENT_ID], row->event_id) ||
+			!same_bytes(values[MESSAGE_TOPIC], row->topic))
+			continue;
+		if (has_position(row, &messages[i]))
 			found[i] = row->status;
+		else if (!by_position)
+			found[i] = has_content(row, &messages[i]) ? row->status :
+				STORED_OTHER;
 	}
 }
 
@@ -143,7 +169,7 @@ unprocessed_find(const InboxMessage *messages, int n, bool by_position)
 	args[1] = store_text_array(ids, n);
 	store_execute(&plan,
 				  "SELECT topic, event_id, partition, \"offset\","
-				  " status OPERATOR(pg_catalog.=) 'failed'"
+				  " status OPERATOR(pg_catalog.=) 'failed', key, payload"
 				  " FROM inbox.message"
 				  " WHERE subscription OPERATOR(pg_catalog.=) $1"
 				  " AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])"
@@ -164,6 +190,8 @@ unprocessed_find(const InboxMessage *messages, int n, bool by_position)
 			STORED_FAILED : STORED_PENDING
 		};
 
+		for (int c = 0; c < lengthof(row.content); c++)
+			row.content[c] = SPI_getbinval(tuple, desc, 6 + c, &row.nulls[c]);
 		note_row(found, messages, n, &row, by_position);
 	}
 	worker_commit_sql();
@@ -288,12 +316,14 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
  * parameters these are: subscription, topic, partition.  Where that was found to
  * be another one than was read, or cut, what is left of the messages that were
  * read, and are known by their offsets only, gets the ids that they have in
- * inbox.received.  New ones may have their offsets.
+ * inbox.received.  New ones may have their offsets.  So does the one of them that
+ * stopped the subscription, in its row.
  */
 void
 unprocessed_rename(const Oid *types, const Datum *values)
 {
-	(void) sql_execute("UPDATE inbox.message m SET event_id = pg_catalog.format('%s@%s', m.event_id,"
+	(void) sql_execute("WITH renamed AS ("
+					   " UPDATE inbox.message m SET event_id = pg_catalog.format('%s@%s', m.event_id,"
 					   " coalesce((EXTRACT(epoch FROM m.created_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, -1))"
 					   " WHERE subscription OPERATOR(pg_catalog.=) $1"
 					   " AND status OPERATOR(pg_catalog.<>) 'processed'"
@@ -304,6 +334,12 @@ unprocessed_rename(const Oid *types, const Datum *values)
 					   "  WHERE p.subscription OPERATOR(pg_catalog.=) $1"
 					   "  AND p.topic OPERATOR(pg_catalog.=) $2"
 					   "  AND p.partition OPERATOR(pg_catalog.=) $3"
-					   "  AND p.lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['cut', 'replaced']))",
+					   "  AND p.lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['cut', 'replaced']))"
+					   " RETURNING topic, event_id,"
+					   "  pg_catalog.format('%s/%s/%s', topic, partition, \"offset\") AS former_id)"
+					   " UPDATE inbox.subscription s SET stopped_by = r.event_id FROM renamed r"
+					   " WHERE s.name OPERATOR(pg_catalog.=) $1"
+					   " AND s.stopped_by OPERATOR(pg_catalog.=) r.former_id"
+					   " AND coalesce(s.stopped_topic OPERATOR(pg_catalog.=) r.topic, true)",
 					   3, types, values, NULL);
 }

@@ -16,7 +16,8 @@ typedef enum StoredStatus
 {
 	STORED_NOT,					/* nothing, or it was processed */
 	STORED_PENDING,
-	STORED_FAILED
+	STORED_FAILED,
+	STORED_OTHER				/* one of its id, with another content */
 } StoredStatus;
 
 extern void unprocessed_note(void);

@@ -4,7 +4,8 @@
  *	  What is done in a database now and then, whatever comes from Kafka.
  *
  * Old messages are removed: by the first worker of each subscription, and, for
- * databases that have none, by the scout, which looks for subscriptions.
+ * databases that have none, by the scout, which looks for subscriptions.  The
+ * scout notes, too, how the roles of subscriptions are called by now.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,8 +22,9 @@
 #include "inbox/ring.h"
 
 #define EXPIRE_MS 60000
-#define EXPIRE_LONGEST_MS 500	/* that messages may wait for it, */
-#define EXPIRE_AGAIN_MS 5000	/* and when it goes on then */
+#define EXPIRE_LONGEST_MS 50	/* that messages may wait for it, and a step
+								 * longer, */
+#define EXPIRE_AGAIN_MS 500		/* and when it goes on then */
 
 /*
  * Removes messages that are old enough, step by step, each in a transaction of
@@ -79,6 +81,9 @@ upkeep_scout(ConsumerEntry *entry)
 		(void) load_publish_list();
 	} while (!consumers_finish_scout(entry, generation));
 	if (worker_extension_exists() && worker_version_conflict() == NULL)
+	{
+		load_note_role_names();
 		(void) expire();
+	}
 	proc_exit(0);
 }
