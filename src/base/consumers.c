@@ -211,16 +211,12 @@ last_worker(void)
 }
 
 /*
- * Has so many workers leave, in all, whose slots are for relays.
+ * Has so many more workers leave, whose slots are for relays.
  */
 void
 consumers_make_way(int n)
 {
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < consumers_workers(); i++)
-		if (consumers->entries[i].pid != 0 &&
-			(consumers->entries[i].yields || !consumers->entries[i].wanted))
-			n--;
 	while (n-- > 0)
 	{
 		ConsumerEntry *entry = last_worker();
@@ -230,6 +226,19 @@ consumers_make_way(int n)
 		entry->yields = true;
 		consumers_wake_entry(entry);
 	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * The worker that was to give its slot to a relay has done so: its entry may
+ * have a process again.
+ */
+void
+consumers_has_made_way(ConsumerEntry *entry)
+{
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	if (entry->pid == 0)
+		entry->yields = false;
 	LWLockRelease(registry->lock);
 }
 
@@ -273,7 +282,6 @@ consumer_detach(int code, Datum arg)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry->pid = 0;
 	entry->latch = NULL;
-	entry->yields = false;
 	SpinLockAcquire(&entry->mutex);
 	consumers_set_state(&entry->status, CONSUMER_STOPPED);
 	if (last_words() != NULL)

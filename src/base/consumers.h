@@ -75,7 +75,9 @@ typedef struct ConsumerEntry
 	int			worker;			/* 0 to workers - 1, or SCOUT_WORKER */
 	bool		wanted;			/* shall there be a process? */
 	bool		listed;			/* used while a list is made */
-	bool		yields;			/* the process is to leave its slot to a relay */
+	bool		yields;			/* the process is to leave its slot to a
+								 * relay, or has just left and may have it
+								 * still */
 	int64		generation;		/* of the subscription, as last listed */
 	pid_t		pid;			/* 0 when there is none */
 	Latch	   *latch;
@@ -115,11 +117,14 @@ extern void consumers_terminate(Oid database);
 
 /* Scouts. */
 extern bool consumers_finish_scout(ConsumerEntry *entry, int64 generation);
-extern bool consumers_publish_list(Oid database, const ListedSubscription *list, int n);
+extern uint64 consumers_list_number(Oid database);
+extern bool consumers_publish_list(Oid database, uint64 number,
+								   const ListedSubscription *list, int n);
 
 /* The launcher. */
 extern void consumers_end(ConsumerEntry *entry, pid_t pid);
 extern void consumers_make_way(int n);
+extern void consumers_has_made_way(ConsumerEntry *entry);
 extern void consumers_release(ConsumerEntry *entry);
 extern void consumers_report_failure(ConsumerEntry *entry, const char *message);
 

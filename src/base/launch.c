@@ -220,6 +220,8 @@ tend_entry(int index, bool scout)
 		start->handle = NULL;
 		start->not_before = 0;
 	}
+	if (view.yields)
+		consumers_has_made_way(consumers_entry(index));
 	if (!OidIsValid(view.database))
 		return DT_NOEND;
 	if (!view.wanted)
@@ -265,6 +267,29 @@ send_scouts(void)
 }
 
 /*
+ * How many consumers are about to leave, or have left since the last look?
+ * Their slots are free, or will be without that others leave.  The relays of
+ * this look may have come too early for them.
+ */
+static int
+count_leaving(void)
+{
+	int			leaving = 0;
+
+	for (int i = 0; i < consumers_size(); i++)
+	{
+		EntryView	view;
+
+		look_at(consumers_entry(i), &view);
+		if (OidIsValid(view.database) &&
+			(view.yields ||
+			 (!view.wanted && (view.pid != 0 || starts[i].handle))))
+			leaving++;
+	}
+	return leaving;
+}
+
+/*
  * Looks at every entry once; returns when it wants to look again, or
  * DT_NOEND.
  */
@@ -275,7 +300,7 @@ launch_tend(void)
 
 	scout_waits = false;
 	if (relays_waiting > 0)
-		consumers_make_way(relays_waiting);
+		consumers_make_way(relays_waiting - count_leaving());
 	for (int i = 0; i < 2 * consumers_size(); i++)
 	{
 		TimestampTz wanted = tend_entry(i % consumers_size(),

@@ -418,10 +418,10 @@ tend_all_databases(DatabaseInfo *list)
 		if (is_looking(&list[i]))
 			looking++;
 	for (int i = 0; i < n; i++)
-		next = Min(next, tend_database(&list[i], &looking));
+		next = steady_earlier(next, tend_database(&list[i], &looking));
 
-	next = Min(next, launch_tend());
-	next = Min(next, slot_limit_unattended());
+	next = steady_earlier(next, launch_tend());
+	next = steady_earlier(next, slot_limit_unattended());
 
 	n = shmem_list_databases(list, outbox_max_databases);
 	ask_databases(n);

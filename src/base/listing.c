@@ -143,21 +143,47 @@ list_subscription(Oid database, const ListedSubscription *subscription)
 }
 
 /*
+ * A number that grows whenever inbox.subscription of a database has changed; 0
+ * when the registry does not have it.  To be taken before a list is read.
+ */
+uint64
+consumers_list_number(Oid database)
+{
+	DatabaseEntry *owner;
+	uint64		number;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	owner = registry_find(database);
+	number = owner ? owner->subscriptions : 0;
+	LWLockRelease(registry->lock);
+	return number;
+}
+
+/*
  * Says which subscriptions of a database shall have workers, those first that
- * come first when there is no room for all.  Returns false then.
+ * come first when there is no room for all: consumers_crowded() tells.  Scouts
+ * and the relay do that, perhaps at a time, and what was read before a change
+ * must not undo what was read after it.  So returns false, and does nothing,
+ * when there was one since the number was taken: the list is to be read anew.
  */
 bool
-consumers_publish_list(Oid database, const ListedSubscription *list, int n)
+consumers_publish_list(Oid database, uint64 number,
+					   const ListedSubscription *list, int n)
 {
 	DatabaseEntry *owner;
 	bool		room = true;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	owner = registry_find(database);
+	if (owner && owner->subscriptions != number)
+	{
+		LWLockRelease(registry->lock);
+		return false;
+	}
 	for (int i = 0; i < consumers_workers(); i++)
 		consumers_entry(i)->listed = false;
 	for (int i = 0; i < n; i++)
 		room &= list_subscription(database, &list[i]);
-	owner = registry_find(database);
 	if (owner)
 		owner->crowded = !room;
 	for (int i = 0; i < consumers_workers(); i++)
@@ -171,7 +197,7 @@ consumers_publish_list(Oid database, const ListedSubscription *list, int n)
 	}
 	registry_wake_launcher();
 	LWLockRelease(registry->lock);
-	return room;
+	return true;
 }
 
 /*

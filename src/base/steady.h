@@ -17,4 +17,14 @@
 
 extern TimestampTz steady_now(void);
 
+/*
+ * The earlier one of two times.  Unlike Min(), takes what has an effect only
+ * once.
+ */
+static inline TimestampTz
+steady_earlier(TimestampTz a, TimestampTz b)
+{
+	return Min(a, b);
+}
+
 #endif							/* OUTBOX_STEADY_H */

@@ -38,15 +38,16 @@
 
 /*
  * Reads which subscriptions shall have workers and tells the launcher: none,
- * where the extension is of another version than we are.  Runs transactions of
- * its own.  Returns false when there is no room for all.
+ * where the extension is of another version than we are.  Returns false when
+ * they have changed meanwhile.
  */
-bool
-load_publish_list(void)
+static bool
+read_and_publish(void)
 {
+	uint64		number = consumers_list_number(MyDatabaseId);
 	ListedSubscription *list = NULL;
 	int			n = 0;
-	bool		room;
+	bool		published;
 	bool		conflict = worker_extension_exists() &&
 	worker_version_conflict() != NULL;
 
@@ -72,13 +73,28 @@ load_publish_list(void)
 			list[i].generation = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
 		}
 	}
-	room = consumers_publish_list(MyDatabaseId, list, n);
+	published = consumers_publish_list(MyDatabaseId, number, list, n);
 	if (list)
 	{
 		PopActiveSnapshot();
 		SPI_finish();
 	}
 	CommitTransactionCommand();
+	return published;
+}
+
+/*
+ * Tells the launcher which subscriptions shall have workers, as they are now.
+ * Runs transactions of its own.  Returns false when there is no room for all.
+ */
+bool
+load_publish_list(void)
+{
+	bool		room;
+
+	while (!read_and_publish())
+		CHECK_FOR_INTERRUPTS();
+	room = !consumers_crowded(MyDatabaseId);
 	if (!room)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
