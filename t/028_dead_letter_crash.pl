@@ -106,6 +106,10 @@ foreach my $end ('terminated', 'killed')
 	my $many = 100_000;
 	sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20), small('$rest', 'k', 1, $many)");
 	wait_for_sequence(20, $topic);
+	# The relay has heard of them when Kafka has answered its next requests, of
+	# which there is one at a time.
+	my $events = sql('SELECT events FROM outbox.stat_relay');
+	wait_until("SELECT events >= $events + 100 FROM outbox.stat_relay");
 	signal_kafka('STOP', $kafka);
 	wait_for_state($node, 'postgres', 'waiting for kafka');
 	sql("SELECT small('$topic', 'k', 21, 30)");
