@@ -95,6 +95,8 @@ typedef struct TransactionCall TransactionCall;
 
 typedef struct Question Question;
 
+typedef struct Creation Creation;
+
 /* Partitions whose offsets are asked for; see question.c */
 typedef struct OffsetList
 {
@@ -161,6 +163,7 @@ struct Producer
 	bool		fatal;
 	TransactionCall *call;		/* under way in a thread of its own */
 	Question   *question;		/* likewise; see question.c */
+	Creation   *creation;		/* of topics; NULL if none is under way */
 	uint64		asked;			/* questions, so far */
 	uint64		answered;		/* of them; the last may be open */
 	uint64		asked_doubts;	/* doubts when the last was asked */

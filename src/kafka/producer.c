@@ -178,6 +178,7 @@ producer_release(void *arg)
 {
 	Producer   *producer = arg;
 
+	producer_end_creation(producer);
 	flush_end(producer);
 	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))

@@ -100,6 +100,25 @@ typedef enum TopicStatus
 	TOPIC_UNREACHABLE			/* no broker answered */
 } TopicStatus;
 
+/* What has become of topics that are to be created; see creation.c */
+typedef enum CreationState
+{
+	CREATION_OPEN,				/* not known yet */
+	CREATION_DONE,				/* a broker knows them all, or not for now */
+	CREATION_FAILED				/* no broker answered */
+} CreationState;
+
+/* Times that go with it, in ms. */
+typedef struct CreationTimes
+{
+	long		made;			/* from the first answer until the last topic
+								 * appeared that was missing; 0 if none */
+	long		vain;			/* since then, with some missing still */
+} CreationTimes;
+
+/* Between two looks at it. */
+#define CREATION_LOOK_MS 100
+
 /* Numbers for stat_relay, all since the producer was opened. */
 typedef struct ProducerStats
 {
@@ -124,6 +143,13 @@ extern const char *producer_error(const Producer *producer);
 extern const char *producer_error_name(const Producer *producer);
 extern const ProducerStats *producer_stats(const Producer *producer);
 extern ProducerTopic *producer_topic(Producer *producer, const char *name);
+extern bool producer_has_topic(Producer *producer, const char *name);
+extern bool producer_create_topics(Producer *producer,
+								   const KafkaConfig *config, char **names,
+								   int n);
+extern CreationState producer_creation(Producer *producer, long patience,
+									   CreationTimes *times);
+extern void producer_end_creation(Producer *producer);
 extern TopicStatus producer_topic_status(Producer *producer,
 										 ProducerTopic *topic);
 extern int	producer_partition(const Producer *producer,

@@ -28,7 +28,9 @@
 /* An answer other than "ready" is good for so long. */
 #define ASK_AGAIN_MS 200
 
+/* It is of use to ask about all, if there are so many, and such a part. */
 #define MANY_TOPICS 8
+#define MANY_SHARE 16
 
 /*
  * For so long after a broker was lost, leaders may change: "ready" is asked
@@ -82,6 +84,26 @@ open_topic(Producer *producer, ProducerTopic *topic)
 }
 
 /*
+ * Is the topic of that name known to the library, since somebody looked it up?
+ */
+bool
+producer_has_topic(Producer *producer, const char *name)
+{
+	ProducerTopic *topic = producer->last_topic;
+
+	if (topic && strcmp(topic->name, name) == 0)
+		return true;
+	if (strlen(name) >= TOPIC_NAME_LEN)
+		return false;
+	topic = hash_search(producer->topics, name, HASH_FIND, NULL);
+	if (topic == NULL || topic->handle == NULL)
+		return false;
+	topic->used_at = steady_now();
+	producer->last_topic = topic;
+	return true;
+}
+
+/*
  * Returns the topic of that name, making it known to the library if it is
  * not; NULL, with the reason in producer_error(), when the library refuses
  * the name.  The topic lives as long as the producer, see
@@ -90,11 +112,11 @@ open_topic(Producer *producer, ProducerTopic *topic)
 ProducerTopic *
 producer_topic(Producer *producer, const char *name)
 {
-	ProducerTopic *topic = producer->last_topic;
+	ProducerTopic *topic;
 	bool		found;
 
-	if (topic && strcmp(topic->name, name) == 0)
-		return topic;
+	if (producer_has_topic(producer, name))
+		return producer->last_topic;
 	if (strlen(name) >= TOPIC_NAME_LEN)
 	{
 		producer_set_error(producer, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION);
@@ -214,9 +236,12 @@ topics_poll(Producer *producer)
 		note_answer(producer, topic, err);
 }
 
-/* Are there many topics, asked for before, that may not be ready? */
+/*
+ * Are there many topics that may not be ready?  Of those that nobody has asked
+ * for so far, or of the others.
+ */
 static bool
-many_in_doubt(Producer *producer)
+many_in_doubt(Producer *producer, bool never_asked)
 {
 	long		known = hash_get_num_entries(producer->topics);
 	long		doubtful = 0;
@@ -227,9 +252,10 @@ many_in_doubt(Producer *producer)
 		return false;
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
-		if (topic->answered_at != 0 && topic->ready_since != producer->doubts)
+		if (topic->ready_since != producer->doubts &&
+			(topic->answered_at == 0) == never_asked)
 			doubtful++;
-	return doubtful >= MANY_TOPICS && doubtful >= known / 4;
+	return doubtful >= MANY_TOPICS && doubtful >= known / MANY_SHARE;
 }
 
 /* Asks about a topic, or all that are known; remembers for which one. */
@@ -248,13 +274,13 @@ ask(Producer *producer, const char *name, bool all)
 
 /*
  * Asks about a topic.  Where that is of use for many, asks about all, since
- * questions are answered one by one; but not for one that is new.
+ * questions are answered one by one; but not for one alone that is new.
  */
 static void
 ask_for(Producer *producer, const ProducerTopic *topic)
 {
 	if (producer->question == NULL)
-		ask(producer, topic->name, topic->answered_at != 0 && many_in_doubt(producer));
+		ask(producer, topic->name, many_in_doubt(producer, topic->answered_at == 0));
 }
 
 /*

@@ -33,6 +33,7 @@
 #include "relay/decode.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
+#include "relay/newtopics.h"
 #include "relay/settings.h"
 
 #define UNSAFE_WAIT_MS 10
@@ -254,6 +255,7 @@ send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
 	while (!relay->broken && catchup_reader_next(reader, batch))
 	{
 		send_batch(relay, batch, scratch);
+		newtopics_step(relay, false);
 		sender_poll(relay);
 		note_progress(relay);
 		save_progress(relay);

@@ -93,18 +93,23 @@ deadletter_set_resend(ResendKind kind)
 }
 
 /*
- * Is the event that is sent a dead letter that somebody wants to be retried?
+ * What the events are that are sent now.
  */
-bool
-deadletter_is_retry(void)
+ResendKind
+deadletter_resend(void)
 {
-	return resending == RESEND_FAILED;
+	return resending;
 }
 
-/* Makes room for one more and returns it. */
+/*
+ * Makes room for one more and returns it.  Events of new topics may come later
+ * than others behind them; see newtopics.c.
+ */
 static SetAside *
-new_pending(void)
+new_pending(uint64 number)
 {
+	int			at = npending;
+
 	if (pending_context == NULL)
 		pending_context = AllocSetContextCreate(TopMemoryContext,
 												"outbox events set aside",
@@ -120,7 +125,11 @@ new_pending(void)
 		pending_size *= 2;
 		pending = repalloc_huge(pending, pending_size * sizeof(SetAside));
 	}
-	return &pending[npending++];
+	while (at > 0 && pending[at - 1].number > number)
+		at--;
+	memmove(&pending[at + 1], &pending[at], (npending - at) * sizeof(SetAside));
+	npending++;
+	return &pending[at];
 }
 
 /* Forgets all but the first so many. */
@@ -162,7 +171,7 @@ copy_topic(const Event *event)
 static SetAside *
 remember(Relay *relay, const Event *event, uint64 number)
 {
-	SetAside   *item = new_pending();
+	SetAside   *item = new_pending(number);
 
 	memset(item, 0, sizeof(SetAside));
 	item->number = number;

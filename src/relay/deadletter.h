@@ -57,7 +57,7 @@ typedef struct StoredEvent
 
 /* deadletter.c */
 extern void deadletter_set_resend(ResendKind kind);
-extern bool deadletter_is_retry(void);
+extern ResendKind deadletter_resend(void);
 extern void deadletter_start(Relay *relay);
 extern bool deadletter_unstored(LedgerPosition *position, int64 *id);
 extern void deadletter_before_more(Relay *relay);

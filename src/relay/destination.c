@@ -26,6 +26,7 @@
 #include "base/steady.h"
 #include "relay/connection.h"
 #include "relay/exactly_once.h"
+#include "relay/newtopics.h"
 #include "relay/parked.h"
 #include "relay/route.h"
 
@@ -81,19 +82,13 @@ is_leaderless(Relay *relay, const Destination *destination, int ms)
 	return true;
 }
 
-/* Asks for the event's topic; unless it is ready, what is wrong is noted. */
+/* Asks for the topic; unless it is ready, what is wrong is noted. */
 static TopicStatus
-ask(Relay *relay, const Event *event, Destination *destination)
+ask(Relay *relay, Destination *destination)
 {
 	TopicStatus status = TOPIC_REFUSED;
 
 	destination->partition = WHOLE_TOPIC;
-	if (!route_topic(event, destination->name))
-	{
-		destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
-								 "the name of the topic is too long");
-		return TOPIC_REFUSED;
-	}
 	destination->topic = producer_topic(relay->producer, destination->name);
 	if (destination->topic)
 		status = producer_topic_status(relay->producer, destination->topic);
@@ -256,16 +251,17 @@ leave_behind(Relay *relay, const Destination *destination)
  * meanwhile, so however many are missing they get no more than a share of the
  * time.  "Spent" is what has just been waited in vain.
  */
-static long
-moment_left(TimestampTz now, long spent)
+long
+destination_moment(long spent)
 {
 	static TimestampTz counted_at = 0;
 	static long left = MOMENT_MS;
+	TimestampTz now = steady_now();
 	long		earned = TimestampDifferenceMilliseconds(counted_at, now) / MOMENT_SHARE;
 
 	if (earned > 0)
 		counted_at = now;
-	left = Max(Min(left + earned, MOMENT_MS) - spent, 0);
+	left = Min(left + earned, MOMENT_MS) - spent;
 	return left < LOOK_MS ? 0 : left;
 }
 
@@ -274,9 +270,9 @@ moment_left(TimestampTz now, long spent)
  * is looked at once more in any case.
  */
 static long
-patience(const Destination *destination, TimestampTz now)
+patience(const Destination *destination)
 {
-	long		left = moment_left(now, 0);
+	long		left = destination_moment(0);
 
 	return destination->topic && producer_was_ready(destination->topic) ?
 		Max(left, LOOK_MS) : left;
@@ -296,7 +292,7 @@ await_destination(Relay *relay, const Event *event, bool pipelined,
 	*missing_since = 0;
 	for (;;)
 	{
-		TopicStatus status = ask(relay, event, destination);
+		TopicStatus status = ask(relay, destination);
 		TimestampTz now;
 		bool		parked = false;
 
@@ -316,7 +312,7 @@ await_destination(Relay *relay, const Event *event, bool pipelined,
 		else if (status != TOPIC_ASKED && *missing_since == 0)
 		{
 			*missing_since = now;
-			patience_ms = patience(destination, now);
+			patience_ms = patience(destination);
 		}
 		if (status != TOPIC_ASKED && *missing_since != 0 &&
 			TimestampDifferenceExceeds(*missing_since, now, patience_ms))
@@ -338,23 +334,31 @@ await_destination(Relay *relay, const Event *event, bool pipelined,
 /*
  * Waits until the event's topic and partition can take messages, or it is clear
  * that they cannot for some time, or ever; then the reason is noted.
- * Pipelined: with others in flight.
+ * Pipelined: with others in flight.  Then does not wait for a topic that the
+ * producer does not know, if newtopics.c is to do that.
  */
 DestinationState
 destination_wait(Relay *relay, const Event *event, bool pipelined,
 				 Destination *destination)
 {
 	TimestampTz missing_since;
-	DestinationState state = await_destination(relay, event, pipelined,
-											   destination, &missing_since);
+	DestinationState state;
 
+	if (!route_topic(event, destination->name))
+	{
+		destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
+								 "the name of the topic is too long");
+		return DESTINATION_REFUSED;
+	}
+	if (pipelined && !producer_has_topic(relay->producer, destination->name) &&
+		newtopics_wanted())
+		return DESTINATION_NEW;
+	state = await_destination(relay, event, pipelined, destination,
+							  &missing_since);
 	/* Where Kafka creates topics, each may take its time. */
 	if (missing_since != 0 && state != DESTINATION_READY)
-	{
-		TimestampTz now = steady_now();
-
-		(void) moment_left(now, TimestampDifferenceMilliseconds(missing_since, now));
-	}
+		(void) destination_moment(TimestampDifferenceMilliseconds(missing_since,
+																  steady_now()));
 	return state;
 }
 

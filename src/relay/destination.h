@@ -16,6 +16,7 @@ typedef enum DestinationState
 	DESTINATION_READY,
 	DESTINATION_PARKED,			/* cannot be written now, for some time */
 	DESTINATION_REFUSED,		/* can never be written */
+	DESTINATION_NEW,			/* not known yet; not asked for */
 	DESTINATION_BROKEN			/* what is in flight has to be sent again */
 } DestinationState;
 
@@ -31,6 +32,7 @@ extern void destination_note_failure(Relay *relay, DeliveryResult failure,
 extern DestinationState destination_wait(Relay *relay, const Event *event,
 										 bool pipelined,
 										 Destination *destination);
+extern long destination_moment(long spent);
 extern void destination_check_stuck(Relay *relay);
 
 #endif							/* OUTBOX_DESTINATION_H */

@@ -45,6 +45,7 @@
 #include "relay/deadletter.h"
 #include "relay/decode.h"
 #include "relay/ending.h"
+#include "relay/newtopics.h"
 #include "relay/running.h"
 #include "relay/settings.h"
 #include "relay/suspects.h"
@@ -195,6 +196,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 {
 	ExactlyOnce *exact = relay->exact;
 
+	newtopics_flush(relay);
 	if (!exact->open)
 		return;
 	exact->ended_at = steady_now();

@@ -141,7 +141,7 @@ refusal_is_certain(Relay *relay, const Event *event)
 {
 	const SuspectTopic *suspect = refusal_expected(relay, event);
 
-	if (suspect == NULL || deadletter_is_retry() ||
+	if (suspect == NULL || deadletter_resend() == RESEND_FAILED ||
 		event_size(event) < suspect->size ||
 		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
 								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))

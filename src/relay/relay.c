@@ -55,6 +55,7 @@
 #include "relay/exactly_once.h"
 #include "relay/handover.h"
 #include "relay/identity.h"
+#include "relay/newtopics.h"
 #include "relay/plugin.h"
 #include "relay/polling.h"
 #include "relay/progress.h"
@@ -344,6 +345,7 @@ stream(Relay *relay)
 		more = decode_some(relay, limit);
 		relay->caught_up |= !more || decode_position() >= relay->began_lsn;
 		unflushed_check();
+		newtopics_step(relay, !more);
 		relay->status.received = decode_position();
 		if (skip && relay->status.received > skip->lsn)
 			skip = NULL;

@@ -121,6 +121,8 @@ extern void sender_serve(Relay *relay);
 extern void sender_poll(Relay *relay);
 extern void sender_event(Relay *relay, const Event *event,
 						 const Commit *commit);
+extern void sender_send(Relay *relay, const Event *event, const Commit *commit,
+						uint64 number);
 extern void sender_drain(Relay *relay);
 extern uint64 sender_begin(Relay *relay);
 extern bool sender_finish(Relay *relay);

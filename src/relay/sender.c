@@ -33,6 +33,7 @@
 #include "relay/destination.h"
 #include "relay/ending.h"
 #include "relay/exactly_once.h"
+#include "relay/newtopics.h"
 #include "relay/probe.h"
 #include "relay/timestamp.h"
 
@@ -280,6 +281,7 @@ start_over(Relay *relay)
 	relay->broken = true;
 	relay->delivery_failed = false;
 	ledger_rewind(relay->ledger);
+	newtopics_forget();
 	deadletter_rewind(relay);
 	sender_reopen(relay);
 }
@@ -306,11 +308,13 @@ sender_poll(Relay *relay)
 }
 
 /*
- * Waits until everything that was sent is acknowledged.
+ * Waits until everything that was sent is acknowledged, and what waited for new
+ * topics is sent.
  */
 void
 sender_drain(Relay *relay)
 {
+	newtopics_flush(relay);
 	while (sender_poll(relay), relay->status.in_flight > 0)
 	{
 		connection_check(relay);
@@ -407,27 +411,17 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 }
 
 /*
- * Sends an event of a transaction that has committed.  Returns when the
- * producer has it, and in careful mode when the broker has.  An event that is
- * not to be sent now, since it waits behind another or is refused for good,
- * is set aside; deadletter_store() makes that last.
+ * Sends an event that has that number in the ledger, or has newtopics.c keep it
+ * for a while.  As sender_event() otherwise.
  */
 void
-sender_event(Relay *relay, const Event *event, const Commit *commit)
+sender_send(Relay *relay, const Event *event, const Commit *commit,
+			uint64 number)
 {
-	uint64		number;
 	Message		message = {0};
 	Destination destination;
 	SendResult	result;
 
-	if (relay->broken)
-		return;
-	deadletter_before_more(relay);
-	if (relay->broken)
-		return;
-	if (relay->exact)
-		exactly_once_event(relay, event, commit);
-	number = ledger_add_event(relay->ledger, commit);
 	if (deadletter_set_aside(relay, event, number))
 		return;
 	if (relay->careful > 0 || careful_wanted(relay, event))
@@ -444,6 +438,9 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 			return;
 		case DESTINATION_REFUSED:
 			send_alone(relay, event, commit, number);
+			return;
+		case DESTINATION_NEW:
+			newtopics_keep(relay, destination.name, event, commit, number);
 			return;
 		case DESTINATION_BROKEN:
 			return;
@@ -464,4 +461,28 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
 		start_over(relay);
+}
+
+/*
+ * Sends an event of a transaction that has committed.  Returns when the
+ * producer has it, or keeps it until it has its topic, and in careful mode when
+ * the broker has.  An event that is not to be sent now, since it waits behind
+ * another or is refused for good, is set aside; deadletter_store() makes that
+ * last.
+ */
+void
+sender_event(Relay *relay, const Event *event, const Commit *commit)
+{
+	uint64		number;
+
+	if (relay->broken)
+		return;
+	deadletter_before_more(relay);
+	if (relay->broken)
+		return;
+	if (relay->exact)
+		exactly_once_event(relay, event, commit);
+	number = ledger_add_event(relay->ledger, commit);
+	if (!newtopics_keep_behind(relay, event, commit, number))
+		sender_send(relay, event, commit, number);
 }

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * newtopics.h
+ *	  Events for topics that the producer does not know yet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_NEWTOPICS_H
+#define OUTBOX_NEWTOPICS_H
+
+#include "relay/relay.h"
+
+extern bool newtopics_wanted(void);
+extern void newtopics_keep(Relay *relay, const char *topic, const Event *event,
+						   const Commit *commit, uint64 number);
+extern bool newtopics_keep_behind(Relay *relay, const Event *event,
+								  const Commit *commit, uint64 number);
+extern void newtopics_flush(Relay *relay);
+extern void newtopics_step(Relay *relay, bool idle);
+extern void newtopics_forget(void);
+
+#endif							/* OUTBOX_NEWTOPICS_H */
