@@ -8,8 +8,10 @@
 # has a database of its own on the same server, with the table that its
 # documentation gives and nothing else, so that neither decodes what the other
 # one sends.  Its jars come from Maven, once, into ~/.cache/outbox-debezium.
+# DEBEZIUM_OPTIONS are more settings of the connector, NAME=VALUE each, for
+# example producer.override.linger.ms=0.
 
-: "${DEBEZIUM_VERSION:=3.3.1.Final}"
+: "${DEBEZIUM_VERSION:=3.3.1.Final}" "${DEBEZIUM_OPTIONS:=}"
 
 with_debezium()
 {

@@ -78,7 +78,8 @@ measure_cell()
 # ---------------------------------------------------------------------------
 # Kafka and the distance
 
-# A broker is slow at first.
+# A broker is slow at first.  The proxy ends with its commands, which end with
+# this script at the latest.
 start_far_kafka()
 {
 	if [ ! -d "$work/kafka/node-$nodes" ] || [ -d "$work/kafka/node-$((nodes + 1))" ]; then
@@ -87,7 +88,6 @@ start_far_kafka()
 	near=$(cat "$work/kafka/bootstrap")
 	far=$(cut -d ' ' -f 1 "$work/kafka/proxied" | paste -sd ,)
 	coproc proxy { exec "$work/proxy" "$work/kafka/proxied"; }
-	proxy_pid=$proxy_PID
 	read -r -u "${proxy[0]}"
 	make_topic warm-up 12
 	produce "$results/warm-up" warm-up lz4 enable.idempotence=true
@@ -98,10 +98,7 @@ stop_far_kafka()
 {
 	! with_debezium || stop_debezium
 	disconnect
-	# It ends with its commands.
 	exec {proxy[1]}>&-
-	wait "$proxy_pid" || true
-	proxy_pid=''
 	unprivileged "$source/dev/kafka" kill "$work/kafka"
 	rm -rf "$work/kafka"
 }
@@ -244,23 +241,34 @@ threads_of()
 	done | wc -l
 }
 
+# Looked at often, so it starts no process.
 private_of()
 {
-	local pid
+	local pid name value sum=0
 
 	for pid in $1; do
-		memory "$pid" RssAnon
-	done | awk '{sum += $1} END {printf "%.0f", sum}'
+		while read -r name value _; do
+			[ "$name" != RssAnon: ] || sum=$((sum + value))
+		done <"/proc/$pid/status"
+	done
+	echo $((sum / 1024))
 }
 
 # ---------------------------------------------------------------------------
 # The plain producer
 
-# Its own limits, as in the comparison without a distance.
+# Its own limits, as in the comparison without a distance.  It could tell by
+# itself how long it took, but the others are looked at meanwhile.
 far_producer()
 {
+	local growth
+
 	[[ " $RATES " = *" backlog "* ]] || return 0
+	exec {growth}< <("$work/growth" "$near" "$topic" "$EVENTS" "$LIMIT" 2>>"$work/log")
+	read -r -u "$growth"
 	produce "$results/producer" "$topic" lz4 enable.idempotence=true partitioner=murmur2_random
+	cat <&"$growth" >/dev/null
+	exec {growth}<&-
 	tail -n 1 "$results/producer" | awk -v n="$EVENTS" \
 		'{printf "%.0f %.2f - -\n", n / $1, $2 / n * 1e6}' >>"$results/$cell-producer-backlog"
 }

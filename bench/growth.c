@@ -25,7 +25,7 @@
 #define TIMEOUT_MS 10000
 #define FIRST_TIMEOUT 60		/* seconds until it grows */
 #define QUIET 0.5				/* seconds without growth: it grows no more */
-#define INTERVAL_NS 5000000
+#define INTERVAL_NS 10000000
 
 static void
 die(const char *what, const char *why)

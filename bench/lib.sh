@@ -252,7 +252,6 @@ clean_up()
 	if [ -e "$work/debezium.pid" ]; then
 		as_root kill -s KILL "$(cat "$work/debezium.pid")" 2>/dev/null || true
 	fi
-	[ -z "${proxy_pid:-}" ] || kill -s KILL "$proxy_pid" || true
 	if [ -d "$work/kafka/node-1" ]; then
 		unprivileged "$source/dev/kafka" kill "$work/kafka" || true
 	fi
