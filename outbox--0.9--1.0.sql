@@ -24,6 +24,9 @@ UPDATE inbox.position SET rerun_since = clock_timestamp() WHERE rerun_until IS N
 COMMENT ON COLUMN inbox.position.rerun_since IS
     'when rerun_until was set, or, where the clock was set back, the time after the latest_receipt of the subscription';
 
+-- A subscription that is made anew knows whether the server has crashed since.
+ALTER TABLE inbox.survivor DROP CONSTRAINT survivor_subscription_fkey;
+
 CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1252,9 +1252,10 @@ COMMENT ON COLUMN inbox.sweep.began_at IS 'when it began the last time';
 COMMENT ON COLUMN inbox.sweep.chunk IS 'chunk of inbox.message that it goes on with; 4 when it is done';
 COMMENT ON COLUMN inbox.sweep.block IS 'block of the chunk';
 
--- Emptied by a crash of the server.
+-- Emptied by a crash of the server, and by nothing else: a subscription that is
+-- made anew knows whether there was one.
 CREATE UNLOGGED TABLE inbox.survivor (
-    subscription text    NOT NULL REFERENCES inbox.subscription ON DELETE CASCADE,
+    subscription text    NOT NULL,
     worker       integer NOT NULL,
     PRIMARY KEY (subscription, worker)
 );

@@ -13,7 +13,8 @@
  * What a transaction does not get to, it leaves as it was.
  *
  * A suspect (see culprit.c) is first stored as if its first attempt had failed.
- * Only then its handler runs, as that of any message that waits.
+ * Only then its handler runs, as that of any message that waits.  Suspects that
+ * were received before are passed many at a time.
  *
  *-------------------------------------------------------------------------
  */
@@ -240,16 +241,17 @@ run_handler(Batch *batch)
 }
 
 /*
- * Instead of running the handler, counts an attempt: see the top of the file.
+ * Instead of running the handler, counts an attempt of the first message that it
+ * would run for: see the top of the file.  The transaction ends behind that one.
  */
 static void
-charge_all(Batch *batch)
+charge_next(Batch *batch)
 {
 	Handler		handler;
 
 	/* One that is not there is not the message's fault. */
 	handler_find(&handler, batch->worker);
-	for (int i = 0; i < batch->n; i++)
+	for (int i = 0; i < batch->end && !batch->charged; i++)
 	{
 		if (batch->fates[i] != FATE_RUN || hold_back(batch, i))
 			continue;
@@ -257,6 +259,8 @@ charge_all(Batch *batch)
 		charge_count(batch->worker, &batch->messages[i]);
 		batch->charged = true;
 		waiting_add(batch->worker, batch->partitions[i], &batch->messages[i], true);
+		repeats_end_before(batch, i + 1);
+		charge_make_durable();
 	}
 }
 
@@ -347,10 +351,7 @@ try_batch(Batch *batch)
 		repeats_drop(batch);
 		end_at_rejected(batch);
 		if (batch->charge)
-		{
-			charge_all(batch);
-			charge_make_durable();
-		}
+			charge_next(batch);
 		else
 			run_handler(batch);
 		reject(batch);
@@ -378,49 +379,15 @@ batch_committed(Batch *batch)
 		Partition  *partition = batch->moves[i].partition;
 
 		partition->stored = batch->moves[i].next_offset;
-		culprit_passed(partition, batch->moves[i].received);
 		memcpy(partition->marks, batch->moves[i].marks, sizeof(partition->marks));
 		partition->marked = false;
 		if (batch->moves[i].read_until != 0)
 			partition->read_until = batch->moves[i].read_until;
 	}
+	part_committed(batch);
 	consumers_progress(batch->worker->entry);
 	if (batch->stopped)
 		worker_restart(batch->worker);
-}
-
-/*
- * What the next transaction takes of a batch, from a message on: a suspect alone,
- * else all up to the next one, as far as the limit allows.
- */
-static Batch
-part_of(Batch *batch, int first)
-{
-	InboxWorker *worker = batch->worker;
-	int			limit = Min(inbox_transaction_limit(worker), batch->n - first);
-	Batch		part = *batch;
-
-	for (part.n = 0; part.n < limit; part.n++)
-	{
-		int			i = first + part.n;
-
-		part.charge = culprit_is_suspect(worker, batch->partitions[i],
-										 &batch->messages[i], false);
-		if (part.charge)
-			break;
-	}
-	part.charge = part.n == 0;
-	part.n = Max(part.n, 1);
-	part.messages += first;
-	part.partitions += first;
-	part.records += first;
-	part.fates += first;
-	part.items += first;
-	part.received += first;
-	part.conflicts += first;
-	part.replaces += first;
-	part.done += first;
-	return part;
 }
 
 /*
@@ -438,7 +405,7 @@ process(Batch *batch)
 	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
 	while (first < batch->n && worker->pace.nslow == nslow)
 	{
-		Batch		part = part_of(batch, first);
+		Batch		part = part_take(batch, first);
 
 		repeats_look(&part);
 		if (!try_batch(&part))
@@ -451,9 +418,7 @@ process(Batch *batch)
 		first += part.end;
 		batch->tries = 0;
 		if (part.charged)
-			retry_run_charged(worker, &part.messages[0]);
-		if (part.charge)
-			culprit_acquit(worker);
+			retry_run_charged(worker, &part.messages[part.end - 1]);
 		/* A slow handler may keep us here for long. */
 		worker_show_sometimes(worker);
 		worker_check(worker);

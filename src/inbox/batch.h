@@ -62,6 +62,10 @@ typedef struct Batch
 /* batch.c */
 extern void batch_process(InboxWorker *worker);
 
+/* part.c */
+extern Batch part_take(Batch *batch, int first);
+extern void part_committed(Batch *batch);
+
 /* repeats.c */
 extern bool repeats_is_wanted(const Subscription *subscription,
 							  const InboxMessage *message);

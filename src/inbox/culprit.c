@@ -34,7 +34,9 @@
  * the last crash has a row in inbox.survivor, an unlogged table, which a crash
  * empties.  Without it, suspect is what may have been under way then: as many
  * new messages of each partition as a batch may have, unless they came later,
- * and what waited in inbox.message.
+ * and what waited in inbox.message.  New is what was not received before: who
+ * moves the subscription back, or makes it anew, before the server crashes, hides
+ * nobody by that.
  *
  *-------------------------------------------------------------------------
  */
@@ -164,15 +166,6 @@ culprit_is_suspect(InboxWorker *worker, const Partition *partition,
 }
 
 /*
- * So many messages of a partition were stored, and the process is still there.
- */
-void
-culprit_passed(Partition *partition, int n)
-{
-	partition->suspects = Max(partition->suspects - n, 0);
-}
-
-/*
  * A suspect has been handled, and the process is still there.
  */
 void
@@ -182,6 +175,21 @@ culprit_acquit(InboxWorker *worker)
 
 	if (suspects->n > 0 && --suspects->n == 0)
 		memset(suspects, 0, sizeof(MessageSet));
+}
+
+/*
+ * A message that came from Kafka has been dealt with, and the process is still
+ * there.  One that is repeated, or not wanted, was not under way when the server
+ * crashed.
+ */
+void
+culprit_passed(InboxWorker *worker, Partition *partition,
+			   const InboxMessage *message, bool repeated)
+{
+	if (partition->suspects > 0 && !repeated)
+		partition->suspects--;
+	if (set_has(&worker->entry->suspects, message))
+		culprit_acquit(worker);
 }
 
 /* Runs a statement about this worker; returns whether it found a row. */
@@ -201,6 +209,16 @@ run_about_worker(InboxWorker *worker, const char *query)
 	worker_commit_sql_durably();
 	return found;
 }
+
+/* Has a subscription of that name received anything? */
+#define RECEIVED_QUERY \
+	"SELECT FROM inbox.message WHERE subscription OPERATOR(pg_catalog.=) $1" \
+	" UNION ALL SELECT FROM inbox.received" \
+	" WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)" \
+	" UNION ALL SELECT FROM inbox.received" \
+	" WHERE consumer OPERATOR(pg_catalog.>) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '/')" \
+	" AND consumer OPERATOR(pg_catalog.<) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '0')" \
+	" LIMIT 1"
 
 /* Notes that what a crash would make the worker begin with is over. */
 static void
@@ -236,7 +254,7 @@ culprit_look(InboxWorker *worker, int first)
 										"SELECT FROM inbox.survivor"
 										" WHERE subscription OPERATOR(pg_catalog.=) $1"
 										" AND worker OPERATOR(pg_catalog.=) $2");
-	if (worker->crashed && is_new)
+	if (worker->crashed && is_new && !run_about_worker(worker, RECEIVED_QUERY))
 		mark_survivor(worker);
 }
 

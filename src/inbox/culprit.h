@@ -16,7 +16,8 @@ extern void culprit_clear(InboxWorker *worker);
 extern void culprit_suspect(InboxWorker *worker);
 extern bool culprit_is_suspect(InboxWorker *worker, const Partition *partition,
 							   const InboxMessage *message, bool stored);
-extern void culprit_passed(Partition *partition, int n);
+extern void culprit_passed(InboxWorker *worker, Partition *partition,
+						   const InboxMessage *message, bool repeated);
 extern void culprit_acquit(InboxWorker *worker);
 extern void culprit_look(InboxWorker *worker, int first);
 extern void culprit_rest(InboxWorker *worker);

@@ -389,6 +389,7 @@ worker_create(ConsumerEntry *entry)
 	worker->report_at = DT_NOEND;
 	worker->unreached = true;
 	worker->patience_ms = 1000;
+	worker->suspects_at_once = 1;
 	culprit_suspect(worker);	/* what the one before had under way */
 	consumers_show(entry, &worker->status);
 	return worker;

@@ -234,6 +234,8 @@ typedef struct InboxWorker
 	FailureReport report;
 	Pace		pace;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
+	int			suspects_at_once;	/* so many are looked at together while
+									 * none of them is to be handled */
 	double		transaction_limit;	/* in messages; see transaction.c */
 	TimestampTz transaction_began;	/* by steady_now() */
 	TransactionPhase phase;
