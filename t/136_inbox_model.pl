@@ -7,7 +7,8 @@
 # Several subscriptions, each with a topic of its own, take a step at a time:
 # messages come, with ids and keys of which there are few, so that they repeat;
 # some fail, or kill their process, until that is mended; the subscription is
-# moved, paused, made anew, and what has failed is tried again or given up.
+# moved, paused, made anew, and what has failed is tried again or given up.  Each
+# subscription has options at random.  Now and then the server crashes.
 # After each step, once all is quiet, the effects of the handler and the messages
 # that have failed are compared.
 
@@ -30,7 +31,7 @@ my $ids = 12;
 srand $seed;
 diag "seed $seed: INBOX_MODEL_SEED=$seed INBOX_MODEL_STEPS=$steps repeats this run";
 
-my $node = new_server('inbox_model', "max_worker_processes = 40\n");
+my $node = new_server('inbox_model', "max_worker_processes = 40\nrestart_after_crash = on\n");
 create_extension($node, 'postgres');
 subscribe_in($node);
 sql(<<'SQL');
@@ -46,6 +47,13 @@ BEGIN
 	INSERT INTO done (subscription, key, value) VALUES (m.subscription, m.aggregate_id, v);
 END
 $$;
+CREATE FUNCTION handle_all(m inbox.message[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. cardinality(m) LOOP
+		PERFORM handle(m[i]);
+	END LOOP;
+END
+$$;
 SQL
 
 # ---------------------------------------------------------------------------
@@ -58,24 +66,46 @@ sub new_model
 	return {
 		name => $name,
 		topic => make_topic(topic_name($name), 1),
+		handler => one_of('handle', 'handle', 'handle_all'),
+		dedupe => one_of('header', 'header', 'header', 'offset', 'none'),
+		options => {
+			ordering => one_of("'key'", "'key'", "'partition'", "'none'"),
+			isolation => one_of("'read_committed'", "'repeatable_read'", "'serializable'"),
+			keep => one_of("'1 h'", "'0'"),
+			batch_time => one_of("'1 s'", "'1 ms'"),
+			workers => one_of(1, 1, 2)
+		},
 		log => [],          # messages of the topic
 		position => 0,
-		received => {},     # ids
-		failed => {},       # messages by id
+		received => {},     # what tells messages
+		failed => {},       # messages by what tells them
 		trouble => {},      # kind by value
 		effects => [],      # messages, in the order of the handler's calls
 		said => []          # what was done, to be shown
 	};
 }
 
+sub one_of
+{
+	return $_[ rand @_ ];
+}
+
+# What tells a message from others.
+sub told
+{
+	my ($model, $message) = @_;
+	return $message->{ $model->{dedupe} eq 'header' ? 'id' : 'offset' };
+}
+
 # What becomes of a message when its handler is called.
 sub handle
 {
 	my ($model, $message) = @_;
-	delete $model->{failed}{ $message->{id} };
+	my $id = told($model, $message);
+	delete $model->{failed}{$id};
 	if ($model->{trouble}{ $message->{value} })
 	{
-		$model->{failed}{ $message->{id} } = $message;
+		$model->{failed}{$id} = $message;
 	}
 	else
 	{
@@ -92,12 +122,12 @@ sub read_on
 	my %rerun;
 	foreach my $message (@{ $model->{log} }[ $model->{position} .. $#{ $model->{log} } ])
 	{
-		my $id = $message->{id};
+		my $id = told($model, $message);
 		my $again = $message->{offset} < $rerun_until && !$rerun{$id};
 		$rerun{$id} = 1;
 		next if $model->{received}{$id} && !$again;
-		$model->{received}{$id} = 1;
-		next if $model->{failed}{$id} && $message->{offset} >= $rerun_until;
+		$model->{received}{$id} = 1 unless $model->{dedupe} eq 'none';
+		next if $model->{failed}{$id} && $message->{offset} >= $rerun_until && $model->{dedupe} ne 'none';
 		handle($model, $message);
 	}
 	$model->{position} = @{ $model->{log} };
@@ -169,10 +199,12 @@ sub mend
 sub seek_to
 {
 	my ($model, $rerun) = @_;
-	my $offset = int rand(@{ $model->{log} } + 1);
+	my $end = @{ $model->{log} };
+	my $offset = one_of(0, $end, map { int rand($end + 1) } 1 .. 5);
+	my $position = $offset == 0 ? one_of(0, "'earliest'") : $offset == $end ? one_of($end, "'latest'") : $offset;
 	# The last of two counts.
 	sql("SELECT inbox.seek('$model->{name}', '$model->{topic}', 0, 'latest')") if rand() < 0.3;
-	sql(sprintf "SELECT inbox.seek('%s', '%s', 0, %d, rerun => %s)", $model->{name}, $model->{topic}, $offset, $rerun ? 'true' : 'false');
+	sql(sprintf "SELECT inbox.seek('%s', '%s', 0, %s, rerun => %s)", $model->{name}, $model->{topic}, $position, $rerun ? 'true' : 'false');
 	my $until = $rerun ? $model->{position} : 0;
 	$model->{position} = $offset;
 	read_on($model, $until);
@@ -185,11 +217,18 @@ sub retry_some
 	my @failed = in_order(values %{ $model->{failed} });
 	my $one = @failed && rand() < 0.5 ? $failed[ rand @failed ] : undef;
 	@failed = ($one) if $one;
-	my $argument = $one ? ", '$one->{id}'" : '';
+	my $argument = $one ? ", '" . event_id($model, $one) . "'" : '';
 	is(sql("SELECT inbox.retry('$model->{name}'$argument)"), scalar @failed,
 		"$model->{name}: as many are tried again as have failed");
 	handle($model, $_) foreach @failed;
-	return $one ? $one->{id} : 'all';
+	return $one ? $one->{value} : 'all';
+}
+
+# The id of a message that has failed.
+sub event_id
+{
+	my ($model, $message) = @_;
+	return sql("SELECT event_id FROM inbox.message WHERE subscription = '$model->{name}' AND status = 'failed' AND \"offset\" = $message->{offset}");
 }
 
 sub discard_one
@@ -197,7 +236,8 @@ sub discard_one
 	my ($model) = @_;
 	my ($one) = shuffle keys %{ $model->{failed} };
 	return 'none' unless $one;
-	sql("SELECT inbox.discard('$model->{name}', '$one')");
+	is(sql("SELECT inbox.discard('$model->{name}', '" . event_id($model, $model->{failed}{$one}) . "')"), 't',
+		"$model->{name}: what has failed is given up");
 	delete $model->{failed}{$one};
 	return $one;
 }
@@ -208,10 +248,11 @@ sub disturb
 	my ($model) = @_;
 	my $name = $model->{name};
 	my $what = come($model);
-	my $disturbance = (
+	my $disturbance = one_of(
 		"SELECT inbox.pause('$name'); SELECT inbox.resume('$name')",
 		"SELECT pg_terminate_backend(pid) FROM inbox.consumer_status() WHERE subscription = '$name' AND pid IS NOT NULL",
-		"SELECT inbox.subscribe('$name', ARRAY['$model->{topic}'], 'handle', batch_size => @{[ 1 + int rand 5 ]}, max_attempts => 2, retry_backoff => '10 ms')")[ rand 3 ];
+		subscribe_statement($model, 1 + int rand 5),
+		"UPDATE inbox.ring SET ended_at = ended_at - interval '8 d' WHERE name = 'message'; " . 'SELECT inbox.expire(); ' x 5);
 	sql($disturbance);
 	return "$what; $disturbance";
 }
@@ -230,7 +271,7 @@ sub forget
 {
 	my ($model) = @_;
 	my ($id) = shuffle keys %{ $model->{received} };
-	return 'none' unless $id;
+	return 'none' unless defined $id && $model->{dedupe} eq 'header';
 	sql("DELETE FROM inbox.received WHERE consumer LIKE '\@$model->{name}%' AND event_id LIKE '%$id'");
 	# As the time to remember would have it: all of that name.
 	delete $model->{received}{$_} foreach grep { /\Q$id\E$/ } keys %{ $model->{received} };
@@ -259,10 +300,33 @@ sub take_step
 
 # ---------------------------------------------------------------------------
 
+sub subscribe_statement
+{
+	my ($model, $batch_size) = @_;
+	my $options = $model->{options};
+	return "SELECT inbox.subscribe('$model->{name}', ARRAY['$model->{topic}'], '$model->{handler}', dedupe => '$model->{dedupe}', "
+	  . join(', ', map { "$_ => $options->{$_}" } sort keys %$options)
+	  . ", batch_size => $batch_size, max_attempts => 2, retry_backoff => '10 ms')";
+}
+
 sub subscribe
 {
 	my ($model) = @_;
-	sql("SELECT inbox.subscribe('$model->{name}', ARRAY['$model->{topic}'], 'handle', max_attempts => 2, retry_backoff => '10 ms')");
+	my $statement = subscribe_statement($model, 1000);
+	sql($statement);
+	push @{ $model->{said} }, $statement;
+	return;
+}
+
+# Messages come everywhere, and the server crashes.
+sub crash
+{
+	push @{ $_->{said} }, 'come and crash: ' . come($_) foreach @_;
+	my $offset = -s $node->logfile;
+	my $pid = sql('SELECT coalesce(min(pid), 0) FROM inbox.consumer_status()');
+	return unless $pid && kill 'KILL', $pid;
+	wait_for_log($node, qr/all server processes terminated; reinitializing/, $offset);
+	$node->wait_until_up;
 	return;
 }
 
@@ -286,10 +350,11 @@ sub check
 	{
 		my $expected = join ' ', map { $_->{value} } grep { $_->{key} eq $key } @{ $model->{effects} };
 		my $got = join ' ', map { $_->[1] } grep { $_->[0] eq $key } @got;
+		($got, $expected) = map { join ' ', sort split / / } $got, $expected if $model->{options}{ordering} eq "'none'";
 		$same &&= is($got, $expected, "$name: effects of $key, each once and in order");
 	}
 	$same &&= is(
-		sql("SELECT coalesce(string_agg(event_id || ':' || inbox.payload_text(m), ' ' ORDER BY \"offset\"), '') FROM inbox.message m WHERE subscription = '$name' AND status = 'failed'"),
+		sql("SELECT coalesce(string_agg(coalesce(headers ->> 'id', '') || ':' || inbox.payload_text(m), ' ' ORDER BY \"offset\"), '') FROM inbox.message m WHERE subscription = '$name' AND status = 'failed'"),
 		join(' ', map { "$_->{id}:$_->{value}" } in_order(values %{ $model->{failed} })),
 		"$name: what has failed");
 	return $same;
@@ -299,7 +364,14 @@ my @models = map { new_model("s$_") } 1 .. $subscriptions;
 subscribe($_) foreach @models;
 STEP: foreach my $number (1 .. $steps)
 {
-	take_step($_) foreach @models;
+	if (rand() < 0.06)
+	{
+		crash(@models);
+	}
+	else
+	{
+		take_step($_) foreach @models;
+	}
 	foreach my $model (@models)
 	{
 		my $quiet = $node->poll_query_until('postgres', 'SELECT ' . is_quiet($model));
