@@ -331,7 +331,7 @@ store(Batch *batch)
 	for (int i = 0; i < batch->nmoves; i++)
 		marks_update(batch->moves[i].marks, batch->moves[i].partition,
 					 batch->moves[i].before, batch->moves[i].last);
-	store_move(batch->worker, batch->moves, batch->nmoves);
+	position_move(batch->worker, batch->moves, batch->nmoves);
 }
 
 /* Runs the transaction once; returns whether it has committed. */
@@ -379,6 +379,7 @@ batch_committed(Batch *batch)
 		Partition  *partition = batch->moves[i].partition;
 
 		partition->stored = batch->moves[i].next_offset;
+		partition->place = batch->moves[i].place;
 		memcpy(partition->marks, batch->moves[i].marks, sizeof(partition->marks));
 		partition->marked = false;
 		if (batch->moves[i].read_until != 0)

@@ -115,6 +115,7 @@ in_transaction(Round *round, Charge (*work) (Round *round, Waiting *waiting))
 		round->outcomes[0].suspect = waiting->suspect;
 		round->outcomes[0].old = waiting->old;
 		round->outcomes[0].finished = false;
+		round->nmoves = 0;
 		round->stopped = round->outdated = false;
 		committed = true;
 		PG_TRY();

@@ -66,7 +66,7 @@ ends_pass(InboxWorker *worker)
 
 /* Runs the transaction once; false when it has to begin anew. */
 static bool
-try_store(InboxWorker *worker, const Move *moves, int n, int *tries)
+try_store(InboxWorker *worker, Move *moves, int n, int *tries)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool committed = true;
@@ -74,7 +74,7 @@ try_store(InboxWorker *worker, const Move *moves, int n, int *tries)
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
-		store_move(worker, moves, n);
+		position_move(worker, moves, n);
 		inbox_transaction_commit(worker, 0);
 	}
 	PG_CATCH();
@@ -116,6 +116,7 @@ ends_store(InboxWorker *worker)
 	for (int i = 0; i < n; i++)
 	{
 		moves[i].partition->stored = moves[i].next_offset;
+		moves[i].partition->place = moves[i].place;
 		moves[i].partition->marked = false;
 	}
 	MemoryContextSwitchTo(old);

@@ -324,15 +324,15 @@ try_round(Round *round)
 	{
 		inbox_transaction_begin(worker, context);
 		if (round->disturbed)
-			store_wait_and_lock(worker);
+			position_wait_and_lock(worker);
 		handler_find(&round->handler, worker);
 		try_keys(round);
-		round->disturbed = !store_lock(worker, round->moves, round->nmoves);
+		round->disturbed = !position_lock(worker, round->moves, round->nmoves);
 		if (round->disturbed)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("a position is being changed by somebody else")));
-		store_move(worker, round->moves, round->nmoves);
+		position_move(worker, round->moves, round->nmoves);
 		inbox_transaction_commit(worker, round->taken);
 	}
 	PG_CATCH();
@@ -367,6 +367,8 @@ retry_apply(Round *round)
 		if (outcome->finished)
 			(void) hash_search(worker->waiting, &outcome->key, HASH_REMOVE, NULL);
 	}
+	for (int i = 0; i < round->nmoves; i++)
+		round->moves[i].partition->place = round->moves[i].place;
 	consumers_progress(worker->entry);
 	if (round->stopped || round->outdated)
 		worker_restart(worker);

@@ -7,10 +7,6 @@
  * there: a batch at a time, without executor and routing.  A row that counts
  * as processed needs no entry in any index.
  *
- * The position moves last, and only while the fence is ours: a worker that
- * was replaced, and does not know it yet, finds nothing to move, and all it
- * did is undone.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -35,32 +31,6 @@
 /* Rows that are handed to the table at a time. */
 #define INSERT_ROWS 250
 
-#define MOVE_QUERY \
-	"UPDATE inbox.position p SET next_offset = m.next_offset," \
-	" received = p.received OPERATOR(pg_catalog.+) m.received," \
-	" processed = p.processed OPERATOR(pg_catalog.+) m.processed," \
-	" duplicates = p.duplicates OPERATOR(pg_catalog.+) m.duplicates," \
-	" conflicts = p.conflicts OPERATOR(pg_catalog.+) m.conflicts," \
-	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
-	"  THEN p.rerun_until END," \
-	" end_offset = greatest(m.end_offset, m.next_offset)," \
-	" last_offset = m.last_offset, last_checksum = m.last_checksum," \
-	" before_offset = m.before_offset, before_checksum = m.before_checksum," \
-	" cluster_id = coalesce($15, p.cluster_id)," \
-	" latest_receipt = greatest(p.latest_receipt, pg_catalog.now(), p.rerun_since)," \
-	" updated_at = pg_catalog.clock_timestamp()" \
-	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
-	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
-	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9)," \
-	"  pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12)," \
-	"  pg_catalog.unnest($13), pg_catalog.unnest($14)) m (topic, partition, fence," \
-	"  next_offset, received, processed, duplicates, conflicts, end_offset," \
-	"  before_offset, before_checksum, last_offset, last_checksum)" \
-	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
-	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
-	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
-	" AND p.fence OPERATOR(pg_catalog.=) m.fence"
-
 /*
  * Runs a statement whose plan is made once in the life of the process.
  */
@@ -78,13 +48,6 @@ store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
 		elog(ERROR, "query failed: %s", query);
 }
 
-static Datum
-int8_array(Datum *values, int n)
-{
-	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64),
-										   true, TYPALIGN_DOUBLE));
-}
-
 /*
  * An array of texts.
  */
@@ -93,116 +56,6 @@ store_text_array(Datum *values, int n)
 {
 	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false,
 										   TYPALIGN_INT));
-}
-
-/* Raises the error that a position is not where the worker has left it. */
-static void
-raise_moved(InboxWorker *worker)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("position of subscription \"%s\" was changed by somebody else",
-					worker->subscription->name),
-			 errdetail("Another worker has taken over, or inbox.seek() was called.")));
-}
-
-#define LOCK_QUERY \
-	"SELECT FROM inbox.position p" \
-	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
-	" AND p.fence OPERATOR(pg_catalog.=) ANY ($2) FOR NO KEY UPDATE"
-
-/*
- * Locks the positions that will move, without waiting: who holds other locks
- * that inbox.unsubscribe() wants must not wait for it.  Returns false when
- * somebody else has one.
- */
-bool
-store_lock(InboxWorker *worker, const Move *moves, int n)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
-	Datum		args[2];
-	Datum	   *fences = palloc(sizeof(Datum) * n);
-
-	for (int i = 0; i < n; i++)
-		fences[i] = Int64GetDatum(moves[i].partition->fence);
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	args[1] = int8_array(fences, n);
-	store_execute(&plan, LOCK_QUERY " SKIP LOCKED", 2, types, args, NULL);
-	return SPI_processed == n;
-}
-
-/*
- * Locks all positions of the worker, and waits for them: call it while nothing
- * else is locked.  Raises an error when one has been changed.
- */
-void
-store_wait_and_lock(InboxWorker *worker)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
-	Datum		args[2];
-	Datum	   *fences = palloc(sizeof(Datum) * worker->npartitions);
-
-	for (int i = 0; i < worker->npartitions; i++)
-		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	args[1] = int8_array(fences, worker->npartitions);
-	store_execute(&plan, LOCK_QUERY, 2, types, args, NULL);
-	if (SPI_processed != worker->npartitions)
-		raise_moved(worker);
-}
-
-/*
- * Moves the positions of partitions.  Raises a serialization failure when
- * another worker has taken one of them over, or somebody has moved it.
- */
-void
-store_move(InboxWorker *worker, const Move *moves, int n)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[15] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTOID};
-	Datum		args[15];
-	bool		known = worker->cluster[0] != '\0';
-	Datum	   *columns[13];
-
-	for (int c = 0; c < lengthof(columns); c++)
-		columns[c] = palloc(sizeof(Datum) * n);
-	for (int i = 0; i < n; i++)
-	{
-		const Move *move = &moves[i];
-		ConsumerPartition *at = &move->partition->at;
-		int64		end = Max(partitions_end(worker, move->partition), 0);
-		const Mark *marks = move->last ? move->marks : move->partition->marks;
-
-		columns[0][i] = CStringGetTextDatum(at->topic);
-		columns[1][i] = Int32GetDatum(at->partition);
-		columns[2][i] = Int64GetDatum(move->partition->fence);
-		columns[3][i] = Int64GetDatum(move->next_offset);
-		columns[4][i] = Int64GetDatum((int64) move->received);
-		columns[5][i] = Int64GetDatum((int64) move->processed);
-		columns[6][i] = Int64GetDatum((int64) move->duplicates);
-		columns[7][i] = Int64GetDatum((int64) move->conflicts);
-		columns[8][i] = Int64GetDatum(end);
-		for (int m = 0; m < MARKS; m++)
-		{
-			columns[9 + 2 * m][i] = Int64GetDatum(marks[m].offset);
-			columns[10 + 2 * m][i] = Int64GetDatum(marks[m].checksum);
-		}
-	}
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	args[1] = store_text_array(columns[0], n);
-	args[2] = PointerGetDatum(construct_array(columns[1], n, INT4OID,
-											  sizeof(int32), true, TYPALIGN_INT));
-	for (int c = 2; c < lengthof(columns); c++)
-		args[c + 1] = int8_array(columns[c], n);
-	args[14] = known ? CStringGetTextDatum(worker->cluster) : (Datum) 0;
-	store_execute(&plan, MOVE_QUERY, 15, types, args,
-				  known ? NULL : "              n");
-	if (SPI_processed != n)
-		raise_moved(worker);
 }
 
 /*

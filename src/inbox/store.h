@@ -25,6 +25,7 @@ typedef struct Move
 	const ConsumerRecord *before;	/* the last two messages that were read; */
 	const ConsumerRecord *last; /* NULL when there are none */
 	Mark		marks[MARKS];	/* theirs, if so */
+	ItemPointerData place;		/* of the row that was written; see position.c */
 	TimestampTz read_until;
 	int			received;
 	int			processed;
@@ -32,11 +33,9 @@ typedef struct Move
 	int			conflicts;
 } Move;
 
+/* store.c */
 extern void store_execute(SPIPlanPtr *plan, const char *query, int nargs,
 						  Oid *types, Datum *args, const char *nulls);
-extern bool store_lock(InboxWorker *worker, const Move *moves, int n);
-extern void store_wait_and_lock(InboxWorker *worker);
-extern void store_move(InboxWorker *worker, const Move *moves, int n);
 extern void store_messages(InboxMessage **messages, int n);
 extern Datum store_text_array(Datum *values, int n);
 extern void store_receive_again(const ReceivedItem **items, Datum *times,
@@ -48,5 +47,10 @@ extern void store_reject(InboxMessage *message);
 extern int64 store_pause_ms(const Subscription *subscription, int attempts);
 extern void store_fail(InboxWorker *worker, InboxMessage *message,
 					   const HandlerFailure *failure);
+
+/* position.c */
+extern bool position_lock(InboxWorker *worker, const Move *moves, int n);
+extern void position_wait_and_lock(InboxWorker *worker);
+extern void position_move(InboxWorker *worker, Move *moves, int n);
 
 #endif							/* OUTBOX_INBOX_STORE_H */

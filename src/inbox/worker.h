@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "storage/itemptr.h"
 #include "storage/latch.h"
 #include "utils/hsearch.h"
 
@@ -99,6 +100,7 @@ typedef struct Partition
 	int64		fence;			/* of the position row, while it is ours */
 	int64		rerun_until;	/* messages before it are processed again, */
 	TimestampTz rerun_since;	/* unless they were since */
+	ItemPointerData place;		/* of that row, if it is valid and still there */
 	int64		stored;			/* next offset, as committed */
 	int64		shown;			/* next offset, as Kafka's group has it */
 	int64		end;			/* where everything was read, or -1; see

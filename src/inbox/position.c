@@ -1,0 +1,251 @@
+/*-------------------------------------------------------------------------
+ *
+ * position.c
+ *	  Moves the rows of inbox.position.
+ *
+ * A position moves last in its transaction, and only while the fence is ours: a
+ * worker that was replaced, and does not know it yet, finds nothing to move, and
+ * all it did is undone.
+ *
+ * A row of inbox.position changes with each transaction.  While somebody has an
+ * old snapshot, all its versions stay, and an index leads to each of them.  So
+ * the worker remembers where the last one is, which is its own.  If that is not
+ * there any more, the row is looked for by its key.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/store.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#define MOVE_QUERY(where) \
+	"UPDATE inbox.position p SET next_offset = m.next_offset," \
+	" received = p.received OPERATOR(pg_catalog.+) m.received," \
+	" processed = p.processed OPERATOR(pg_catalog.+) m.processed," \
+	" duplicates = p.duplicates OPERATOR(pg_catalog.+) m.duplicates," \
+	" conflicts = p.conflicts OPERATOR(pg_catalog.+) m.conflicts," \
+	" rerun_until = CASE WHEN p.rerun_until OPERATOR(pg_catalog.>) m.next_offset" \
+	"  THEN p.rerun_until END," \
+	" end_offset = greatest(m.end_offset, m.next_offset)," \
+	" last_offset = m.last_offset, last_checksum = m.last_checksum," \
+	" before_offset = m.before_offset, before_checksum = m.before_checksum," \
+	" cluster_id = coalesce($15, p.cluster_id)," \
+	" latest_receipt = greatest(p.latest_receipt, pg_catalog.now(), p.rerun_since)," \
+	" updated_at = pg_catalog.clock_timestamp()" \
+	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
+	"  pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)," \
+	"  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9)," \
+	"  pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12)," \
+	"  pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($16)," \
+	"  pg_catalog.unnest($17)) m (topic, partition, fence," \
+	"  next_offset, received, processed, duplicates, conflicts, end_offset," \
+	"  before_offset, before_checksum, last_offset, last_checksum, place, number)" \
+	" WHERE " where " p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.topic OPERATOR(pg_catalog.=) m.topic" \
+	" AND p.partition OPERATOR(pg_catalog.=) m.partition" \
+	" AND p.fence OPERATOR(pg_catalog.=) m.fence" \
+	" RETURNING m.number, p.ctid"
+
+static Datum
+int8_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64),
+										   true, TYPALIGN_DOUBLE));
+}
+
+/* Raises the error that a position is not where the worker has left it. */
+static void
+raise_moved(InboxWorker *worker)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("position of subscription \"%s\" was changed by somebody else",
+					worker->subscription->name),
+			 errdetail("Another worker has taken over, or inbox.seek() was called.")));
+}
+
+#define LOCK_QUERY(where) \
+	"SELECT FROM inbox.position p" \
+	" WHERE " where " p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.fence OPERATOR(pg_catalog.=) ANY ($2) FOR NO KEY UPDATE"
+
+/* An array of where the rows of n partitions are. */
+static Datum
+place_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/*
+ * Locks the positions that will move, without waiting: who holds other locks
+ * that inbox.unsubscribe() wants must not wait for it.  Returns false when
+ * somebody else has one.
+ */
+bool
+position_lock(InboxWorker *worker, const Move *moves, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	static SPIPlanPtr place_plan = NULL;
+	Oid			types[3] = {TEXTOID, INT8ARRAYOID, TIDARRAYOID};
+	Datum		args[3];
+	Datum	   *fences = palloc(sizeof(Datum) * n);
+	Datum	   *places = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+	{
+		fences[i] = Int64GetDatum(moves[i].partition->fence);
+		places[i] = PointerGetDatum(&moves[i].partition->place);
+	}
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = int8_array(fences, n);
+	args[2] = place_array(places, n);
+	store_execute(&place_plan,
+				  LOCK_QUERY("p.ctid OPERATOR(pg_catalog.=) ANY ($3) AND") " SKIP LOCKED",
+				  3, types, args, NULL);
+	if (SPI_processed != n)
+		store_execute(&plan, LOCK_QUERY("") " SKIP LOCKED", 2, types, args, NULL);
+	return SPI_processed == n;
+}
+
+/*
+ * Locks all positions of the worker, and waits for them: call it while nothing
+ * else is locked.  Raises an error when one has been changed.
+ */
+void
+position_wait_and_lock(InboxWorker *worker)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
+	Datum		args[2];
+	Datum	   *fences = palloc(sizeof(Datum) * worker->npartitions);
+
+	for (int i = 0; i < worker->npartitions; i++)
+		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = int8_array(fences, worker->npartitions);
+	store_execute(&plan, LOCK_QUERY(""), 2, types, args, NULL);
+	if (SPI_processed != worker->npartitions)
+		raise_moved(worker);
+}
+
+/* Columns of a statement's arrays of moves. */
+enum
+{
+	MOVE_TOPIC,
+	MOVE_PARTITION,
+	MOVE_FENCE,
+	MOVE_NEXT_OFFSET,
+	MOVE_RECEIVED,
+	MOVE_PROCESSED,
+	MOVE_DUPLICATES,
+	MOVE_CONFLICTS,
+	MOVE_END,
+	MOVE_MARKS,
+	MOVE_PLACE = MOVE_MARKS + 2 * MARKS,
+	MOVE_NUMBER,
+	MOVE_COLUMNS
+};
+
+/* Fills the arrays' elements of row k with a move, which has that number. */
+static void
+fill_move(InboxWorker *worker, const Move *move, int number,
+		  Datum *const *columns, int k)
+{
+	Partition  *partition = move->partition;
+	const Mark *marks = move->last ? move->marks : partition->marks;
+
+	columns[MOVE_TOPIC][k] = CStringGetTextDatum(partition->at.topic);
+	columns[MOVE_PARTITION][k] = Int32GetDatum(partition->at.partition);
+	columns[MOVE_FENCE][k] = Int64GetDatum(partition->fence);
+	columns[MOVE_NEXT_OFFSET][k] = Int64GetDatum(move->next_offset);
+	columns[MOVE_RECEIVED][k] = Int64GetDatum((int64) move->received);
+	columns[MOVE_PROCESSED][k] = Int64GetDatum((int64) move->processed);
+	columns[MOVE_DUPLICATES][k] = Int64GetDatum((int64) move->duplicates);
+	columns[MOVE_CONFLICTS][k] = Int64GetDatum((int64) move->conflicts);
+	columns[MOVE_END][k] = Int64GetDatum(Max(partitions_end(worker, partition), 0));
+	for (int m = 0; m < MARKS; m++)
+	{
+		columns[MOVE_MARKS + 2 * m][k] = Int64GetDatum(marks[m].offset);
+		columns[MOVE_MARKS + 2 * m + 1][k] = Int64GetDatum(marks[m].checksum);
+	}
+	columns[MOVE_PLACE][k] = PointerGetDatum(&partition->place);
+	columns[MOVE_NUMBER][k] = Int32GetDatum(number);
+}
+
+/* Runs the statement over k moves; notes where the rows are that it has moved. */
+static void
+run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
+		 bool by_place)
+{
+	static SPIPlanPtr plans[2] = {NULL, NULL};
+	Oid			types[17] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID};
+	Datum		args[17];
+	bool		known = worker->cluster[0] != '\0';
+	bool		isnull;
+
+	args[0] = CStringGetTextDatum(worker->subscription->name);
+	args[1] = store_text_array(columns[MOVE_TOPIC], k);
+	args[2] = PointerGetDatum(construct_array(columns[MOVE_PARTITION], k, INT4OID,
+											  sizeof(int32), true, TYPALIGN_INT));
+	for (int c = MOVE_FENCE; c < MOVE_PLACE; c++)
+	{
+		types[c + 1] = INT8ARRAYOID;
+		args[c + 1] = int8_array(columns[c], k);
+	}
+	types[14] = TEXTOID;
+	args[14] = known ? CStringGetTextDatum(worker->cluster) : (Datum) 0;
+	types[15] = TIDARRAYOID;
+	args[15] = place_array(columns[MOVE_PLACE], k);
+	types[16] = INT4ARRAYOID;
+	args[16] = PointerGetDatum(construct_array(columns[MOVE_NUMBER], k, INT4OID,
+											   sizeof(int32), true, TYPALIGN_INT));
+	store_execute(&plans[by_place], by_place ?
+				  MOVE_QUERY("p.ctid OPERATOR(pg_catalog.=) m.place AND") :
+				  MOVE_QUERY(""), 17, types, args,
+				  known ? NULL : "              n  ");
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[row];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Move	   *move = &moves[DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull))];
+
+		move->place = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 2, &isnull));
+	}
+}
+
+/*
+ * Moves the positions of partitions.  Raises an error when another worker has
+ * taken one of them over, or somebody has moved it.  When the transaction has
+ * committed, the places of the moves are where the rows are.
+ */
+void
+position_move(InboxWorker *worker, Move *moves, int n)
+{
+	Datum	   *columns[MOVE_COLUMNS];
+
+	for (int c = 0; c < lengthof(columns); c++)
+		columns[c] = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+		ItemPointerSetInvalid(&moves[i].place);
+	for (int by_place = 1; by_place >= 0; by_place--)
+	{
+		int			k = 0;
+
+		for (int i = 0; i < n; i++)
+			if (!ItemPointerIsValid(&moves[i].place) &&
+				(!by_place || ItemPointerIsValid(&moves[i].partition->place)))
+				fill_move(worker, &moves[i], i, columns, k++);
+		if (k > 0)
+			run_move(worker, moves, columns, k, by_place);
+	}
+	for (int i = 0; i < n; i++)
+		if (!ItemPointerIsValid(&moves[i].place))
+			raise_moved(worker);
+}
