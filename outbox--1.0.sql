@@ -1231,6 +1231,7 @@ CREATE TABLE inbox.ring (
     chunk    smallint    NOT NULL,
     ended_at timestamptz NOT NULL,
     moved_past text[],
+    step     integer,
     PRIMARY KEY (name, chunk)
 );
 COMMENT ON TABLE inbox.ring IS 'when the chunks of inbox.message and inbox.received took their last rows';
@@ -1238,12 +1239,14 @@ COMMENT ON COLUMN inbox.ring.name IS 'message or received';
 COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
 COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
 COMMENT ON COLUMN inbox.ring.moved_past IS
-    'how far its unprocessed rows were moved on: subscription, status and event_id of the last; NULL: not at all';
+    'how far its unprocessed rows were moved on: subscription, status and event_id of the last, without a subscription when all were seen; NULL: not at all';
+COMMENT ON COLUMN inbox.ring.step IS 'how many of them were moved at a time, as quickly as shall be; NULL: not known';
 
 CREATE TABLE inbox.sweep (
     began_at timestamptz NOT NULL,
     chunk    smallint    NOT NULL,
-    block    bigint      NOT NULL
+    block    bigint      NOT NULL,
+    step     integer     NOT NULL
 );
 ALTER TABLE inbox.sweep REPLICA IDENTITY FULL;
 COMMENT ON TABLE inbox.sweep IS
@@ -1251,6 +1254,7 @@ COMMENT ON TABLE inbox.sweep IS
 COMMENT ON COLUMN inbox.sweep.began_at IS 'when it began the last time';
 COMMENT ON COLUMN inbox.sweep.chunk IS 'chunk of inbox.message that it goes on with; 4 when it is done';
 COMMENT ON COLUMN inbox.sweep.block IS 'block of the chunk';
+COMMENT ON COLUMN inbox.sweep.step IS 'how many rows were deleted at a time, as quickly as shall be';
 
 -- Emptied by a crash of the server, and by nothing else: a subscription that is
 -- made anew knows whether there was one.
@@ -1309,7 +1313,8 @@ COMMENT ON FUNCTION inbox.role_search_path(oid) IS
 -- Rows that are not processed stay, however old they are: a step of moving them
 -- out of an old chunk, in the order of the index, from where the last one ended.
 -- It ends by the clock, whatever a row costs, which may be large and have triggers;
--- so it takes one first, and more as long as that is quick.
+-- so it takes one first, and more as long as that is quick, in this step and those
+-- after it.
 -- Who changes a subscription's messages locks it before; so neither meets the
 -- other's rows halfway.
 CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
@@ -1320,39 +1325,46 @@ DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     past text[] := (SELECT r.moved_past FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk);
     owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s FOR UPDATE SKIP LOCKED);
+    size integer := coalesce((SELECT r.step FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk), 1);
     places tid[];
     seen integer;
-    size integer := 1;
-    last timestamptz;
-    more boolean := true;
+    taken integer;
+    last text[];
+    tried_at timestamptz;
 BEGIN
-    WHILE more AND clock_timestamp() - began < '20 ms' LOOP
-        last := clock_timestamp();
+    IF past IS NOT NULL AND past[1] IS NULL THEN
+        RETURN false;
+    ELSIF past IS NULL OR past[1] <> ALL (owners) THEN
+        past := ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE past IS NULL OR o > past[1]), '', ''];
+    END IF;
+    WHILE past[1] IS NOT NULL AND clock_timestamp() - began < '20 ms' LOOP
+        tried_at := clock_timestamp();
         EXECUTE format($query$
             SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
-                   ARRAY[(array_agg(c.subscription ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                         (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                         (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
-            FROM (SELECT m.ctid AS place, m.subscription, m.status, m.event_id, row_number() OVER w AS number,
+                   ARRAY[$1, (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
+                             (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
+            FROM (SELECT m.ctid AS place, m.status, m.event_id, row_number() OVER w AS number,
                          sum(coalesce(pg_column_size(m.payload), 0) + coalesce(pg_column_size(m.headers), 0)
                              + coalesce(pg_column_size(m.key), 0) + coalesce(pg_column_size(m.aggregate_id), 0)
                              + coalesce(pg_column_size(m.error), 0) + coalesce(pg_column_size(m.error_context), 0)) OVER w AS bytes
                   FROM inbox.%I m
-                  WHERE m.status <> 'processed' AND m.subscription = ANY ($1)
-                    AND ($2 IS NULL OR (m.subscription, m.status, m.event_id) > ($2[1], $2[2], $2[3]))
-                  WINDOW w AS (ORDER BY m.subscription, m.status, m.event_id ROWS UNBOUNDED PRECEDING)
-                  LIMIT $3) c
-            $query$, 'message_' || old_chunk) INTO seen, places, past USING owners, past, size;
+                  WHERE m.status <> 'processed' AND m.subscription = $1 AND (m.status, m.event_id) > ($2, $3)
+                  WINDOW w AS (ORDER BY m.status, m.event_id ROWS UNBOUNDED PRECEDING)
+                  LIMIT $4) c
+            $query$, 'message_' || old_chunk) INTO seen, places, last USING past[1], past[2], past[3], size;
+        taken := coalesce(cardinality(places), 0);
         EXECUTE format($query$
             UPDATE inbox.message m SET chunk = $1
             WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
                 SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
             $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
-        more := seen = size OR seen > coalesce(cardinality(places), 0);
-        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+        past := CASE WHEN seen = size OR seen > taken THEN last
+                     ELSE ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE o > past[1]), '', ''] END;
+        size := CASE WHEN clock_timestamp() - tried_at < '10 ms' THEN least(2 * size, 200)
+                     WHEN clock_timestamp() - tried_at > '20 ms' THEN greatest(size / 2, 1) ELSE size END;
     END LOOP;
-    UPDATE inbox.ring r SET moved_past = past WHERE r.name = 'message' AND r.chunk = old_chunk;
-    RETURN more;
+    UPDATE inbox.ring r SET moved_past = past, step = size WHERE r.name = 'message' AND r.chunk = old_chunk;
+    RETURN past[1] IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION inbox.move_unprocessed(smallint, smallint) IS
@@ -1468,8 +1480,8 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
-    step CONSTANT integer := 8;
-    size integer := 1;
+    blocks CONSTANT integer := 8;
+    size integer;
     last timestamptz;
     gone integer;
     shortest interval;
@@ -1481,13 +1493,14 @@ BEGIN
     IF shortest IS NULL OR shortest = longest THEN
         RETURN false;
     END IF;
-    INSERT INTO inbox.sweep (began_at, chunk, block) SELECT now(), 4, 0 WHERE NOT EXISTS (SELECT FROM inbox.sweep);
+    INSERT INTO inbox.sweep (began_at, chunk, block, step) SELECT now(), 4, 0, 1 WHERE NOT EXISTS (SELECT FROM inbox.sweep);
     SELECT s.* INTO place FROM inbox.sweep s;
     IF place.chunk = 4 AND place.began_at BETWEEN now() - shortest / 3 AND now() THEN
         RETURN false;
     ELSIF place.chunk = 4 THEN
-        place := ROW(now(), 0, 0);
+        place := ROW(now(), 0, 0, place.step);
     END IF;
+    size := place.step;
     WHILE place.chunk < 4 AND clock_timestamp() - began < '20 ms' LOOP
         IF pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint THEN
             place.chunk := place.chunk + 1;
@@ -1502,14 +1515,15 @@ BEGIN
                   AND coalesce(u.processed_at, u.received_at) <= now() - coalesce(s.keep, $3)
                 LIMIT $4 FOR UPDATE OF u SKIP LOCKED))
             $query$, 'message_' || place.chunk)
-        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + step)::tid, dedupe_window, size;
+        USING format('(%s,0)', place.block)::tid, format('(%s,0)', place.block + blocks)::tid, dedupe_window, size;
         GET DIAGNOSTICS gone = ROW_COUNT;
         IF gone < size THEN
-            place.block := place.block + step;
+            place.block := place.block + blocks;
         END IF;
-        size := CASE WHEN clock_timestamp() - last < '5 ms' THEN least(2 * size, 200) ELSE greatest(size / 2, 1) END;
+        size := CASE WHEN clock_timestamp() - last < '10 ms' THEN least(2 * size, 200)
+                     WHEN clock_timestamp() - last > '20 ms' THEN greatest(size / 2, 1) ELSE size END;
     END LOOP;
-    UPDATE inbox.sweep s SET began_at = place.began_at, chunk = place.chunk, block = place.block;
+    UPDATE inbox.sweep s SET began_at = place.began_at, chunk = place.chunk, block = place.block, step = size;
     RETURN place.chunk < 4;
 END
 $$;

@@ -65,7 +65,7 @@ sub expire_all
 }
 
 # It is time to look for what is not kept.
-my $look = "DELETE FROM inbox.sweep; INSERT INTO inbox.sweep VALUES ('-infinity', 4, 0)";
+my $look = "DELETE FROM inbox.sweep; INSERT INTO inbox.sweep VALUES ('-infinity', 4, 0, 1)";
 sql($look);
 expire_all('what is not kept any more');
 is( sql("SELECT string_agg(subscription || ' ' || status || ' ' || n, ', ' ORDER BY subscription, status) FROM (SELECT subscription, status, count(*) AS n FROM inbox.message GROUP BY 1, 2) c"),
