@@ -1,5 +1,5 @@
-# What roles that subscribe may take: credentials of the server; and a role that
-# is renamed.
+# What roles that subscribe may take: credentials of the server, workers, and time
+# to keep messages; and a role that is renamed.
 
 use strict;
 use warnings;
@@ -63,6 +63,55 @@ as('bob', q{ALTER SERVER mine OPTIONS (ADD "client.id" 'bob')});
 wait_for("SELECT NOT ($refused) FROM inbox.stat_subscription WHERE name = 'mine'", 'who may read all files gets them');
 sql('REVOKE pg_read_server_files FROM bob');
 as('bob', "SELECT inbox.unsubscribe('mine')");
+
+# ---------------------------------------------------------------------------
+# How much its subscriptions may take
+
+sub subscribe_as_bob
+{
+	my ($name, $arguments) = @_;
+	return "SELECT inbox.subscribe('$name', ARRAY['$topic'], 'shop.handle'$arguments)";
+}
+
+sql("ALTER ROLE bob LOGIN; ALTER ROLE bob SET inbox.max_workers_per_role = 3; ALTER ROLE bob SET inbox.max_keep = '1 h'");
+
+# A session of his own, with his settings.
+sub as_bob
+{
+	my ($statement) = @_;
+	my ($status, $out, $error) = $node->psql('postgres', $statement, connstr => $node->connstr('postgres') . ' user=bob');
+	return $error;
+}
+
+is(as_bob(subscribe_as_bob('one', ', workers => 2')), '', 'a role may have as many workers as it is allowed');
+is(as_bob(subscribe_as_bob('two', '')), '', 'in several subscriptions');
+is(as_bob("SELECT inbox.pause('two')"), '', 'one of them is paused');
+like(as_bob(subscribe_as_bob('three', '')),
+	qr/too many workers for subscriptions of role "bob".*Its other subscriptions have 3 workers, "three" is to have 1, and inbox.max_workers_per_role is 3\./s,
+	'but no more');
+like(as_bob(subscribe_as_bob('one', ', workers => 3')), qr/Its other subscriptions have 1 workers, "one" is to have 3/, 'nor when it changes one');
+is(as_bob(subscribe_as_bob('one', ', workers => 2, max_attempts => 7')), '', 'which it may, otherwise');
+like(as_bob('SET inbox.max_workers_per_role = 10'), qr/permission denied to set parameter "inbox.max_workers_per_role"/, 'it may not set that itself');
+like(as_bob('ALTER ROLE bob SET inbox.max_keep = -1'), qr/permission denied to set parameter "inbox.max_keep"/, 'not even for later');
+sql('ALTER ROLE bob SET inbox.max_workers_per_role = 1');
+is(as_bob(subscribe_as_bob('one', ', workers => 2, max_attempts => 8')), '', 'what it has when the limit is lowered it keeps');
+is(as_bob(subscribe_as_bob('two', ", keep => '1 h'")), '', 'it may keep messages for as long as it is allowed');
+like(as_bob(subscribe_as_bob('two', ", keep => '61 min'")), qr/"keep" of subscription "two" is too long.*Allowed by inbox.max_keep is 1h/s, 'and no longer');
+is(as_bob(subscribe_as_bob('two', '')), '', 'as long as all others is always allowed');
+sql("ALTER ROLE bob RESET ALL; SELECT inbox.subscribe('super', ARRAY['$topic'], 'shop.handle', workers => 5, keep => '30 d'), inbox.unsubscribe('super')");
+is(as_bob(subscribe_as_bob('two', ', workers => 5')), '', 'without a limit there is none');
+
+# Two at a time do not get in together what one may not.
+sql('ALTER ROLE bob SET inbox.max_workers_per_role = 8');
+my $first = $node->background_psql('postgres');
+$first->query_safe("SET inbox.max_workers_per_role = 8; SET SESSION AUTHORIZATION bob; BEGIN; " . subscribe_as_bob('first', ''));
+my $second = start_psql($node, 'postgres', "SET inbox.max_workers_per_role = 8; SET SESSION AUTHORIZATION bob; " . subscribe_as_bob('second', ''));
+wait_for("SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND locktype = 'object' AND classid = 'pg_authid'::regclass", 'who asks meanwhile waits');
+$first->query_safe('COMMIT');
+$first->quit;
+ok(!$second->finish, 'and gets none');
+is(sql("SELECT count(*) FROM inbox.subscription WHERE name IN ('first', 'second')"), '1', 'so that there is one');
+sql("ALTER ROLE bob RESET ALL; SELECT inbox.unsubscribe(name) FROM inbox.subscription");
 
 # ---------------------------------------------------------------------------
 # A role that is renamed: a copy of the database finds it by the new name

@@ -24,6 +24,8 @@ int			outbox_max_slot_wal = 10240;
 int			outbox_transaction_interval = 100;
 int			outbox_on_poison = POISON_SKIP;
 int			inbox_dedupe_window = 604800;
+int			inbox_max_workers_per_role = -1;
+int			inbox_max_keep = -1;
 
 static const struct config_enum_entry capture_modes[] = {
 	{"auto", CAPTURE_AUTO, false},
@@ -109,6 +111,20 @@ guc_init(void)
 							&inbox_dedupe_window,
 							604800, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("inbox.max_workers_per_role",
+							"Workers that all subscriptions of a role in a database may have together.",
+							"Looked at by inbox.subscribe(). -1 means no limit.",
+							&inbox_max_workers_per_role,
+							-1, -1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("inbox.max_keep",
+							"Longest time for which a subscription may keep processed messages.",
+							"Looked at by inbox.subscribe(); inbox.dedupe_window is always allowed. -1 means no limit.",
+							&inbox_max_keep,
+							-1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("outbox");
 	MarkGUCPrefixReserved("inbox");

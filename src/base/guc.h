@@ -33,6 +33,8 @@ extern int	outbox_max_slot_wal;
 extern int	outbox_transaction_interval;
 extern int	outbox_max_event_size;
 extern int	inbox_dedupe_window;
+extern int	inbox_max_workers_per_role;
+extern int	inbox_max_keep;
 
 extern void guc_init(void);
 

@@ -25,6 +25,7 @@
 #include "base/shmem.h"
 #include "inbox/arguments.h"
 #include "inbox/handler.h"
+#include "inbox/quota.h"
 #include "inbox/resolve.h"
 #include "inbox/sql.h"
 #include "inbox/subscription.h"
@@ -291,6 +292,9 @@ outbox_subscribe(PG_FUNCTION_ARGS)
 	check_server(TEXT_ARG(ARG_SERVER), role);
 	if (!nulls[ARG_GROUP_ID])
 		check_group_rights(TEXT_ARG(ARG_GROUP_ID), TEXT_ARG(ARG_SERVER));
+	quota_check_workers(name, role, PG_GETARG_INT32(ARG_WORKERS));
+	if (!nulls[ARG_KEEP])
+		quota_check_keep(name, values[ARG_KEEP]);
 	values[PARAM_ROLE] = ObjectIdGetDatum(role);
 	values[PARAM_TAKES_ARRAY] = BoolGetDatum(takes_array);
 	nulls[PARAM_ROLE] = nulls[PARAM_TAKES_ARRAY] = false;
