@@ -19,6 +19,7 @@
  *	  slow SECONDS	everything takes so much longer, each way
  *	  cut			connections break, and new ones with them
  *	  swallow		nothing comes through any more, and nobody is told
+ *	  mute N ...	the same to and from the brokers in these lines of FILE
  *	  forget		nor through the connections that there are; new ones work
  *	  heal			all is well again
  *
@@ -75,6 +76,7 @@ typedef struct Socket
 {
 	int			fd;
 	struct sockaddr_in broker;	/* of a listening one: where it leads */
+	int			number;			/* the line of its broker, from 1 */
 
 	struct Socket *peer;		/* NULL for a listening one */
 	struct Socket *next;		/* of all in connections */
@@ -96,6 +98,8 @@ static Socket *sockets;
 static int64_t delay;
 static bool is_cut;
 static bool swallows;
+static bool mute[MAX_ROUTES + 1];
+static int	nroutes;
 
 static void
 die(const char *what)
@@ -187,6 +191,7 @@ connect_through(Socket *listener)
 	pair[1] = add_socket(broker);
 	pair[0]->peer = pair[1];
 	pair[1]->peer = pair[0];
+	pair[0]->number = pair[1]->number = listener->number;
 }
 
 /* Ends both sides.  They are freed when nobody has a pointer to them. */
@@ -299,6 +304,8 @@ give_all(void)
 		return NEVER;
 	for (Socket *to = sockets; to != NULL; to = to->next)
 	{
+		if (mute[to->number])
+			continue;
 		while (!to->closed && !to->full && to->first && to->first->due <= time)
 		{
 			if (!give(to))
@@ -317,9 +324,11 @@ look_for_events(void)
 	{
 		uint32_t	events = 0;
 
-		if (!swallows && !socket->ended && socket->peer->queued < ROOM)
+		bool		carries = !swallows && !mute[socket->number];
+
+		if (carries && !socket->ended && socket->peer->queued < ROOM)
 			events |= EPOLLIN;
-		if (!swallows && socket->full)
+		if (carries && socket->full)
 			events |= EPOLLOUT;
 		watch(socket, events);
 	}
@@ -360,6 +369,26 @@ answer(void)
 		exit(0);
 }
 
+/* Takes the numbers of brokers out of the command to mute them, if it is that. */
+static void
+set_mute(const char *line)
+{
+	char	   *rest;
+
+	memset(mute, 0, sizeof(mute));
+	if (strncmp(line, "mute ", 5) != 0)
+		return;
+	for (line += 5; *line != '\0' && *line != '\n'; line = rest)
+	{
+		long		number = strtol(line, &rest, 10);
+
+		if (rest == line)
+			return;
+		if (number >= 1 && number <= MAX_ROUTES)
+			mute[number] = true;
+	}
+}
+
 static void
 obey(void)
 {
@@ -372,6 +401,7 @@ obey(void)
 	delay = strncmp(line, "slow ", 5) == 0 ? (int64_t) (atof(line + 5) * 1e9) : 0;
 	swallows = strcmp(line, "swallow\n") == 0;
 	is_cut = strcmp(line, "cut\n") == 0;
+	set_mute(line);
 	if (strcmp(line, "forget\n") == 0)
 		forget();
 	for (Socket *socket = sockets; is_cut && socket != NULL; socket = socket->next)
@@ -465,6 +495,7 @@ add_route(char *from, char *to, int unread)
 	if (bind(listener->fd, (struct sockaddr *) &address, sizeof(address)) ||
 		listen(listener->fd, 100))
 		die("listen");
+	listener->number = ++nroutes;
 	watch(listener, EPOLLIN);
 }
 
@@ -512,7 +543,7 @@ main(int argc, char **argv)
 	file = fopen(argv[1], "r");
 	if (file == NULL)
 		die(argv[1]);
-	while (fscanf(file, "%99s %99s", from, to) == 2)
+	while (nroutes < MAX_ROUTES && fscanf(file, "%99s %99s", from, to) == 2)
 		add_route(from, to, argc > 2 ? atoi(argv[2]) : 0);
 	fclose(file);
 	answer();

@@ -54,6 +54,9 @@ sub cut { return command($_[0], 'cut') }
 # Nothing comes through any more, and nobody is told.
 sub swallow { return command($_[0], 'swallow') }
 
+# The same to and from brokers of these numbers.
+sub mute { return command(shift, "mute @_") }
+
 # The connections that there are carry nothing any more, and nobody is told; new
 # ones do.
 sub forget { return command($_[0], 'forget') }

@@ -325,8 +325,8 @@ load_subscription(const char *name)
 }
 
 /*
- * Is the subscription still as it was read, and shall it work?  In the
- * transaction that is running, after worker_begin_sql().
+ * Is the subscription still as it was read, and shall it work?  By what has
+ * committed until now, in the transaction that is running.
  */
 bool
 load_is_unchanged(const Subscription *subscription)
@@ -338,7 +338,7 @@ load_is_unchanged(const Subscription *subscription)
 	if (SPI_execute_with_args("SELECT FROM inbox.subscription"
 							  " WHERE name OPERATOR(pg_catalog.=) $1"
 							  " AND " GENERATION " OPERATOR(pg_catalog.=) $2"
-							  " AND" IS_ACTIVE, 2, types, args, NULL, true, 1) !=
+							  " AND" IS_ACTIVE, 2, types, args, NULL, false, 1) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read inbox.subscription");
 	return SPI_processed == 1;

@@ -27,12 +27,32 @@
 
 #include "inbox/search.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "base/steady.h"
+#include "base/worker.h"
 #include "inbox/marks.h"
+
+/*
+ * So long others wait for Kafka to tell of partitions; the rest is read again,
+ * which brings it here again.
+ */
+#define LONGEST_MS 1000
+
+/* Between two looks at one whose position somebody has locked. */
+#define AGAIN_MS 1000
 
 /* So much may the clocks of producers and this server differ. */
 #define CLOCK_DIFFERENCE_MS 1000
+
+/* The condition for the position of a partition. */
+#define OF_PARTITION \
+	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
+	" AND topic OPERATOR(pg_catalog.=) $2" \
+	" AND partition OPERATOR(pg_catalog.=) $3"
 
 /*
  * A partition does not have the offset that was asked for.  Called by
@@ -50,12 +70,93 @@ losses_note(void *arg, const char *topic, int partition)
 	worker->suspects = true;
 }
 
-/* Stores and shows what is not there. */
+/*
+ * Runs a statement about one partition's position: parameters 4 and 5 are
+ * numbers, 6 is a text or NULL, and 7 the fence.  Returns whether it has a row.
+ */
+static bool
+run(const char *query, InboxWorker *worker, const Partition *partition,
+	int64 number, int64 other, const char *string, int expected)
+{
+	Oid			types[7] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID, TEXTOID,
+	INT8OID};
+	Datum		args[7] = {CStringGetTextDatum(worker->subscription->name),
+		CStringGetTextDatum(partition->at.topic),
+		Int32GetDatum(partition->at.partition), Int64GetDatum(number),
+		Int64GetDatum(other), string ? CStringGetTextDatum(string) : (Datum) 0,
+	Int64GetDatum(partition->fence)};
+
+	if (SPI_execute_with_args(query, 7, types, args, string ? NULL : "     n ",
+							  false, 0) != expected)
+		elog(ERROR, "query failed: %s", query);
+	return SPI_processed > 0;
+}
+
+/*
+ * When the position was last stored, as a Unix time in ms.
+ */
+static int64
+read_at(InboxWorker *worker, Partition *partition)
+{
+	bool		isnull;
+	int64		time = 0;
+
+	worker_begin_sql();
+	if (run("SELECT (EXTRACT(epoch FROM updated_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
+			" FROM inbox.position" OF_PARTITION, worker, partition, 0, 0, NULL,
+			SPI_OK_SELECT))
+		time = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										   SPI_tuptable->tupdesc, 1, &isnull));
+	worker_commit_sql();
+	return time;
+}
+
+/*
+ * Stores that messages are not there any more, or others are: from an offset
+ * until another; reason as in inbox.position.  Nothing is read of the partition
+ * until inbox.seek().  Returns false, and does nothing, when somebody has locked
+ * the row: inbox.seek() may have been called in a transaction that is still
+ * open, and other partitions shall not wait for its end.
+ */
+static bool
+store_loss(InboxWorker *worker, Partition *partition, int64 from,
+		   int64 until, const char *reason)
+{
+	bool		locked;
+
+	worker_begin_sql();
+	locked = run("SELECT FROM inbox.position" OF_PARTITION
+				 " AND fence OPERATOR(pg_catalog.=) $7 FOR NO KEY UPDATE SKIP LOCKED",
+				 worker, partition, from, until, reason, SPI_OK_SELECT);
+	if (locked)
+		run("UPDATE inbox.position SET lost_from = $4, lost_until = $5, lost_reason = $6"
+			OF_PARTITION " AND fence OPERATOR(pg_catalog.=) $7", worker, partition, from,
+			until, reason, SPI_OK_UPDATE);
+	worker_commit_sql();
+	if (locked)
+	{
+		partition->lost = true;
+		worker->settled = false;
+	}
+	return locked;
+}
+
+/*
+ * Stores and shows what is not there; or has it looked at again, when it cannot
+ * be stored now.
+ */
 static void
 report(InboxWorker *worker, Partition *partition, int64 from, int64 until,
 	   const char *reason, const char *message)
 {
-	partitions_store_loss(worker, partition, from, until, reason);
+	if (!store_loss(worker, partition, from, until, reason))
+	{
+		partition->suspect = partition->check == CHECK_FAILED ?
+			SUSPECT_CONTENT : SUSPECT_OFFSET;
+		worker->suspects = true;
+		worker->losses_at = TimestampTzPlusMilliseconds(steady_now(), AGAIN_MS);
+		return;
+	}
 	health_problem(worker, CONSUMER_DATA_LOST,
 				   psprintf("partition %d of topic \"%s\" %s; go on with inbox.seek()",
 							partition->at.partition, partition->at.topic, message));
@@ -84,7 +185,7 @@ report_other(InboxWorker *worker, Partition *partition, int64 low)
 
 	if (!consumer_find_offset(worker->consumer, partition->at.topic,
 							  partition->at.partition,
-							  Max(partitions_read_at(worker, partition) - CLOCK_DIFFERENCE_MS, 0),
+							  Max(read_at(worker, partition) - CLOCK_DIFFERENCE_MS, 0),
 							  &younger, KAFKA_TIMEOUT_MS))
 		return false;
 	if (partition->other_cluster || younger <= low || younger > until)
@@ -144,7 +245,17 @@ begin_again(InboxWorker *worker, Partition *partition)
 }
 
 /*
- * Looks at the partitions of which that was said.
+ * When partitions are to be looked at that could not be stored, by steady_now().
+ */
+TimestampTz
+losses_due(const InboxWorker *worker)
+{
+	return worker->suspects && worker->losses_at > steady_now() ?
+		worker->losses_at : DT_NOEND;
+}
+
+/*
+ * Looks at the partitions of which that was said.  May end the process.
  */
 void
 losses_take(InboxWorker *worker)
@@ -152,7 +263,9 @@ losses_take(InboxWorker *worker)
 	MemoryContext context = NULL;
 	MemoryContext old = CurrentMemoryContext;
 
-	if (!worker->suspects)
+	TimestampTz began = steady_now();
+
+	if (!worker->suspects || worker->losses_at > began)
 		return;
 	worker->suspects = false;
 	for (int i = 0; i < worker->npartitions; i++)
@@ -165,8 +278,14 @@ losses_take(InboxWorker *worker)
 			context = AllocSetContextCreate(TopMemoryContext, "outbox losses",
 											ALLOCSET_DEFAULT_SIZES);
 		MemoryContextSwitchTo(context);
-		if (!look(worker, partition))
-			begin_again(worker, partition);
+
+		/* Kafka may take a second for each, and somebody want us to end. */
+		worker_check(worker);
+		if (TimestampDifferenceExceeds(began, steady_now(), LONGEST_MS))
+			partition->suspect = SUSPECT_NOTHING;
+		else if (look(worker, partition))
+			continue;
+		begin_again(worker, partition);
 	}
 	if (context == NULL)
 		return;

@@ -17,15 +17,11 @@
 
 #include "inbox/search.h"
 
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
-#include "base/worker.h"
 #include "inbox/marks.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
@@ -33,14 +29,8 @@
 #define FEW_PARTITIONS 100
 #define KNOWN_MS 1000			/* that their end is relied on, if there are
 								 * more */
-#define PATIENCE_MS 1000		/* that an answer may take, */
-#define PATIENCE_FACTOR 3		/* or so many times as long as the last */
-
-/* The condition for the position of a partition. */
-#define OF_PARTITION \
-	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
-	" AND topic OPERATOR(pg_catalog.=) $2" \
-	" AND partition OPERATOR(pg_catalog.=) $3"
+#define PATIENCE_FACTOR 3		/* an answer may take so many times as long as
+								 * the last, if not PATIENCE_MS */
 
 /* An entry of worker->partition_table. */
 typedef struct PartitionEntry
@@ -146,28 +136,6 @@ partitions_add(InboxWorker *worker, const char *topic, int number)
 }
 
 /*
- * Runs a statement about one partition's position: parameters 4 and 5 are
- * numbers, 6 is a text or NULL, and 7 the fence.  Returns whether it has a row.
- */
-static bool
-run(const char *query, InboxWorker *worker, const Partition *partition,
-	int64 number, int64 other, const char *string, int expected)
-{
-	Oid			types[7] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID, TEXTOID,
-	INT8OID};
-	Datum		args[7] = {CStringGetTextDatum(worker->subscription->name),
-		CStringGetTextDatum(partition->at.topic),
-		Int32GetDatum(partition->at.partition), Int64GetDatum(number),
-		Int64GetDatum(other), string ? CStringGetTextDatum(string) : (Datum) 0,
-	Int64GetDatum(partition->fence)};
-
-	if (SPI_execute_with_args(query, 7, types, args, string ? NULL : "     n ",
-							  false, 0) != expected)
-		elog(ERROR, "query failed: %s", query);
-	return SPI_processed > 0;
-}
-
-/*
  * Tells the library which partitions to fetch, and from where.
  */
 void
@@ -228,17 +196,20 @@ partitions_give_back(InboxWorker *worker, Partition **partitions,
  * When to go on looking for partitions, by steady_now().
  */
 TimestampTz
-partitions_refresh_due(const InboxWorker *worker)
+partitions_refresh_due(InboxWorker *worker)
 {
+	TimestampTz due;
+
 	if (worker->search == NULL)
 		return worker->refresh_at;
 	if (consumer_is_answered(worker->consumer))
 		return steady_now();
 	/* The answer wakes us. */
+	due = takeover_due(worker, worker->search);
 	if (worker->search->slow_shown)
-		return DT_NOEND;
-	return TimestampTzPlusMilliseconds(worker->search->asked_at,
-									   worker->patience_ms);
+		return due;
+	return Min(due, TimestampTzPlusMilliseconds(worker->search->asked_at,
+												worker->patience_ms));
 }
 
 /* Shows that an answer takes longer than it did so far. */
@@ -252,7 +223,9 @@ check_patience(InboxWorker *worker)
 	worker->search->slow_shown = true;
 	worker->looked = true;
 	worker->complete = false;
-	health_lookup_failed(worker, "no broker has told yet which topics there are", true);
+	health_lookup_failed(worker, worker->search->step == SEARCH_OFFSETS ?
+						 "not all brokers have told yet where partitions begin" :
+						 "no broker has told yet which topics there are", true);
 }
 
 /* An answer has come: its like may take as long, and more. */
@@ -284,6 +257,19 @@ drop_partitions(InboxWorker *worker, Search *search)
 	}
 }
 
+/* Reads what was taken over, too, and nothing that has gone. */
+static void
+read_changed(InboxWorker *worker, Search *search)
+{
+	worker->status.partitions = worker->npartitions;
+	if (!search->changed)
+		return;
+	search->changed = false;
+	partitions_assign(worker);
+	worker->offsets_moved = true;
+	worker->settled = false;
+}
+
 /* Ends a look: notes whether all that the subscription names is there. */
 static void
 finish_search(InboxWorker *worker)
@@ -294,13 +280,7 @@ finish_search(InboxWorker *worker)
 	drop_partitions(worker, search);
 	if (!search->incomplete)
 		strays_remove(worker, search);
-	worker->status.partitions = worker->npartitions;
-	if (search->changed)
-	{
-		partitions_assign(worker);
-		worker->offsets_moved = true;
-		worker->settled = false;
-	}
+	read_changed(worker, search);
 	worker->looked = true;
 	worker->complete = !search->incomplete;
 	if (search->incomplete)
@@ -308,7 +288,8 @@ finish_search(InboxWorker *worker)
 	worker->refresh_at =
 		TimestampTzPlusMilliseconds(steady_now(),
 									search->overtaken ? 0 :
-									search->incomplete ? RETRY_MS : REFRESH_MS);
+									search->incomplete || worker->strays ?
+									RETRY_MS : REFRESH_MS);
 	worker->search = NULL;
 	MemoryContextDelete(search->context);
 }
@@ -333,46 +314,16 @@ partitions_refresh(InboxWorker *worker)
 	if (search->step == SEARCH_FOUND)
 		takeover_begin(worker, search);
 	if (search->step > SEARCH_FOUND && takeover_continue(worker, search))
-		finish_search(worker);
-	else
-		check_patience(worker);
-}
-
-/*
- * When the position was last stored, as a Unix time in ms.
- */
-int64
-partitions_read_at(InboxWorker *worker, Partition *partition)
-{
-	bool		isnull;
-	int64		time = 0;
-
-	worker_begin_sql();
-	if (run("SELECT (EXTRACT(epoch FROM updated_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
-			" FROM inbox.position" OF_PARTITION, worker, partition, 0, 0, NULL,
-			SPI_OK_SELECT))
-		time = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										   SPI_tuptable->tupdesc, 1, &isnull));
-	worker_commit_sql();
-	return time;
-}
-
-/*
- * Stores that messages are not there any more, or others are: from an offset
- * until another; reason as in inbox.position.  Nothing is read of the partition
- * until inbox.seek().
- */
-void
-partitions_store_loss(InboxWorker *worker, Partition *partition, int64 from,
-					  int64 until, const char *reason)
-{
-	worker_begin_sql();
-	run("UPDATE inbox.position SET lost_from = $4, lost_until = $5, lost_reason = $6"
-		OF_PARTITION " AND fence OPERATOR(pg_catalog.=) $7", worker, partition, from,
-		until, reason, SPI_OK_UPDATE);
-	worker_commit_sql();
-	partition->lost = true;
-	worker->settled = false;
+	{
+		if (search->step == SEARCH_READY)
+		{
+			finish_search(worker);
+			return;
+		}
+		takeover_finish(worker, search);
+		read_changed(worker, search);
+	}
+	check_patience(worker);
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "inbox/worker.h"
 
 #define KAFKA_TIMEOUT_MS 1000	/* for one question that is waited for */
+#define PATIENCE_MS 1000		/* that an answer may take, */
 
 typedef enum SearchStep
 {
@@ -48,6 +49,7 @@ struct Search
 	HTAB	   *candidates;
 	ConsumerOffset *offsets;	/* that are asked for */
 	int			noffsets;
+	int			told;			/* so many brokers' answers were taken */
 	bool		changed;		/* there are partitions to be assigned */
 	bool		overtaken;		/* a position was changed by others meanwhile */
 };
@@ -61,6 +63,7 @@ extern void search_failed(InboxWorker *worker, Search *search,
 
 /* takeover.c */
 extern void takeover_begin(InboxWorker *worker, Search *search);
+extern TimestampTz takeover_due(InboxWorker *worker, const Search *search);
 extern bool takeover_continue(InboxWorker *worker, Search *search);
 extern void takeover_finish(InboxWorker *worker, Search *search);
 

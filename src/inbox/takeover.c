@@ -5,7 +5,8 @@
  *	  and raises the fences of their rows in inbox.position.
  *
  * However many there are, that takes two statements, and between them one
- * question to each broker, for those whose row does not know.  Meanwhile
+ * question to each broker, for those whose row does not know.  When a broker
+ * takes long to answer, the partitions of others are taken over before.  Meanwhile
  * inbox.seek() may have moved a position, which then has another fence: it is
  * left alone, and looked at anew.
  *
@@ -22,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "base/worker.h"
 #include "inbox/marks.h"
 
@@ -33,6 +35,8 @@ typedef struct Candidate
 	int64		fence;			/* that its row has, or is to have */
 	bool		lookup;			/* is Kafka to be asked where it begins? */
 	bool		had;			/* if so: it has told */
+	bool		noted;			/* or has not, and will not */
+	bool		taken;			/* it was taken over */
 	bool		left;			/* it has only messages that wait */
 	int64		start;			/* what to ask for */
 	int64		offset;			/* where to begin unless there is a position */
@@ -71,6 +75,7 @@ add_candidate(InboxWorker *worker, Search *search, const char *topic,
 	candidate->fence = random_fence();
 	candidate->lookup = true;
 	candidate->had = candidate->left = false;
+	candidate->noted = candidate->taken = false;
 	candidate->start = worker->subscription->start_ms;
 	candidate->offset = -1;
 	return candidate;
@@ -225,6 +230,7 @@ list_offsets(Search *search)
 		offset->leader = candidate->leader;
 		offset->start = candidate->start;
 		offset->offset = -1;
+		offset->told = false;
 		search->noffsets++;
 	}
 }
@@ -247,6 +253,7 @@ takeover_begin(InboxWorker *worker, Search *search)
 	if (search->noffsets == 0)
 		return;
 	search->step = SEARCH_OFFSETS;
+	search->told = 0;
 	search_asked(search);
 	if (!consumer_ask_offsets(worker->consumer, search->offsets,
 							  search->noffsets))
@@ -257,25 +264,35 @@ takeover_begin(InboxWorker *worker, Search *search)
 }
 
 /*
- * Goes on with it, if the answer has come.  Returns whether all is known.
+ * When there will be something to go on with, if an answer does not come before:
+ * what brokers have told when another one keeps us waiting.
  */
-bool
-takeover_continue(InboxWorker *worker, Search *search)
+TimestampTz
+takeover_due(InboxWorker *worker, const Search *search)
 {
-	if (search->step == SEARCH_READY)
-		return true;
-	if (!consumer_take_offsets(worker->consumer, search->offsets,
-							   search->noffsets))
-		return false;
-	search->step = SEARCH_READY;
+	if (search->step != SEARCH_OFFSETS ||
+		consumer_told(worker->consumer) == search->told)
+		return DT_NOEND;
+	return TimestampTzPlusMilliseconds(search->asked_at, PATIENCE_MS);
+}
+
+/* Notes what brokers have told, as far as that is new. */
+static void
+note_offsets(InboxWorker *worker, Search *search)
+{
 	for (int i = 0; i < search->noffsets; i++)
 	{
 		const ConsumerOffset *offset = &search->offsets[i];
 		TopicPartition key;
 		Candidate  *candidate;
 
+		if (!offset->told)
+			continue;
 		partitions_key(&key, offset->topic, offset->partition);
 		candidate = hash_search(search->candidates, &key, HASH_FIND, NULL);
+		if (candidate->noted)
+			continue;
+		candidate->noted = true;
 		candidate->offset = offset->offset;
 		candidate->had = offset->offset >= 0;
 		if (candidate->had)
@@ -285,6 +302,25 @@ takeover_continue(InboxWorker *worker, Search *search)
 				 "partition %d of topic \"%s\": %s", offset->partition,
 				 offset->topic, consumer_error(worker->consumer));
 	}
+}
+
+/*
+ * Goes on with it, if answers have come.  Returns whether something can be taken
+ * over now; when it is all, the search is ready.
+ */
+bool
+takeover_continue(InboxWorker *worker, Search *search)
+{
+	if (search->step == SEARCH_READY)
+		return true;
+	if (!consumer_is_answered(worker->consumer) &&
+		takeover_due(worker, search) > steady_now())
+		return false;
+	search->told = consumer_told(worker->consumer);
+	if (consumer_take_offsets(worker->consumer, search->offsets,
+							  search->noffsets))
+		search->step = SEARCH_READY;
+	note_offsets(worker, search);
 	return true;
 }
 
@@ -377,8 +413,9 @@ fill_arguments(InboxWorker *worker, Search *search, Datum *args)
 	hash_seq_init(&scan, search->candidates);
 	while ((candidate = hash_seq_search(&scan)) != NULL)
 	{
-		if (candidate->lookup && !candidate->had)
+		if (candidate->taken || (candidate->lookup && !candidate->had))
 			continue;
+		candidate->taken = true;
 		columns[0][n] = CStringGetTextDatum(candidate->key.topic);
 		columns[1][n] = Int32GetDatum(candidate->key.partition);
 		columns[2][n] = Int64GetDatum(candidate->offset);
@@ -392,7 +429,9 @@ fill_arguments(InboxWorker *worker, Search *search, Datum *args)
 }
 
 /*
- * Takes over what can be read now.  Runs a transaction of its own.
+ * Takes over what can be read now.  Runs a transaction of its own.  Ends the
+ * process when that would be in another subscription than was read: one that was
+ * made under its name meanwhile.
  */
 void
 takeover_finish(InboxWorker *worker, Search *search)
@@ -415,7 +454,11 @@ takeover_finish(InboxWorker *worker, Search *search)
 		for (uint64 row = 0; row < SPI_processed; row++)
 			add_partition(worker, search, row);
 		search->changed |= SPI_processed > 0;
-		search->overtaken = SPI_processed < n;
+		search->overtaken |= SPI_processed < n;
+
+		/* Whoever ends it after this waits for our rows, or removes them. */
+		if (!load_is_unchanged(worker->subscription))
+			worker_restart(worker);
 	}
 	worker_commit_sql();
 }

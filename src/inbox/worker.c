@@ -258,8 +258,9 @@ idle_time(InboxWorker *worker, bool offsets_shown)
 	TimestampTz now = steady_now();
 	TimestampTz until = Min(Min(partitions_refresh_due(worker),
 								worker->report_at),
-							Min(Max(waiting_due(worker), pace_due(worker)),
-								report_due(worker)));
+							Min(Min(Max(waiting_due(worker), pace_due(worker)),
+									report_due(worker)),
+								losses_due(worker)));
 
 	if (worker->uncounted)
 		until = Min(until, TimestampTzPlusMilliseconds(worker->counted_at,

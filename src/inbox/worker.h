@@ -198,13 +198,16 @@ typedef struct InboxWorker
 	HTAB	   *partition_table;	/* the same, by TopicPartition */
 	Partition  *ended;			/* the first of which an end was noted */
 	int			next_end;		/* the partition whose end is asked for next */
-	bool		suspects;		/* one of them is suspect */
+	bool		suspects;		/* one of them is suspect, */
+	TimestampTz losses_at;		/* and is to be looked at, by steady_now() */
 	bool		settled;		/* something has come of each; see health.c */
 	bool		offsets_moved;	/* Kafka's group may not have all of them */
 	Search	   *search;			/* under way; or NULL */
 	long		patience_ms;	/* that its answers may take */
 	char		cluster[CONSUMER_CLUSTER_LEN];	/* its id; "" until known */
 	bool		looked_for_strays;
+	char	   *strays;			/* found in the last look; NULL for none, see */
+	TimestampTz strays_since;	/* strays.c */
 	bool		unchecked;		/* some are to be checked; see marks.c */
 	TimestampTz told_at;		/* of transactions, by steady_now() */
 	TimestampTz expire_at;		/* when to look for old messages, by
@@ -296,7 +299,7 @@ extern HTAB *partitions_table(const char *name, Size entrysize,
 							  MemoryContext context);
 extern void partitions_key(TopicPartition *key, const char *topic, int partition);
 extern void partitions_refresh(InboxWorker *worker);
-extern TimestampTz partitions_refresh_due(const InboxWorker *worker);
+extern TimestampTz partitions_refresh_due(InboxWorker *worker);
 extern Partition *partitions_add(InboxWorker *worker, const char *topic,
 								 int partition);
 extern Partition *partitions_find(InboxWorker *worker, const char *topic,
@@ -304,9 +307,6 @@ extern Partition *partitions_find(InboxWorker *worker, const char *topic,
 extern void partitions_assign(InboxWorker *worker);
 extern void partitions_give_back(InboxWorker *worker, Partition **partitions,
 								 const ConsumerRecord **records, int n);
-extern int64 partitions_read_at(InboxWorker *worker, Partition *partition);
-extern void partitions_store_loss(InboxWorker *worker, Partition *partition,
-								  int64 from, int64 until, const char *reason);
 extern void partitions_commit_offsets(InboxWorker *worker);
 extern void partitions_forget_shown(InboxWorker *worker);
 extern int64 partitions_end(InboxWorker *worker, Partition *partition);
@@ -315,6 +315,7 @@ extern int64 partitions_lag(InboxWorker *worker);
 /* losses.c */
 extern void losses_note(void *arg, const char *topic, int partition);
 extern void losses_take(InboxWorker *worker);
+extern TimestampTz losses_due(const InboxWorker *worker);
 
 /* ends.c */
 extern void ends_note(void *arg, const char *topic, int partition, int64 offset);

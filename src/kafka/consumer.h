@@ -75,6 +75,7 @@ typedef struct ConsumerOffset
 								 * message from then on, or the end when there
 								 * is none */
 	int64		offset;			/* -1 when it could not be had */
+	bool		told;			/* has its broker answered, or not in time? */
 } ConsumerOffset;
 
 /*
@@ -116,6 +117,7 @@ extern bool consumer_is_answered(const Consumer *consumer);
 extern bool consumer_take_topics(Consumer *consumer, bool *reached);
 extern bool consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets,
 								  int n);
+extern int	consumer_told(const Consumer *consumer);
 extern int	consumer_ntopics(const Consumer *consumer);
 extern void consumer_topic(Consumer *consumer, int i, ConsumerTopic *topic);
 extern void consumer_set_topic_unknown(Consumer *consumer);

@@ -16,7 +16,7 @@
 
 /* That a broker may take, however many topics it tells of. */
 #define TOPICS_MS 30000
-#define OFFSETS_MS 10000		/* all brokers, one after the other */
+#define OFFSETS_MS 10000		/* all brokers */
 
 /* Of so many partitions one request asks; the library looks for each in all. */
 #define PART 1000
@@ -257,23 +257,50 @@ next_answer(OffsetList *lists, int n, int leader, bool times)
 }
 
 /*
- * Takes the answer about offsets, of the same partitions in the same order;
- * returns whether it is there.  consumer_error() tells why one is missing, if
- * any is.
+ * How many brokers have told of offsets so far, or have not in time.
+ */
+int
+consumer_told(const Consumer *consumer)
+{
+	return question_told(consumer->question);
+}
+
+/* Has a leader told of all its lists? */
+static bool
+has_told(OffsetList *lists, int n, int leader)
+{
+	for (int i = 0; i < n; i++)
+		if (lists[i].leader == leader)
+			return question_list_is_told(&lists[i]);
+	return false;
+}
+
+/*
+ * Takes the answers about offsets that are there, of the same partitions in the
+ * same order; returns whether these are all.  Those that brokers have not told
+ * yet are not told.  consumer_error() tells why one is missing, if any is.
  */
 bool
 consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets, int n)
 {
 	OffsetList *lists;
 	int			nlists;
+	bool		all = question_offsets(&consumer->question, &lists, &nlists);
 
-	if (!question_offsets(&consumer->question, &lists, &nlists))
-		return false;
-	for (int times = 0; times <= 1; times++)
-		for (int i = 0; i < n; i++)
-			if (!times || offsets[i].start >= 0)
-				take_offset(consumer, &offsets[i], times,
-							next_answer(lists, nlists, offsets[i].leader, times));
-	question_free_offsets(lists, nlists);
-	return true;
+	if (!all)
+		lists = question_lists(consumer->question, &nlists);
+	for (int i = 0; i < n; i++)
+	{
+		ConsumerOffset *offset = &offsets[i];
+
+		if (offset->told || !has_told(lists, nlists, offset->leader))
+			continue;
+		offset->told = true;
+		for (int times = 0; times <= (offset->start >= 0); times++)
+			take_offset(consumer, offset, times,
+						next_answer(lists, nlists, offset->leader, times));
+	}
+	if (all)
+		question_free_offsets(lists, nlists);
+	return all;
 }

@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "port/atomics.h"
 #include "utils/hsearch.h"
 
 #include <librdkafka/rdkafka.h>
@@ -105,6 +106,7 @@ typedef struct OffsetList
 	bool		times;			/* from times, of partitions whose end is
 								 * asked for in another list */
 	int			taken;			/* so many answers have been looked at */
+	pg_atomic_uint32 told;		/* are they there? */
 } OffsetList;
 
 typedef struct HeaderPool HeaderPool;
@@ -265,6 +267,9 @@ extern bool question_is_answered(Question *question);
 extern bool question_answer(Question **question, rd_kafka_resp_err_t *err,
 							const struct rd_kafka_metadata **metadata);
 extern bool question_offsets(Question **question, OffsetList **lists, int *n);
+extern int	question_told(Question *question);
+extern OffsetList *question_lists(Question *question, int *n);
+extern bool question_list_is_told(OffsetList *list);
 extern bool question_abandon(Question **question, bool leave);
 
 /* acquaintance.c */

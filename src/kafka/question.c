@@ -8,8 +8,12 @@
  * call gets much time, and a thread of its own, which wakes the owner by the
  * handle's pipe.
  *
- * The thread touches nothing of PostgreSQL's.  When the handle is closed
- * while a question is open, the thread destroys it in the owner's stead.
+ * Offsets are asked for of each broker by a thread of its own, so that one that
+ * does not answer holds up nobody else: what the others tell can be taken before
+ * all have.
+ *
+ * The threads touch nothing of PostgreSQL's.  When the handle is closed
+ * while a question is open, its thread destroys it in the owner's stead.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +29,9 @@
 
 /* That one broker may take to tell of offsets. */
 #define OFFSETS_MS 5000
+
+/* So many brokers are asked for offsets at a time. */
+#define MAX_ASKED 32
 
 enum
 {
@@ -45,6 +52,10 @@ struct Question
 	bool		all;			/* all topics, or those that the handle knows */
 	OffsetList *offsets;		/* asked for instead of topics; or NULL */
 	int			noffsets;
+	pg_atomic_uint32 next;		/* of them, to be asked for */
+	pg_atomic_uint32 told;		/* so many brokers have answered, or have not
+								 * in time */
+	int64		until_ms;		/* when it is no use to ask any more */
 	int			wake;			/* to be written to when it is answered */
 	int			timeout_ms;
 	rd_kafka_resp_err_t err;
@@ -59,7 +70,11 @@ struct Question
 OffsetList *
 question_offset_lists(int n)
 {
-	return calloc(Max(n, 1), sizeof(OffsetList));
+	OffsetList *lists = calloc(Max(n, 1), sizeof(OffsetList));
+
+	for (int i = 0; lists != NULL && i < n; i++)
+		pg_atomic_init_u32(&lists[i].told, 0);
+	return lists;
 }
 
 /*
@@ -121,8 +136,9 @@ part_of(const rd_kafka_topic_partition_list_t *list, int first, int n)
 /*
  * Asks for offsets of partitions with one leader.  The library fails all of
  * them when the leader refuses one, so they are asked for by halves then.
+ * Returns false when there was no answer.
  */
-static void
+static bool
 find_offsets(rd_kafka_t *handle, rd_kafka_topic_partition_list_t *list,
 			 int64 until_ms)
 {
@@ -133,18 +149,19 @@ find_offsets(rd_kafka_t *handle, rd_kafka_topic_partition_list_t *list,
 		err = rd_kafka_offsets_for_times(handle, list, Min(left, OFFSETS_MS));
 	/* Without an error of its own, each partition may have one. */
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		return;
+		return true;
 	if (err < 0 || list->cnt == 1)
 	{
 		set_errors(list, err);
-		return;
+		return err != RD_KAFKA_RESP_ERR__TIMED_OUT &&
+			err != RD_KAFKA_RESP_ERR__TRANSPORT;
 	}
 	for (int first = 0, n = list->cnt / 2; first < list->cnt;
 		 first += n, n = list->cnt - n)
 	{
 		rd_kafka_topic_partition_list_t *part = part_of(list, first, n);
 
-		find_offsets(handle, part, until_ms);
+		(void) find_offsets(handle, part, until_ms);
 		for (int i = 0; i < n; i++)
 		{
 			list->elems[first + i].offset = part->elems[i].offset;
@@ -152,17 +169,80 @@ find_offsets(rd_kafka_t *handle, rd_kafka_topic_partition_list_t *list,
 		}
 		rd_kafka_topic_partition_list_destroy(part);
 	}
+	return true;
 }
 
-/* Asks for the offsets of all lists. */
+/* Is a list the first one of its leader? */
+static bool
+is_first(const Question *question, int i)
+{
+	for (int j = 0; j < i; j++)
+		if (question->offsets[j].leader == question->offsets[i].leader)
+			return false;
+	return true;
+}
+
+/* Asks a leader for the offsets of its lists, one after the other. */
+static void
+ask_leader(Question *question, int leader)
+{
+	bool		answers = true;
+	ssize_t		written pg_attribute_unused();
+
+	for (int i = 0; i < question->noffsets; i++)
+	{
+		OffsetList *list = &question->offsets[i];
+
+		if (list->leader != leader)
+			continue;
+		if (answers)
+			answers = find_offsets(question->handle, list->partitions,
+								   question->until_ms);
+		else
+			set_errors(list->partitions, RD_KAFKA_RESP_ERR__TIMED_OUT);
+	}
+	/* The owner may look at them from here on. */
+	pg_write_barrier();
+	for (int i = 0; i < question->noffsets; i++)
+		if (question->offsets[i].leader == leader)
+			pg_atomic_write_u32(&question->offsets[i].told, 1);
+	pg_atomic_fetch_add_u32(&question->told, 1);
+	written = write(question->wake, "1", 1);
+}
+
+/* Asks one leader after the other, as long as there is one. */
+static void *
+ask_leaders(void *arg)
+{
+	Question   *question = arg;
+	int			i;
+
+	while ((i = (int) pg_atomic_fetch_add_u32(&question->next, 1)) <
+		   question->noffsets)
+		if (is_first(question, i))
+			ask_leader(question, question->offsets[i].leader);
+	return NULL;
+}
+
+/* Asks for the offsets of all lists, with as many threads as there are leaders. */
 static void
 find_all_offsets(Question *question)
 {
-	int64		until_ms = clock_ms() + question->timeout_ms;
+	pthread_t	others[MAX_ASKED - 1];
+	int			n = 0;
 
-	for (int i = 0; i < question->noffsets; i++)
-		find_offsets(question->handle, question->offsets[i].partitions,
-					 until_ms);
+	question->until_ms = clock_ms() + question->timeout_ms;
+	for (int i = 1; i < question->noffsets && n < lengthof(others); i++)
+	{
+		if (!is_first(question, i))
+			continue;
+		if (thread_start(&others[n], ask_leaders, question) != 0)
+			break;
+		n++;
+	}
+	(void) ask_leaders(question);
+	for (int i = 0; i < n; i++)
+		pthread_join(others[i], NULL);
 }
 
 static void *
@@ -205,6 +285,8 @@ make_question(rd_kafka_t *handle, const WakePipe *wake, int timeout_ms)
 	question->handle = handle;
 	question->wake = dup(wake->write_end);
 	question->timeout_ms = timeout_ms;
+	pg_atomic_init_u32(&question->next, 0);
+	pg_atomic_init_u32(&question->told, 0);
 	pg_atomic_init_u32(&question->state, QUESTION_OPEN);
 	return question;
 }
@@ -319,6 +401,38 @@ question_offsets(Question **question, OffsetList **lists, int *n)
 	free_question(*question);
 	*question = NULL;
 	return true;
+}
+
+/*
+ * How many brokers have told of offsets so far, or have not in time.
+ */
+int
+question_told(Question *question)
+{
+	return question ? (int) pg_atomic_read_u32(&question->told) : 0;
+}
+
+/*
+ * The lists of a question about offsets that is open.  Those that are told can
+ * be looked at; see question_list_is_told().
+ */
+OffsetList *
+question_lists(Question *question, int *n)
+{
+	*n = question->noffsets;
+	return question->offsets;
+}
+
+/*
+ * Has the leader of a list told of all that it was asked for?
+ */
+bool
+question_list_is_told(OffsetList *list)
+{
+	bool		told = pg_atomic_read_u32(&list->told) != 0;
+
+	pg_read_barrier();
+	return told;
 }
 
 /*
