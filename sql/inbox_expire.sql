@@ -11,11 +11,17 @@ SELECT (SELECT last_value FROM inbox.received_chunk_seq) AS current_received,
        (SELECT string_agg(chunk || ':' || event_id, ', ' ORDER BY chunk, event_id) FROM inbox.received) AS received,
        (SELECT last_value FROM inbox.message_chunk_seq) AS current_message,
        (SELECT string_agg(chunk || ':' || event_id, ', ' ORDER BY chunk, event_id) FROM inbox.message) AS messages;
--- as if so much time had gone by; then two calls, since one does one step
-CREATE FUNCTION later(so_much interval) RETURNS text LANGUAGE plpgsql AS $$
+-- as if so much time had gone by; then as many calls as there is something to do
+-- for, since one does one step; was there anything?
+CREATE FUNCTION later(so_much interval) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    done boolean := false;
 BEGIN
     UPDATE inbox.ring SET ended_at = ended_at - so_much;
-    RETURN concat_ws(' ', inbox.expire(), inbox.expire());
+    WHILE inbox.expire() LOOP
+        done := true;
+    END LOOP;
+    RETURN done;
 END $$;
 CREATE FUNCTION store(event_id text, status text DEFAULT 'processed', subscription text DEFAULT 'stock') RETURNS void
 LANGUAGE sql AS $$
