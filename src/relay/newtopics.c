@@ -30,6 +30,7 @@
 #include "relay/deadletter.h"
 #include "relay/destination.h"
 #include "relay/exactly_once.h"
+#include "relay/parked.h"
 
 /*
  * So many topics are asked for at once.  Kafka refuses to create more than
@@ -74,6 +75,9 @@ static MemoryContext kept_context = NULL;	/* of all that */
 
 /* How long to wait in vain, in ms; 0 if Kafka has never created topics. */
 static long patience_ms = 0;
+
+/* A topic that Kafka has not created in time, if it does at all; or "". */
+static char missed[TOPIC_MAX_LEN + 1] = "";
 
 /* Is it being sent now? */
 static bool flushing = false;
@@ -262,6 +266,34 @@ learn(const CreationTimes *times)
 		(void) destination_moment(times->vain);
 }
 
+/* Has Kafka created a topic after all that was not there in time? */
+static void
+look_for_missed(Relay *relay)
+{
+	ProducerTopic *topic;
+
+	if (patience_ms > 0 || missed[0] == '\0')
+		return;
+	topic = producer_topic(relay->producer, missed);
+	if (topic && producer_topic_status(relay->producer, topic) == TOPIC_READY)
+		patience_ms = MOST_PATIENCE_MS;
+}
+
+/* Keeps a topic in mind that was not there in time. */
+static void
+note_missed(void)
+{
+	HASH_SEQ_STATUS scan;
+	char	   *name;
+
+	if (patience_ms > 0)
+		return;
+	hash_seq_init(&scan, names);
+	while ((name = hash_seq_search(&scan)) != NULL)
+		if (parked_find(name, WHOLE_TOPIC) != NULL)
+			strlcpy(missed, name, sizeof(missed));
+}
+
 /* Has brokers asked about the topics; returns what came of it. */
 static CreationState
 create(Relay *relay, char **list, int n)
@@ -296,6 +328,7 @@ prepare_topics(Relay *relay)
 
 	if (n == 1)
 		return;
+	look_for_missed(relay);
 	while (create(relay, list, n) == CREATION_FAILED && !relay->broken &&
 		   !relay->connected)
 		while (!relay->connected)
@@ -339,6 +372,7 @@ newtopics_flush(Relay *relay)
 	while (first != NULL && !relay->broken)
 		send_first(relay, context);
 	MemoryContextDelete(context);
+	note_missed();
 	flushing = false;
 	newtopics_forget();
 }
