@@ -1,4 +1,9 @@
 # inbox.expire() keeps nobody waiting, whatever there is to move and whoever reads.
+#
+#   INBOX_EXPIRE_ROWS      messages that have failed (100000)
+#   INBOX_EXPIRE_SECONDS   so long somebody stays in a transaction that reads them,
+#                          while messages are published and handled, and all
+#                          sessions are watched: instead of the rest (0)
 
 use strict;
 use warnings;
@@ -9,30 +14,35 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_server('inbox_expire', "inbox.dedupe_window = '1 d'\n");
+my $rows = $ENV{INBOX_EXPIRE_ROWS} || 100_000;
+my $seconds = $ENV{INBOX_EXPIRE_SECONDS} || 0;
+my $node = new_server('inbox_expire', <<'CONF');
+inbox.dedupe_window = '1 d'
+log_lock_waits = on
+deadlock_timeout = '50 ms'
+CONF
 subscribe_in($node);
 $node->safe_psql('postgres', 'CREATE EXTENSION outbox');
-create_server($node, 'postgres', closed_port());
+create_server($node, 'postgres', $seconds ? undef : closed_port());
 sql(<<'SQL');
 CREATE FUNCTION handle(inbox.message) RETURNS void LANGUAGE sql AS '';
 SELECT inbox.subscribe('s', ARRAY['t'], 'handle'), inbox.pause('s');
 CREATE TABLE waited (seconds float8, reason text);
 
--- Looks as workers and views do, and changes a message, again and again; notes
--- how long that took at most.
-CREATE PROCEDURE look(until_empty regclass) LANGUAGE plpgsql AS $$
+-- Does something again and again; notes how long that took at most.
+CREATE PROCEDURE measure(what text, until_empty regclass, pause float8, reason text) LANGUAGE plpgsql AS $$
 DECLARE
 	longest float8 := 0;
 	began timestamptz;
 BEGIN
 	WHILE pg_relation_size(until_empty) > 0 LOOP
 		began := clock_timestamp();
-		PERFORM FROM inbox.message WHERE subscription = 's' AND status = 'pending' LIMIT 1;
+		EXECUTE what;
 		COMMIT;
 		longest := greatest(longest, extract(epoch FROM clock_timestamp() - began));
-		PERFORM pg_sleep(0.001);
+		PERFORM pg_sleep(pause);
 	END LOOP;
-	INSERT INTO waited VALUES (longest, 'a look');
+	INSERT INTO waited VALUES (longest, reason);
 END $$;
 -- What workers do now and then.
 CREATE PROCEDURE expire(until_empty regclass) LANGUAGE plpgsql AS $$
@@ -53,7 +63,86 @@ CREATE FUNCTION age() RETURNS void LANGUAGE sql AS $$
 	UPDATE inbox.ring SET ended_at = ended_at - interval '2 d' $$;
 SQL
 
-my $rows = 100_000;
+# Measures a statement beside the test, until a chunk is empty.
+sub start_measuring
+{
+	my ($statement, $until_empty, $pause, $reason) = @_;
+	return start_psql($node, 'postgres', "CALL measure(\$q\$$statement\$q\$, '$until_empty', $pause, '$reason')");
+}
+
+# The longest wait for a lock of which the log tells, in ms; the time after which
+# expire() gives up waiting itself is none.
+sub longest_lock_wait
+{
+	my ($offset) = @_;
+	my @waits = sort { $a->[0] <=> $b->[0] }
+	  map { /(acquired|still waiting for) (.*) after ([\d.]+) ms/ ? [ $3, $_ ] : () }
+	  grep { !/AccessExclusiveLock/ } split /\n/, slurp_file($node->logfile, $offset);
+	my $longest = pop @waits || [ 0, 'none' ];
+	note(@waits . " shorter waits for locks; the longest: $longest->[1]");
+	return $longest->[0];
+}
+
+# The same for long, with everything else that goes on in a database.
+sub stay
+{
+	my ($seconds) = @_;
+	my $topic = make_topic(topic_name('live'), 2);
+	my $result = make_topic(topic_name('result'), 2);
+	my $offset = -s $node->logfile;
+	sql(<<SQL);
+CREATE TABLE handled (event_id text, delay float8);
+CREATE FUNCTION handle_live(m inbox.message) RETURNS void LANGUAGE sql AS \$\$
+	INSERT INTO public.handled VALUES (m.event_id, extract(epoch FROM clock_timestamp() - m.created_at));
+	SELECT outbox.publish('Result', m.aggregate_id, 'Handled', '{}', topic => '$result');
+\$\$;
+SELECT inbox.subscribe('live', ARRAY['$topic'], 'handle_live');
+SQL
+	wait_for("SELECT state = 'running' FROM inbox.stat_subscription WHERE name = 'live'", 'a subscription runs');
+	my $long = $node->background_psql('postgres');
+	$long->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM inbox.message');
+	sql('SELECT age()');
+	my $full = 'inbox.message_0';
+	my @measuring = (
+		start_measuring("SELECT FROM inbox.message WHERE subscription = 's' AND status = 'pending' LIMIT 1", $full, 0.005, 'long: a look'),
+		start_measuring("SELECT outbox.publish('Live', (random() * 100)::integer::text, 'Sent', '{}', topic => '$topic')", $full, 0.02, 'long: a publisher'),
+		start_measuring("UPDATE inbox.message SET attempts = attempts + 1 WHERE subscription = 's' AND status = 'failed' AND event_id = (SELECT (1 + random() * ($rows - 1))::integer::text)", $full, 0.05, 'long: a change'),
+		start_measuring("SELECT inbox.discard('s', 'no such message')", $full, 0.05, 'long: discard()'),
+		start_measuring("SELECT FROM inbox.message WHERE subscription = 'live' ORDER BY received_at DESC LIMIT 1", $full, 1, 'long: a reader'),
+		start_measuring('SELECT * FROM inbox.stat_subscription', $full, 10, 'long: the view, which counts all'));
+	my $until = time + $seconds;
+	my $aged = time;
+	my $handled = 0;
+	while (time < $until)
+	{
+		# As workers do: on and on as long as there is something to do.
+		my $steps = sql('SELECT inbox.expire();' x 100);
+		select undef, undef, undef, 5 if $steps !~ /t/;
+		if (time > $aged + 120)
+		{
+			$aged = time;
+			sql("UPDATE inbox.ring SET ended_at = ended_at - interval '1 d'");
+			my $now = sql('SELECT count(*) FROM handled');
+			cmp_ok($now, '>', $handled, 'messages are handled');
+			$handled = $now;
+			note(sprintf '%d seconds left; %s', $until - time, sql("SELECT pg_size_pretty(sum(pg_total_relation_size('inbox.message_' || c))) FROM generate_series(0, 3) c"));
+		}
+	}
+	is(sql("SELECT count(*) FROM inbox.message WHERE status = 'failed'"), $rows, 'no message is lost');
+	$long->query_safe('COMMIT');
+	$long->quit;
+	sql('SELECT age()');
+	$node->poll_query_until('postgres', "SELECT inbox.expire() IS NOT NULL AND pg_relation_size('$full') = 0")
+	  or die "$full is not emptied\n";
+	$_->finish foreach @measuring;
+	is(sql("SELECT count(*) || ' ' || count(DISTINCT event_id) FROM inbox.message WHERE status = 'failed'"), "$rows $rows", 'no message is lost');
+	note("seconds at most:\n" . sql("SELECT reason, round(seconds::numeric, 3) FROM waited WHERE reason LIKE 'long: %' ORDER BY 1"));
+	note("delay of messages (count, median, 99 %, max):\n"
+		  . sql('SELECT count(*), (percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY delay))::numeric(10,3)[] FROM handled'));
+	cmp_ok(longest_lock_wait($offset), '<', 1000, 'nobody has waited for a lock for long');
+	return;
+}
+
 sql(<<SQL);
 INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", payload, status, attempts, error, error_at)
 SELECT 's', i::text, 't', 0, i, convert_to(repeat('x', 200), 'UTF8'), 'failed', 5, 'it is broken ' || i, now() FROM generate_series(1, $rows) i;
@@ -65,6 +154,12 @@ SELECT age();
 SELECT inbox.expire();
 SQL
 is(sql('SELECT last_value FROM inbox.message_chunk_seq'), 1, 'the ring has moved on');
+if ($seconds)
+{
+	stay($seconds);
+	done_testing();
+	exit;
+}
 
 # Somebody reads for long: nothing can be emptied, but nothing waits for that.
 my $reader = $node->background_psql('postgres');
@@ -75,15 +170,15 @@ is(sql("SELECT pg_relation_size('inbox.received_0')"), 0, 'what was received exp
 isnt(sql("SELECT pg_relation_size('inbox.message_0')"), 0, 'the messages stay for who reads them');
 is(sql("SELECT count(*) FROM inbox.message WHERE chunk = 1 AND status = 'failed'"), $rows, 'what is not processed is moved already');
 $reader->query_safe('COMMIT');
-is(sql('SELECT inbox.expire()'), 't', 'then the chunk is emptied');
-is(sql("SELECT pg_relation_size('inbox.message_0')"), 0, 'at once');
+# With many, not before autovacuum has removed what the index has of them.
+wait_for("SELECT inbox.expire() IS NOT NULL AND pg_relation_size('inbox.message_0') = 0", 'then the chunk is emptied');
 is(sql("SELECT count(*) || ' ' || count(DISTINCT event_id) FROM inbox.message WHERE status = 'failed'"), "$rows $rows", 'no message is lost');
 
 # As they are moved, others look, and some are locked.
 sql('SELECT age(); SELECT inbox.expire(); SELECT age()');
 is(sql('SELECT last_value FROM inbox.message_chunk_seq'), 2, 'the ring has moved on');
 $reader->query_safe("BEGIN; UPDATE inbox.message SET attempts = 6 WHERE event_id = '77'");
-my $look = start_psql($node, 'postgres', "CALL look('inbox.message_1')");
+my $look = start_measuring("SELECT FROM inbox.message WHERE subscription = 's' AND status = 'pending' LIMIT 1", 'inbox.message_1', 0.001, 'a look');
 my $expire = start_psql($node, 'postgres', "CALL expire('inbox.message_1')");
 wait_for("SELECT count(*) = $rows - 1 FROM inbox.message WHERE chunk = 2", 'all but what is locked is moved');
 $reader->query_safe('COMMIT');
@@ -100,5 +195,6 @@ $reader->quit;
 my $start = time;
 like(sql('SELECT failed, last_error FROM inbox.stat_subscription'), qr/^$rows\|/, 'the view counts them');
 note(sprintf 'in %.1f seconds', time - $start);
+cmp_ok(longest_lock_wait(0), '<', 1000, 'nor for a lock');
 
 done_testing();
