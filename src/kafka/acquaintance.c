@@ -87,6 +87,20 @@ resize(Producer *producer, ProducerTopic *topic, int npartitions)
 }
 
 /*
+ * The topic has so many partitions now.  A key may go to another one then, so
+ * nothing that was sent before may be under way.
+ */
+static void
+set_npartitions(Producer *producer, ProducerTopic *topic, int npartitions)
+{
+	topic->new_npartitions = 0;
+	if (topic->outstanding == 0 || topic->npartitions == 0)
+		resize(producer, topic, npartitions);
+	else if (npartitions != topic->npartitions)
+		topic->new_npartitions = npartitions;
+}
+
+/*
  * Takes over what a broker says of the topic's partitions: how many there are,
  * and which of them have no leader.
  */
@@ -96,7 +110,7 @@ acquaintance_update(Producer *producer, ProducerTopic *topic,
 {
 	TimestampTz now = steady_now();
 
-	resize(producer, topic, answer->partition_cnt);
+	set_npartitions(producer, topic, answer->partition_cnt);
 	topic->nleaderless = 0;
 	for (int i = 0; i < answer->partition_cnt; i++)
 	{
@@ -106,6 +120,7 @@ acquaintance_update(Producer *producer, ProducerTopic *topic,
 		if (said->id < 0 || said->id >= topic->npartitions)
 			continue;
 		partition = &topic->partitions[said->id];
+		partition->leader = said->leader;
 		if (said->leader >= 0)
 		{
 			partition->leaderless_since = 0;
@@ -131,19 +146,22 @@ acquaintance_note_sent(ProducerTopic *topic)
  * The library has reported, now, what became of a message.
  */
 void
-acquaintance_note_reported(const rd_kafka_message_t *message, bool acknowledged,
-						   TimestampTz now)
+acquaintance_note_reported(Producer *producer, const rd_kafka_message_t *message,
+						   bool acknowledged, TimestampTz now)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 
 	if (topic == NULL)
 		return;
 	topic->outstanding--;
-	if (!acknowledged)
-		return;
-	topic->moved_at = now;
-	if (message->partition >= 0 && message->partition < topic->npartitions)
-		topic->partitions[message->partition].acknowledged_at = now;
+	if (acknowledged)
+	{
+		topic->moved_at = now;
+		if (message->partition >= 0 && message->partition < topic->npartitions)
+			topic->partitions[message->partition].acknowledged_at = now;
+	}
+	if (topic->outstanding == 0 && topic->new_npartitions > 0)
+		set_npartitions(producer, topic, topic->new_npartitions);
 }
 
 /*
@@ -193,8 +211,13 @@ producer_is_known(const Producer *producer, const ProducerTopic *topic,
 	int			partition = producer_partition(producer, topic, key);
 	TimestampTz acknowledged_at;
 
+	if (topic->new_npartitions > 0)
+		return false;
 	if (partition < 0)
 		return true;
+	if (producer->nhandles > 1 &&
+		topic->partitions[partition].placed != producer->placements)
+		return false;			/* it is about to get another handle */
 	acknowledged_at = topic->partitions[partition].acknowledged_at;
 	return acknowledged_at != 0 &&
 		!TimestampDifferenceExceeds(acknowledged_at, steady_now(), FORGOTTEN_MS);

@@ -64,6 +64,7 @@ kafka_config_take_own(KafkaConfig *config)
 {
 	ListCell   *lc;
 
+	config->connections = DEFAULT_CONNECTIONS;
 	foreach(lc, config->options)
 	{
 		DefElem    *option = lfirst_node(DefElem, lc);
@@ -72,6 +73,8 @@ kafka_config_take_own(KafkaConfig *config)
 			config->exactly_once = strcmp(strVal(option->arg), DELIVERY_EXACTLY_ONCE) == 0;
 		else if (strcmp(option->defname, TIMESTAMP_OPTION) == 0)
 			config->send_time = strcmp(strVal(option->arg), TIMESTAMP_SEND) == 0;
+		else if (strcmp(option->defname, CONNECTIONS_OPTION) == 0)
+			config->connections = pg_strtoint32(strVal(option->arg));
 		else
 			continue;
 		config->options = foreach_delete_current(config->options, lc);
@@ -186,7 +189,8 @@ kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 {
 	return a->exactly_once == b->exactly_once &&
 		a->owner_reads_files == b->owner_reads_files &&
-		a->send_time == b->send_time && a->files == b->files &&
+		a->send_time == b->send_time && a->connections == b->connections &&
+		a->files == b->files &&
 		equal(a->options, b->options);
 }
 

@@ -24,6 +24,9 @@
 #define TIMESTAMP_OPTION "timestamp"
 #define TIMESTAMP_COMMIT "commit"
 #define TIMESTAMP_SEND "send"
+#define CONNECTIONS_OPTION "connections"
+#define DEFAULT_CONNECTIONS 32
+#define MAX_CONNECTIONS 64
 
 /*
  * The librdkafka properties that a database's administrator set, those of the
@@ -36,6 +39,8 @@ typedef struct KafkaConfig
 	bool		exactly_once;	/* option "delivery", which is ours */
 	bool		send_time;		/* option "timestamp", likewise: records have
 								 * the time of sending */
+	int			connections;	/* option "connections", likewise: to each
+								 * broker, at most */
 	bool		owner_reads_files;	/* may the server's owner read any file of
 									 * the database server's machine? */
 	bool		names_files;	/* certificates, for example */

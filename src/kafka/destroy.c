@@ -28,7 +28,9 @@
 
 #include "libpq/pqsignal.h"
 #include "storage/ipc.h"
+#include "utils/timestamp.h"
 
+#include "base/steady.h"
 #include "kafka/thread.h"
 
 #define PATIENCE_MS 300
@@ -107,11 +109,11 @@ destroy_done(void)
  * not do so while they do that for the process, in exit().
  */
 static void
-wait_for_thread(pthread_t thread, int done)
+wait_for_thread(pthread_t thread, int done, TimestampTz until)
 {
 	struct pollfd fd = {.fd = done,.events = POLLIN};
 
-	if (poll(&fd, 1, PATIENCE_MS) == 1)
+	if (poll(&fd, 1, TimestampDifferenceMilliseconds(steady_now(), until)) == 1)
 	{
 		pthread_join(thread, NULL);
 		destroy_done();
@@ -120,40 +122,63 @@ wait_for_thread(pthread_t thread, int done)
 		pthread_detach(thread);
 }
 
+/* Begins to destroy a handle.  Returns false when it has gone already. */
+static bool
+begin(rd_kafka_t *handle, pthread_t *thread, int *done)
+{
+	int			fds[2];
+
+	if (pipe(fds) == 0)
+	{
+		(void) fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+		(void) fcntl(fds[1], F_SETFD, FD_CLOEXEC);
+		*done = fds[0];
+		if (start_thread(thread, handle, fds[1]))
+			return true;
+		close(fds[0]);
+		close(fds[1]);
+	}
+	rd_kafka_destroy(handle);
+	destroy_done();
+	return false;
+}
+
 /*
- * Destroys a handle.  Topics and queues that belong to it must be destroyed
- * before.  The caller must not care whether the library is still busy with
- * it.  One that a call of the library may still be using must be left alone
- * instead: it goes away with the process.
+ * Destroys handles, all at the same time.  Topics and queues that belong to
+ * them must be destroyed before.  The caller must not care whether the library
+ * is still busy with them.  One that a call of the library may still be using
+ * must be left alone instead: it goes away with the process.
+ */
+void
+destroy_handles(rd_kafka_t **list, int n)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), PATIENCE_MS);
+	pthread_t	threads[DESTROY_MOST];
+	int			done[DESTROY_MOST];
+	sigset_t	all;
+	sigset_t	before;
+	int			begun = 0;
+
+	Assert(n <= DESTROY_MOST);
+	/* No signal shall end the wait. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	for (int i = 0; i < n; i++)
+		if (begin(list[i], &threads[begun], &done[begun]))
+			begun++;
+	for (int i = 0; i < begun; i++)
+	{
+		wait_for_thread(threads[i], done[i], until);
+		close(done[i]);
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/*
+ * The same for one of them.
  */
 void
 destroy_handle(rd_kafka_t *handle)
 {
-	pthread_t	thread;
-	sigset_t	all;
-	sigset_t	before;
-	int			fds[2];
-
-	if (pipe(fds) != 0)
-	{
-		rd_kafka_destroy(handle);
-		destroy_done();
-		return;
-	}
-	(void) fcntl(fds[0], F_SETFD, FD_CLOEXEC);
-	(void) fcntl(fds[1], F_SETFD, FD_CLOEXEC);
-
-	/* No signal shall end the wait. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	if (start_thread(&thread, handle, fds[1]))
-		wait_for_thread(thread, fds[0]);
-	else
-	{
-		rd_kafka_destroy(handle);
-		destroy_done();
-		close(fds[1]);
-	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	close(fds[0]);
+	destroy_handles(&handle, 1);
 }

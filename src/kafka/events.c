@@ -155,14 +155,17 @@ events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
 void
 events_check_fatal(Producer *producer)
 {
-	if (producer->fatal ||
-		rd_kafka_fatal_error(producer->handle, NULL, 0) ==
-		RD_KAFKA_RESP_ERR_NO_ERROR)
-		return;
-	producer->fatal = true;
-	producer->error_name = "";
-	(void) rd_kafka_fatal_error(producer->handle, producer->error,
-								sizeof(producer->error));
+	for (int i = 0; i < producer->nhandles && !producer->fatal; i++)
+	{
+		rd_kafka_t *handle = producer->handles[i]->handle;
+
+		if (rd_kafka_fatal_error(handle, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
+			continue;
+		producer->fatal = true;
+		producer->error_name = "";
+		(void) rd_kafka_fatal_error(handle, producer->error,
+									sizeof(producer->error));
+	}
 }
 
 /*
@@ -196,7 +199,7 @@ take_error(Producer *producer, rd_kafka_event_t *event)
 	ProducerStats *stats = &producer->stats;
 
 	topics_note_trouble(producer);
-	if (events_error_text(producer->handle, event, stats->error,
+	if (events_error_text(producer->event_of->handle, event, stats->error,
 						  stats->error[0] != '\0'))
 		stats->nerrors++;
 }
@@ -223,11 +226,14 @@ static void
 take_deliveries(Producer *producer, rd_kafka_event_t *event,
 				DeliveryHandler handler, void *arg)
 {
+	ProducerHandle *handle = producer->event_of;
 	const rd_kafka_message_t *message;
 	TimestampTz now = steady_now();
+	bool		is_first = true;
 
 	while ((message = next_delivery(producer, event)) != NULL)
 	{
+		int			partition = ((HeaderList *) message->_private)->partition;
 		Delivery	delivery = {
 			.opaque = headers_delivered(producer, message),
 			.result = errors_classify(message->err),
@@ -238,7 +244,10 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			.offset = message->offset,
 		};
 
-		flush_note_reported(producer, message);
+		if (is_first)
+			spread_note_answered(producer, handle, message, partition, now);
+		is_first = false;
+		spread_note_reported(producer, handle, message, partition, now);
 		if (delivery.result != DELIVERY_OK)
 		{
 			delivery.error_name = rd_kafka_err2name(message->err);
@@ -246,9 +255,24 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			delivery.topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "";
 			producer->doubts++;
 		}
-		acquaintance_note_reported(message, delivery.result == DELIVERY_OK, now);
+		acquaintance_note_reported(producer, message,
+								   delivery.result == DELIVERY_OK, now);
 		handler(arg, &delivery);
 	}
+}
+
+/* Takes what a handle tells of itself, and adds up what all of them told. */
+static void
+take_statistics(Producer *producer, rd_kafka_event_t *event)
+{
+	ProducerStats *stats = &producer->stats;
+
+	statistics_parse(rd_kafka_event_stats(event), &producer->event_of->stats);
+	stats->retries = producer->retries_before;
+	for (int i = 0; i < producer->nhandles; i++)
+		stats->retries += producer->handles[i]->stats.retries;
+	if (producer->event_of->stats.round_trip_us >= 0)
+		stats->round_trip_us = producer->event_of->stats.round_trip_us;
 }
 
 static void
@@ -264,15 +288,30 @@ take_event(Producer *producer, rd_kafka_event_t *event,
 			take_error(producer, event);
 			break;
 		case RD_KAFKA_EVENT_LOG:
-			if (events_log(producer->handle, event, producer->stats.error))
+			if (events_log(producer->event_of->handle, event, producer->stats.error))
 				producer->stats.nerrors++;
 			break;
 		case RD_KAFKA_EVENT_STATS:
-			statistics_parse(rd_kafka_event_stats(event), &producer->stats);
+			take_statistics(producer, event);
 			break;
 		default:
 			break;
 	}
+}
+
+/* Is there an event to be served?  The rest of one comes first. */
+static bool
+has_event(Producer *producer)
+{
+	for (; producer->event == NULL && producer->polled < producer->nhandles;
+		 producer->polled++)
+	{
+		producer->event_of = producer->handles[producer->polled];
+		producer->event = rd_kafka_queue_poll(producer->event_of->queue, 0);
+		if (producer->event)
+			break;
+	}
+	return producer->event != NULL;
 }
 
 /*
@@ -287,28 +326,34 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 {
 	wake_pipe_empty(&producer->wake);
 	topics_poll(producer);
-	for (;;)
+	producer->polls++;
+	producer->polled = 0;
+	while (has_event(producer))
 	{
-		if (producer->event == NULL)
-			producer->event = rd_kafka_queue_poll(producer->queue, 0);
-		if (producer->event == NULL)
-			break;
 		take_event(producer, producer->event, handler, arg);
 		rd_kafka_event_destroy(producer->event);
 		producer->event = NULL;
 	}
 	events_check_fatal(producer);
+	handles_poll(producer);
 }
 
 /*
- * Throws away all events, before the producer is closed.
+ * Throws away all events of a handle, before it is closed.
  */
 void
-events_discard(Producer *producer)
+events_discard(Producer *producer, ProducerHandle *handle)
 {
-	producer->next_message = NULL;
-	if (producer->event)
-		rd_kafka_event_destroy(producer->event);
-	while ((producer->event = rd_kafka_queue_poll(producer->queue, 0)) != NULL)
-		rd_kafka_event_destroy(producer->event);
+	rd_kafka_event_t *event;
+
+	if (producer->event_of == handle)
+	{
+		producer->next_message = NULL;
+		if (producer->event)
+			rd_kafka_event_destroy(producer->event);
+		producer->event = NULL;
+		producer->event_of = NULL;
+	}
+	while ((event = rd_kafka_queue_poll(handle->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
 }

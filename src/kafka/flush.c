@@ -11,23 +11,35 @@
  *
  * So messages are to linger for long, and are sent when their batch is full,
  * or when we say so, with rd_kafka_flush(), during which the library does not
- * linger.  That is to be said when nothing more comes for now, and then again
- * with each acknowledgement that lets what waits go.  The call lasts some
- * time, so a thread makes it.  It lasts as short a time as can be asked for,
- * since while it lasts the library may turn round and round as before.
+ * linger.  The call lasts some time, so a thread makes it, for each handle.
  *
- * The library's threads may come too late for that time.  So the thread
- * flushes again after a while, and again, until nothing is outstanding.
+ * A handle has one request under way to each broker, and the library makes the
+ * next one meanwhile, if that is for another partition.  As long as it has one
+ * it does not look for more.  So while messages of several partitions with one
+ * leader are under way, a handle is flushed without a pause: the library's
+ * thread never turns round and round then, and each message leaves as soon as
+ * it can, whatever anybody's clock says.
+ *
+ * When only one partition's messages are under way, flushing is to be said
+ * when nothing more comes for now and no request is under way: at the start,
+ * and then with each acknowledgement that lets what waits go.  That a request is
+ * under way is known from counting them (requests.c).  A flush lasts as short a
+ * time as can be asked for, since while it lasts the library may turn round and
+ * round as before, or make a small request that has to wait, and what comes
+ * then would wait for that as well.  The library's threads may come too late
+ * for that time, so the thread says it again until a request was sent.
+ *
+ * What is counted may be wrong, since requests fail.  So the thread flushes
+ * again after a while, and again, until nothing is outstanding.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <poll.h>
 #include <pthread.h>
-#include <unistd.h>
+#include <time.h>
 
-#include "port/atomics.h"
+#include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
@@ -38,9 +50,18 @@
 #define LINGER_MS 60000
 
 #define SHORTEST_MS 1			/* that a flush can last */
+#define TRIES 5					/* so many until a request was sent */
 #define BUSY_MS 10				/* that one lasts while there is a lot to send */
 #define OLD_MS 50				/* what messages may get */
+#define FILL_MS 5				/* the same when nothing is under way */
 #define MESSAGES_PER_LOOK 256	/* at the clock */
+
+/*
+ * Several partitions keep a handle flushed for so long after one of them was
+ * acknowledged after another one: those that wait for a leader do not count.
+ */
+#define CROWDED_MS 1000
+#define REFRESH_MS 100			/* of that time */
 
 /* The thread flushes again after so long, then twice that, and so on. */
 #define FIRST_REPEAT_MS 10
@@ -51,61 +72,132 @@
 struct Flusher
 {
 	rd_kafka_t *handle;
+	RequestCounter *counter;
 	pthread_t	thread;
-	WakePipe	wake;
-	pg_atomic_uint32 wanted_ms; /* a flush that lasts so long, once the
+	pthread_mutex_t mutex;		/* of what follows */
+	pthread_cond_t changed;
+	int			wanted_ms;		/* a flush that lasts so long, once the
 								 * present one is over; 0 for none */
+	TimestampTz kept_until;		/* without a pause, by steady_now() */
+	bool		stopped;
 };
 
-/* A wish for the end of the thread. */
-#define THE_END PG_UINT32_MAX
+/* Waits for a change for so many ms; the mutex is ours. */
+static bool
+wait_for_change(Flusher *flusher, int ms)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += ms / 1000;
+	until.tv_nsec += ms % 1000 * 1000000;
+	if (until.tv_nsec >= 1000000000)
+	{
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	return pthread_cond_timedwait(&flusher->changed, &flusher->mutex, &until) == 0;
+}
+
+/*
+ * How long, in ms, the thread is to flush now; 0 to look again.  Waits for up to
+ * *pause_ms before, and says how long it is to be next time.
+ */
+static int
+next_window(Flusher *flusher, int *pause_ms)
+{
+	bool		told = true;
+	bool		idle;
+	int			window_ms = 0;
+
+	pthread_mutex_lock(&flusher->mutex);
+	if (flusher->wanted_ms == 0 && flusher->kept_until < steady_now() &&
+		!flusher->stopped)
+		told = wait_for_change(flusher, *pause_ms);
+	idle = rd_kafka_outq_len(flusher->handle) == 0;
+	if (flusher->wanted_ms > 0)
+	{
+		window_ms = flusher->wanted_ms;
+		*pause_ms = FIRST_REPEAT_MS;
+	}
+	else if (flusher->kept_until >= steady_now())
+	{
+		window_ms = BUSY_MS;
+		*pause_ms = FIRST_REPEAT_MS;
+		/* The owner is about to take the last report. */
+		if (idle && !flusher->stopped)
+			(void) wait_for_change(flusher, SHORTEST_MS);
+	}
+	else if (idle)
+		*pause_ms = IDLE_MS;
+	else if (!told)
+	{
+		window_ms = SHORTEST_MS;
+		*pause_ms = Min(*pause_ms * 2, LAST_REPEAT_MS);
+	}
+	flusher->wanted_ms = 0;
+	if (flusher->stopped)
+		window_ms = -1;
+	pthread_mutex_unlock(&flusher->mutex);
+	return window_ms;
+}
+
+/* Flushes for so long, or until that has led to something. */
+static void
+flush_some(Flusher *flusher, int window_ms)
+{
+	uint32		before = requests_sent(flusher->counter);
+	int			left = window_ms < BUSY_MS ? TRIES : 1;
+
+	while (left-- > 0 &&
+		   rd_kafka_flush(flusher->handle, window_ms) != RD_KAFKA_RESP_ERR_NO_ERROR &&
+		   requests_sent(flusher->counter) == before)
+		;
+}
 
 static void *
 flusher_main(void *arg)
 {
 	Flusher    *flusher = arg;
-	struct pollfd fd = {.fd = flusher->wake.read_end,.events = POLLIN};
 	int			pause_ms = IDLE_MS;
+	int			window_ms;
 
-	for (;;)
-	{
-		bool		told = poll(&fd, 1, pause_ms) != 0;
-		uint32		wanted_ms;
-
-		wake_pipe_empty(&flusher->wake);
-		wanted_ms = pg_atomic_exchange_u32(&flusher->wanted_ms, 0);
-		if (wanted_ms == THE_END)
-			return NULL;
-		if (wanted_ms > 0)
-			pause_ms = FIRST_REPEAT_MS;
-		else if (told)
-			continue;			/* of what is done already */
-		else if (rd_kafka_outq_len(flusher->handle) == 0)
-		{
-			pause_ms = IDLE_MS;
-			continue;
-		}
-		else
-			pause_ms = Min(pause_ms * 2, LAST_REPEAT_MS);
-		(void) rd_kafka_flush(flusher->handle, Max((int) wanted_ms, SHORTEST_MS));
-	}
+	while ((window_ms = next_window(flusher, &pause_ms)) >= 0)
+		if (window_ms > 0)
+			flush_some(flusher, window_ms);
+	return NULL;
 }
 
-/* Has the thread flush for so many ms, or end. */
+/* Has the thread flush for so many ms. */
 static void
-tell(Flusher *flusher, uint32 wanted_ms)
+tell(Flusher *flusher, int wanted_ms)
 {
-	ssize_t		written pg_attribute_unused();
+	pthread_mutex_lock(&flusher->mutex);
+	flusher->wanted_ms = Max(flusher->wanted_ms, wanted_ms);
+	pthread_cond_signal(&flusher->changed);
+	pthread_mutex_unlock(&flusher->mutex);
+}
 
-	if (pg_atomic_exchange_u32(&flusher->wanted_ms, wanted_ms) == 0)
-		written = write(flusher->wake.write_end, "1", 1);
+/* Has the thread flush without a pause until then; 0 for no longer. */
+static void
+keep(Flushing *flushing, TimestampTz until)
+{
+	Flusher    *flusher = flushing->flusher;
+
+	flushing->kept_until = until;
+	pthread_mutex_lock(&flusher->mutex);
+	flusher->kept_until = until;
+	if (until != 0)
+		pthread_cond_signal(&flusher->changed);
+	pthread_mutex_unlock(&flusher->mutex);
 }
 
 /* Gives back the memory of a flusher that has no thread. */
 static void
 free_flusher(Flusher *flusher)
 {
-	wake_pipe_close(&flusher->wake);
+	pthread_cond_destroy(&flusher->changed);
+	pthread_mutex_destroy(&flusher->mutex);
 	free(flusher);
 }
 
@@ -145,13 +237,14 @@ flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config, char *error)
 }
 
 /*
- * Starts the thread that flushes a producer's messages.  Returns false, with
- * the reason in error (PRODUCER_ERROR_LEN bytes), when that cannot be done.
+ * Starts the thread that flushes a handle's messages.  Returns false, with the
+ * reason in error (PRODUCER_ERROR_LEN bytes), when that cannot be done.
  */
 bool
-flush_start(Producer *producer, char *error)
+flush_start(ProducerHandle *handle, char *error)
 {
 	Flusher    *flusher = calloc(1, sizeof(Flusher));
+	pthread_condattr_t attributes;
 	int			result;
 
 	if (flusher == NULL)
@@ -159,14 +252,13 @@ flush_start(Producer *producer, char *error)
 		strlcpy(error, "out of memory", PRODUCER_ERROR_LEN);
 		return false;
 	}
-	flusher->handle = producer->handle;
-	pg_atomic_init_u32(&flusher->wanted_ms, 0);
-	wake_pipe_init(&flusher->wake);
-	if (!wake_pipe_open(&flusher->wake, error))
-	{
-		free_flusher(flusher);
-		return false;
-	}
+	flusher->handle = handle->handle;
+	flusher->counter = handle->counter;
+	pthread_mutex_init(&flusher->mutex, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&flusher->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
 	result = thread_start(&flusher->thread, flusher_main, flusher);
 	if (result != 0)
 	{
@@ -175,34 +267,50 @@ flush_start(Producer *producer, char *error)
 		free_flusher(flusher);
 		return false;
 	}
-	producer->flushing.flusher = flusher;
+	handle->flushing.flusher = flusher;
 	return true;
 }
 
 /*
- * Ends the thread, if there is one, which must be done before the producer's
- * handle goes.
+ * Tells the thread, if there is one, to end, without waiting for that.
  */
 void
-flush_end(Producer *producer)
+flush_stop(ProducerHandle *handle)
 {
-	Flusher    *flusher = producer->flushing.flusher;
+	Flusher    *flusher = handle->flushing.flusher;
 
 	if (flusher == NULL)
 		return;
-	tell(flusher, THE_END);
+	pthread_mutex_lock(&flusher->mutex);
+	flusher->stopped = true;
+	pthread_cond_signal(&flusher->changed);
+	pthread_mutex_unlock(&flusher->mutex);
+}
+
+/*
+ * Ends the thread, if there is one, which must be done before the handle goes.
+ */
+void
+flush_end(ProducerHandle *handle)
+{
+	Flusher    *flusher = handle->flushing.flusher;
+
+	if (flusher == NULL)
+		return;
+	flush_stop(handle);
 	pthread_join(flusher->thread, NULL);
 	free_flusher(flusher);
-	producer->flushing.flusher = NULL;
+	handle->flushing.flusher = NULL;
 }
 
 /*
  * The library has taken a message, or not, for that reason.
  */
 void
-flush_note_sent(Producer *producer, rd_kafka_resp_err_t err)
+flush_note_sent(Producer *producer, ProducerHandle *handle,
+				rd_kafka_resp_err_t err)
 {
-	Flushing   *flushing = &producer->flushing;
+	Flushing   *flushing = &handle->flushing;
 
 	flushing->full = err == RD_KAFKA_RESP_ERR__QUEUE_FULL;
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -213,54 +321,102 @@ flush_note_sent(Producer *producer, rd_kafka_resp_err_t err)
 }
 
 /*
- * The library is done with a message.
+ * Messages of several partitions with one leader are under way, and one of them
+ * was acknowledged after another one, or they have just become several.  Keeps
+ * the handle flushed.
+ */
+static void
+keep_crowded(Flushing *flushing, TimestampTz now)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(now, CROWDED_MS);
+
+	if (flushing->flusher &&
+		TimestampDifferenceExceeds(flushing->kept_until, until, REFRESH_MS))
+		keep(flushing, until);
+}
+
+/*
+ * The library is done with a message, as the handle's busy partitions show.
  */
 void
-flush_note_reported(Producer *producer, const rd_kafka_message_t *message)
+flush_note_reported(ProducerHandle *handle, const rd_kafka_message_t *message,
+					TimestampTz now)
 {
-	Flushing   *flushing = &producer->flushing;
+	Flushing   *flushing = &handle->flushing;
+	bool		varies = message->rkt != handle->last_topic ||
+	message->partition != handle->last_partition;
 
 	flushing->outstanding--;
 	flushing->reported = true;
-	if (message->rkt != flushing->topic ||
-		message->partition != flushing->partition)
-	{
-		flushing->topic = message->rkt;
-		flushing->partition = message->partition;
-		flushing->run = 0;
-	}
-	flushing->run++;
+	handle->last_topic = message->rkt;
+	handle->last_partition = message->partition;
+	if (flushing->kept_until == 0)
+		return;
+	if (flushing->crowded == 0)
+		keep(flushing, 0);
+	else if (varies)
+		keep_crowded(flushing, now);
 }
 
 /*
- * Is all that is outstanding for one partition?  Most likely, when as many
- * messages in a row went to one.
+ * Is no request under way to the leaders of a slot, but something is left for
+ * them?  There is one at most; more were lost.
  */
 static bool
-is_one_partition(const Flushing *flushing)
+is_idle(ProducerHandle *handle, int slot)
 {
-	return flushing->run >= flushing->outstanding;
+	HandleLeader *leader = &handle->leaders[slot];
+	uint32		sent = requests_sent_to(handle->counter, slot);
+	int32		under_way = (int32) (sent - leader->answered);
+
+	if (under_way < 0 || leader->busy == 0)
+		leader->answered = sent;
+	else if (under_way > 1)
+		leader->answered = sent - 1;
+	return leader->busy > 0 && leader->answered == sent;
 }
 
 /*
- * Something was sent or reported.  Can a flush make the library send anything?
+ * Something was sent or reported.  Can a flush make the library send anything,
+ * where one partition is busy?
  *
- * What is for one partition waits for its acknowledgement.  If it is as much as
- * the library takes, it is full batches, which the library sends by itself.  A
- * wrong guess costs no more than the time until the thread flushes again.
+ * What waits for an acknowledgement cannot be sent.  If it is as much as the
+ * library takes, it is full batches, which the library sends by itself.
  */
 static bool
-has_use(const Flushing *flushing)
+has_use(ProducerHandle *handle)
 {
-	if (flushing->outstanding == flushing->sent || !is_one_partition(flushing))
-		return true;
-	return flushing->reported && !flushing->full;
+	Flushing   *flushing = &handle->flushing;
+	uint64		looks = flushing->looks;
+
+	if (flushing->reported && flushing->full)
+		return false;
+	while (looks != 0)
+	{
+		int			slot = pg_rightmost_one_pos64(looks);
+
+		if (is_idle(handle, slot))
+			return true;
+		looks &= looks - 1;
+	}
+	return false;
 }
 
-/* Has the library flush for window_ms from now on. */
+/*
+ * Has the library flush: from now on for a moment, or without a pause where
+ * several partitions are busy.
+ */
 static void
-flush(Flushing *flushing, TimestampTz now, int window_ms)
+flush(ProducerHandle *handle, TimestampTz now)
 {
+	Flushing   *flushing = &handle->flushing;
+	int			window_ms = flushing->full ? BUSY_MS : SHORTEST_MS;
+
+	/* Those that are stuck do not keep it flushed for ever. */
+	if (flushing->crowded > 0 && flushing->kept_until == 0)
+		keep_crowded(flushing, now);
+	if (flushing->crowded > 0 && flushing->kept_until >= now)
+		return;
 	flushing->flushed_until = TimestampTzPlusMilliseconds(now, window_ms);
 	tell(flushing->flusher, window_ms);
 }
@@ -272,7 +428,16 @@ flush(Flushing *flushing, TimestampTz now, int window_ms)
 void
 producer_hurry(Producer *producer)
 {
-	producer->flushing.hurried = true;
+	producer->hurried = true;
+}
+
+/* Nothing more is to be looked at for now. */
+static void
+end_look(Flushing *flushing)
+{
+	flushing->sent = 0;
+	flushing->reported = false;
+	flushing->looks = 0;
 }
 
 /*
@@ -282,40 +447,48 @@ producer_hurry(Producer *producer)
 void
 producer_flush(Producer *producer)
 {
-	Flushing   *flushing = &producer->flushing;
+	producer->flushes++;
+	for (int i = 0; i < producer->nhandles; i++)
+	{
+		ProducerHandle *handle = producer->handles[i];
+		Flushing   *flushing = &handle->flushing;
 
-	if (flushing->flusher == NULL && flushing->hurried &&
-		flushing->outstanding > 0)
-		(void) rd_kafka_flush(producer->handle, BUSY_MS);
-	if (flushing->flusher && flushing->outstanding > 0 &&
-		(flushing->sent > 0 || flushing->reported) && has_use(flushing))
-		flush(flushing, steady_now(), flushing->full ? BUSY_MS : SHORTEST_MS);
-	flushing->sent = 0;
-	flushing->reported = false;
+		if (flushing->flusher == NULL && producer->hurried &&
+			flushing->outstanding > 0)
+			(void) rd_kafka_flush(handle->handle, BUSY_MS);
+		if (flushing->flusher && flushing->outstanding > 0 &&
+			(flushing->sent > 0 || flushing->reported) &&
+			(flushing->crowded > 0 || has_use(handle)))
+			flush(handle, steady_now());
+		end_look(flushing);
+	}
 }
 
 /*
  * The same while more comes, so that nothing gets old and the library is not
  * idle.  May be called often.
- *
- * One partition's batches get full.  Those of several may not, so they are
- * flushed all the time, which does no harm: the library does not look at what
- * waits for one of them while a request of another is ready.
  */
 void
 producer_flush_old(Producer *producer)
 {
-	Flushing   *flushing = &producer->flushing;
-	TimestampTz now;
+	TimestampTz now = steady_now();
 
-	if (flushing->flusher == NULL || flushing->outstanding == 0)
-		return;
-	now = steady_now();
-	if (!is_one_partition(flushing))
+	for (int i = 0; i < producer->nhandles; i++)
 	{
-		if (now >= flushing->flushed_until)
-			flush(flushing, now, BUSY_MS);
+		ProducerHandle *handle = producer->handles[i];
+		Flushing   *flushing = &handle->flushing;
+		int			old_ms = OLD_MS;
+
+		if (flushing->flusher == NULL || flushing->outstanding == 0)
+			continue;
+		if (flushing->crowded > 0)
+			old_ms = flushing->kept_until == 0 ? -1 : OLD_MS;
+		else if (TimestampDifferenceExceeds(flushing->flushed_until, now, FILL_MS) &&
+				 has_use(handle))
+			old_ms = FILL_MS;
+		if (!TimestampDifferenceExceeds(flushing->flushed_until, now, old_ms))
+			continue;
+		flush(handle, now);
+		end_look(flushing);
 	}
-	else if (TimestampDifferenceExceeds(flushing->flushed_until, now, OLD_MS))
-		flush(flushing, now, SHORTEST_MS);
 }

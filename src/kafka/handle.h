@@ -22,6 +22,8 @@
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
 #define VALUE_LEN 512			/* of a property that we look at */
+#define MAX_HANDLES 64			/* of a producer */
+#define LEADER_SLOTS 64			/* leaders that are told from each other */
 #define PROGRESS_RECORD_BYTES 65536 /* that a record of progress may need; see
 									 * published_record.c */
 
@@ -66,12 +68,24 @@ typedef struct ProducerPartition
 	TimestampTz acknowledged_at;	/* the last message; 0 for never */
 	TimestampTz leaderless_since;	/* 0 when it has a leader */
 	bool		had_leader;		/* since the producer knows it */
+	int			leader;			/* its node, when last asked for */
+
+	/* See spread.c */
+	uint8		handle;			/* number of the one that messages go through */
+	uint8		slot;			/* its leader's, when it became busy */
+	uint32		placed;			/* the producer's placements, when it got its
+								 * handle */
+	uint32		outstanding;	/* messages that are under way */
+	TimestampTz ready_at;		/* since when what is outstanding could have
+								 * been sent */
 } ProducerPartition;
 
 struct ProducerTopic
 {
 	char		name[TOPIC_NAME_LEN];	/* hash key */
-	rd_kafka_topic_t *handle;
+	rd_kafka_topic_t *handle;	/* of the producer's first handle, */
+	rd_kafka_topic_t **others;	/* and of the others, by number; NULL if none,
+								 * as are those that were not needed yet */
 	uint64		ready_since;	/* the producer's doubts when the topic was
 								 * seen to take messages; 0 for never */
 
@@ -83,6 +97,8 @@ struct ProducerTopic
 
 	/* See acquaintance.c */
 	int			npartitions;	/* when it was last ready */
+	int			new_npartitions;	/* once nothing is under way; 0 if that is
+									 * as before */
 	int			nleaderless;	/* of them; when it was last asked for */
 	int			capacity;		/* of the array */
 	ProducerPartition *partitions;
@@ -90,6 +106,11 @@ struct ProducerTopic
 	TimestampTz moved_at;		/* last acknowledgement, or when the first of
 								 * them was sent; 0 for never */
 	TimestampTz used_at;		/* last looked up, after another one */
+
+	/* Where messages go whose keys do not tell; see spread.c */
+	int			run_partition;
+	int			run_left;		/* so many more to that */
+	uint64		run_flushes;	/* the producer's, when that began */
 };
 
 typedef struct TransactionCall TransactionCall;
@@ -115,6 +136,7 @@ typedef struct HeaderPool HeaderPool;
 typedef struct HeaderList
 {
 	uint64		opaque;			/* the message's */
+	int			partition;		/* likewise; -1 when the library chose it */
 	rd_kafka_headers_t *headers;
 	const void *first_value;	/* of the first header */
 	HeaderPool *pool;			/* for lists like this; NULL if none */
@@ -124,6 +146,8 @@ typedef struct HeaderList
 
 typedef struct Flusher Flusher;
 
+typedef struct RequestCounter RequestCounter;
+
 /* What of the messages sent is still under way; see flush.c */
 typedef struct Flushing
 {
@@ -131,22 +155,61 @@ typedef struct Flushing
 	uint64		outstanding;	/* messages sent and not reported */
 	uint64		sent;			/* of them, since the last look */
 	bool		reported;		/* something was, since the last look */
+	uint64		looks;			/* a bit for each slot of leaders whose
+								 * partitions have got or are done with
+								 * messages since the last look */
 	bool		full;			/* there was no room for the last message */
-	bool		hurried;		/* the transaction is about to end */
-	const rd_kafka_topic_t *topic;	/* of the last report; may have gone */
-	int32		partition;
-	uint64		run;			/* reports in a row of that partition */
-	TimestampTz flushed_until;	/* by steady_now() */
+	int			crowded;		/* leaders with several busy partitions, and
+								 * messages of which the partition is unknown */
+	TimestampTz crowded_since;	/* by steady_now() */
+	TimestampTz flushed_until;	/* likewise */
+	TimestampTz kept_until;		/* the same while crowded; 0 if not */
 } Flushing;
+
+/* What a handle has to do with one leader, or the leaders of one slot. */
+typedef struct HandleLeader
+{
+	int			busy;			/* partitions with messages under way */
+	uint32		answered;		/* requests, of those that were counted */
+	TimestampTz freed_at;		/* last report */
+	uint64		freed_poll;		/* the producer's polls then */
+} HandleLeader;
+
+/* One of the library's producers that a producer has; see spread.c */
+typedef struct ProducerHandle
+{
+	int			number;
+	rd_kafka_t *handle;
+	rd_kafka_queue_t *queue;	/* of all events */
+	Flushing	flushing;
+	RequestCounter *counter;
+	HandleLeader leaders[LEADER_SLOTS];
+	const rd_kafka_topic_t *last_topic; /* of the last report; may have gone */
+	int32		last_partition;
+	uint64		reports;		/* requests that were answered */
+	bool		usable;			/* it knows the cluster */
+	bool		leaving;		/* it is to be closed */
+	uint32		placements;		/* the producer's, when it last got a
+								 * partition */
+	int			nplaced;		/* partitions that it got since that number */
+	Question   *greeting;		/* by which it gets to know it */
+	TimestampTz greeted_at;
+	ProducerStats stats;		/* of it alone; no errors */
+} ProducerHandle;
 
 struct Producer
 {
 	MemoryContext context;		/* of this and all it allocates */
 	MemoryContextCallback release;	/* gives back what is not memory */
-	rd_kafka_t *handle;
-	rd_kafka_queue_t *queue;	/* of all events */
+	rd_kafka_t *handle;			/* the first, which always is there, answers
+								 * questions and has transactions */
+	ProducerHandle *handles[MAX_HANDLES];
+	int			nhandles;
 	rd_kafka_event_t *event;	/* being served; the rest of it is next */
+	ProducerHandle *event_of;	/* whose that is */
 	const rd_kafka_message_t *next_message; /* of it, if taken already */
+	int			polled;			/* handles that have no more events */
+	uint64		polls;			/* so far */
 	HTAB	   *topics;
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
@@ -154,8 +217,34 @@ struct Producer
 	HeaderPool *last_pool;		/* last used; NULL if none */
 	HeaderList *spare_lists;	/* without headers */
 	int			pooled_lists;	/* in all pools */
-	Flushing	flushing;
 	WakePipe	wake;
+	bool		hurried;		/* the transaction is about to end */
+	uint64		flushes;		/* so far */
+
+	/* Several handles; see spread.c */
+	int			max_handles;
+	rd_kafka_conf_t *template;	/* of handles; NULL if one is enough */
+	int			most_busy;		/* handles, since looked_at */
+	int			nbusy;			/* handles with messages under way */
+	TimestampTz looked_at;
+	TimestampTz opened_at;		/* the last handle */
+	int			busy[LEADER_SLOTS]; /* partitions, of all handles */
+	uint32		placements;		/* grows when partitions are to be distributed
+								 * anew */
+	bool		pinned;			/* partitions keep their handle */
+	bool		spreads;		/* nothing is sent until nothing is under way,
+								 * so that each partition can get another one */
+	TimestampTz spread_at;		/* when that was last so */
+	double		round_trip_us;	/* that a request takes, at best */
+	int			nround_trips;	/* of which that was found out */
+	uint64		outstanding;	/* messages under way, of all handles, */
+	uint64		outstanding_bytes;	/* their size, */
+	uint64		max_outstanding;	/* and what that may be */
+	uint64		max_outstanding_bytes;
+	uint64		retries_before; /* of handles that have gone */
+	TimestampTz refreshed_at;	/* last asked for all topics */
+	int			refresh_ms;
+
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	int			max_bytes;		/* of a message */
 	int			batch_bytes;	/* of those that are sent at once */
@@ -255,6 +344,7 @@ extern void topics_create(Producer *producer);
 extern void topics_destroy(Producer *producer);
 extern void topics_poll(Producer *producer);
 extern void topics_note_trouble(Producer *producer);
+extern rd_kafka_topic_t *topics_open(rd_kafka_t *handle, ProducerTopic *topic);
 
 /* question.c */
 extern OffsetList *question_offset_lists(int n);
@@ -277,7 +367,8 @@ extern Partitioner acquaintance_partitioner(const rd_kafka_conf_t *conf);
 extern void acquaintance_update(Producer *producer, ProducerTopic *topic,
 								const struct rd_kafka_metadata_topic *answer);
 extern void acquaintance_note_sent(ProducerTopic *topic);
-extern void acquaintance_note_reported(const rd_kafka_message_t *message,
+extern void acquaintance_note_reported(Producer *producer,
+									   const rd_kafka_message_t *message,
 									   bool acknowledged, TimestampTz now);
 
 /* headers.c */
@@ -292,14 +383,54 @@ extern uint64 headers_delivered(Producer *producer,
 extern bool flush_is_unwanted(const KafkaConfig *config);
 extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
 							char *error);
-extern bool flush_start(Producer *producer, char *error);
-extern void flush_end(Producer *producer);
-extern void flush_note_sent(Producer *producer, rd_kafka_resp_err_t err);
-extern void flush_note_reported(Producer *producer,
-								const rd_kafka_message_t *message);
+extern bool flush_start(ProducerHandle *handle, char *error);
+extern void flush_stop(ProducerHandle *handle);
+extern void flush_end(ProducerHandle *handle);
+extern void flush_note_sent(Producer *producer, ProducerHandle *handle,
+							rd_kafka_resp_err_t err);
+extern void flush_note_reported(ProducerHandle *handle,
+								const rd_kafka_message_t *message,
+								TimestampTz now);
+
+/* requests.c */
+extern RequestCounter *requests_count(rd_kafka_conf_t *conf);
+extern uint32 requests_sent(RequestCounter *counter);
+extern uint32 requests_sent_to(RequestCounter *counter, int slot);
+
+/* spread.c */
+extern int	spread_partition(Producer *producer, ProducerTopic *topic,
+							 const Message *message);
+extern ProducerHandle *spread_choose(Producer *producer, ProducerTopic *topic,
+									 int partition);
+extern int	spread_wanted(const Producer *producer);
+extern void spread_anew(Producer *producer, TimestampTz now);
+extern bool spread_must_wait(Producer *producer, const Message *message,
+							 int partition);
+extern bool spread_fall_back(Producer *producer, ProducerTopic *topic,
+							 int partition, ProducerHandle **handle);
+extern void spread_note_sent(Producer *producer, ProducerHandle *handle,
+							 ProducerTopic *topic, const Message *message,
+							 int partition);
+extern void spread_note_reported(Producer *producer, ProducerHandle *handle,
+								 const rd_kafka_message_t *message,
+								 int partition, TimestampTz now);
+extern void spread_note_answered(Producer *producer, ProducerHandle *handle,
+								 const rd_kafka_message_t *message,
+								 int partition, TimestampTz now);
+
+/* handles.c */
+extern bool handles_open_first(Producer *producer, rd_kafka_conf_t *conf,
+							   bool flushes, char *error);
+extern rd_kafka_topic_t *handles_topic(Producer *producer,
+									   ProducerHandle *handle,
+									   ProducerTopic *topic);
+extern bool handles_come(const Producer *producer, int wanted);
+extern void handles_poll(Producer *producer);
+extern void handles_leave(Producer *producer);
+extern void handles_close(Producer *producer);
 
 /* events.c */
-extern void events_discard(Producer *producer);
+extern void events_discard(Producer *producer, ProducerHandle *handle);
 extern void events_check_fatal(Producer *producer);
 extern bool events_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
 					   char *error);

@@ -220,7 +220,7 @@ check_shell_word(const char *name, const char *value)
 			 errhint("Use letters, digits and \"._-/@:\", and no \"-\" at the beginning.")));
 }
 
-/* The options that are ours, not librdkafka's; each has two values. */
+/* Options that are ours, not librdkafka's, with two values each. */
 static const struct
 {
 	const char *name;
@@ -232,6 +232,21 @@ static const struct
 	{TIMESTAMP_OPTION, {TIMESTAMP_COMMIT, TIMESTAMP_SEND}},
 };
 
+/* Raises an error unless the value is a number of connections. */
+static void
+check_connections(const char *value)
+{
+	char	   *end;
+	long		number = strtol(value, &end, 10);
+
+	if (end == value || *end != '\0' || number < 1 || number > MAX_CONNECTIONS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						CONNECTIONS_OPTION, value),
+				 errhint("Valid values: 1 to %d.", MAX_CONNECTIONS)));
+}
+
 /*
  * Is it an option of ours?  Then raises an error unless it may have that value
  * here.
@@ -239,6 +254,13 @@ static const struct
 static bool
 check_own(Oid catalog, const char *name, const char *value)
 {
+	if (strcmp(name, CONNECTIONS_OPTION) == 0)
+	{
+		if (catalog != ForeignServerRelationId)
+			check_place(name, catalog);
+		check_connections(value);
+		return true;
+	}
 	for (int i = 0; i < lengthof(own_options); i++)
 	{
 		const char *const *values = own_options[i].values;

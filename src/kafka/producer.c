@@ -12,7 +12,8 @@
  * Order of keys: the producer is idempotent and "gapless".  When the broker
  * refuses a batch for good, nothing that was sent after it is written, and
  * the handle is beyond use.  The owner then starts over from what was
- * acknowledged.
+ * acknowledged.  There may be several handles, which changes none of that: see
+ * spread.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,8 +21,8 @@
 
 #include "utils/memutils.h"
 
+#include "base/steady.h"
 #include "kafka/compression.h"
-#include "kafka/destroy.h"
 #include "kafka/errors.h"
 #include "kafka/handle.h"
 
@@ -60,7 +61,7 @@ static const Setting defaults[] = {
  * becoming leader refuses a new producer's first request and then takes its
  * second, which it does since it knows nothing of that producer yet,
  * librdkafka concludes that it must have taken the first one as well ("implicit
- * ack").  Near the broker it gains nothing.
+ * ack").  What it gains, several handles do as well.
  */
 static const Setting promises[] = {
 	{"enable.idempotence", "true"},
@@ -122,16 +123,16 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	producer->transaction_ms = handle_number(conf, "transaction.timeout.ms");
 	if (flush_is_unwanted(config))
 		producer->linger_ms = handle_number(conf, "linger.ms");
-	producer->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
-	if (producer->handle == NULL)
-	{
-		explain_refusal(config, error);
-		return false;
-	}
-	rd_kafka_set_log_queue(producer->handle, NULL);
-	producer->queue = rd_kafka_queue_get_main(producer->handle);
-	wake_pipe_watch(&producer->wake, producer->queue);
-	return true;
+	producer->max_outstanding = handle_number(conf, "queue.buffering.max.messages");
+	producer->max_outstanding_bytes = handle_number(conf, "queue.buffering.max.kbytes") * 1024;
+	producer->refreshed_at = steady_now();
+	producer->refresh_ms = handle_number(conf, "topic.metadata.refresh.interval.ms");
+	producer->max_handles = config->transactional_id || flush_is_unwanted(config) ?
+		1 : config->connections;
+	if (handles_open_first(producer, conf, !flush_is_unwanted(config), error))
+		return true;
+	explain_refusal(config, error);
+	return false;
 }
 
 /*
@@ -157,8 +158,7 @@ producer_open(const KafkaConfig *config, char *error)
 	MemoryContextRegisterResetCallback(context, &producer->release);
 	topics_create(producer);
 	if (!wake_pipe_open(&producer->wake, error) ||
-		!open_handle(producer, config, error) ||
-		(!flush_is_unwanted(config) && !flush_start(producer, error)))
+		!open_handle(producer, config, error))
 	{
 		MemoryContextDelete(context);
 		return NULL;
@@ -179,24 +179,14 @@ producer_release(void *arg)
 	Producer   *producer = arg;
 
 	producer_end_creation(producer);
-	flush_end(producer);
 	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))
 	{
 		(void) question_abandon(&producer->question, true);
+		handles_leave(producer);
 		return;
 	}
-	if (producer->handle)
-	{
-		rd_kafka_purge(producer->handle, RD_KAFKA_PURGE_F_QUEUE |
-					   RD_KAFKA_PURGE_F_INFLIGHT |
-					   RD_KAFKA_PURGE_F_NON_BLOCKING);
-		rd_kafka_queue_io_event_enable(producer->queue, -1, NULL, 0);
-		events_discard(producer);
-		rd_kafka_queue_destroy(producer->queue);
-		if (!question_abandon(&producer->question, false))
-			destroy_handle(producer->handle);
-	}
+	handles_close(producer);
 	headers_destroy(producer);
 	wake_pipe_close(&producer->wake);
 }
@@ -314,42 +304,35 @@ producer_stats(const Producer *producer)
 	return &producer->stats;
 }
 
-/*
- * Hands a message to the library, which copies it.  Does not wait.  A NULL key,
- * value or header value stays NULL and does not become empty.  Unless it
- * returns SEND_QUEUED or SEND_QUEUE_FULL, producer_error() tells why.  May
- * raise an error for want of memory.
- */
-SendResult
-producer_send(Producer *producer, const Message *message)
+/* Gives a message to one of the handles. */
+static rd_kafka_resp_err_t
+hand_over(Producer *producer, ProducerHandle *handle, const Message *message,
+		  HeaderList *list, int partition)
 {
-	HeaderList *list = headers_make(producer, message);
-	rd_kafka_resp_err_t err;
+	rd_kafka_topic_t *topic = handles_topic(producer, handle, message->topic);
 
-	err = rd_kafka_producev(producer->handle,
-							RD_KAFKA_V_RKT(message->topic->handle),
-							RD_KAFKA_V_PARTITION(message->first_partition ?
-												 0 : RD_KAFKA_PARTITION_UA),
-							RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-							RD_KAFKA_V_KEY(message->key.data, message->key.len),
-							RD_KAFKA_V_VALUE((void *) message->value.data,
-											 message->value.len),
-							RD_KAFKA_V_TIMESTAMP(message->timestamp_ms),
-							RD_KAFKA_V_HEADERS(list->headers),
-							RD_KAFKA_V_OPAQUE(list),
-							RD_KAFKA_V_END);
-	flush_note_sent(producer, err);
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		acquaintance_note_sent(message->topic);
-		return SEND_QUEUED;
-	}
+	if (topic == NULL)
+		return rd_kafka_last_error();
+	return rd_kafka_producev(handle->handle,
+							 RD_KAFKA_V_RKT(topic),
+							 RD_KAFKA_V_PARTITION(partition),
+							 RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+							 RD_KAFKA_V_KEY(message->key.data, message->key.len),
+							 RD_KAFKA_V_VALUE((void *) message->value.data,
+											  message->value.len),
+							 RD_KAFKA_V_TIMESTAMP(message->timestamp_ms),
+							 RD_KAFKA_V_HEADERS(list->headers),
+							 RD_KAFKA_V_OPAQUE(list),
+							 RD_KAFKA_V_END);
+}
 
-	/* The library takes the headers only with the message. */
-	headers_keep(producer, list);
+/* What it means that the library did not take a message, and why. */
+static SendResult
+judge(Producer *producer, rd_kafka_resp_err_t err)
+{
 	if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 	{
-		if (producer->flushing.outstanding > 0)
+		if (producer->outstanding > 0)
 			return SEND_QUEUE_FULL;
 		/* It is empty, and no time will make more room. */
 		producer_set_error(producer, RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
@@ -365,6 +348,46 @@ producer_send(Producer *producer, const Message *message)
 	producer->doubts++;
 	return errors_classify(err) == DELIVERY_TOO_LARGE ? SEND_TOO_LARGE :
 		SEND_REFUSED;
+}
+
+/*
+ * Hands a message to the library, which copies it.  Does not wait.  A NULL key,
+ * value or header value stays NULL and does not become empty.  Unless it
+ * returns SEND_QUEUED or SEND_QUEUE_FULL, producer_error() tells why.  May
+ * raise an error for want of memory.
+ */
+SendResult
+producer_send(Producer *producer, const Message *message)
+{
+	ProducerTopic *topic = message->topic;
+	HeaderList *list;
+	ProducerHandle *handle;
+	rd_kafka_resp_err_t err;
+	int			partition;
+
+	partition = spread_partition(producer, topic, message);
+	if (spread_must_wait(producer, message, partition))
+		return SEND_QUEUE_FULL;
+	handle = spread_choose(producer, topic, partition);
+	list = headers_make(producer, message);
+	list->partition = partition < topic->npartitions ? partition : -1;
+	err = hand_over(producer, handle, message, list, partition);
+
+	/* The first handle was asked for the topic; others may know an older one. */
+	if (err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
+		spread_fall_back(producer, topic, partition, &handle))
+		err = hand_over(producer, handle, message, list, partition);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		spread_note_sent(producer, handle, topic, message, list->partition);
+		acquaintance_note_sent(topic);
+	}
+	flush_note_sent(producer, handle, err);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return SEND_QUEUED;
+	/* The library takes the headers only with the message. */
+	headers_keep(producer, list);
+	return judge(producer, err);
 }
 
 /*

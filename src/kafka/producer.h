@@ -174,6 +174,7 @@ extern uint64 producer_unanswered(const Producer *producer);
 extern bool producer_answered(const Producer *producer, uint64 question,
 							  bool *reached);
 extern SendResult producer_send(Producer *producer, const Message *message);
+extern void producer_pin(Producer *producer, bool pinned);
 extern void producer_hurry(Producer *producer);
 extern void producer_flush(Producer *producer);
 extern void producer_flush_old(Producer *producer);

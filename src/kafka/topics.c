@@ -69,18 +69,26 @@ topics_destroy(Producer *producer)
 
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
 		if (topic->handle)
 			rd_kafka_topic_destroy(topic->handle);
+		for (int i = 1; topic->others && i < producer->nhandles; i++)
+			if (topic->others[i])
+				rd_kafka_topic_destroy(topic->others[i]);
+	}
 }
 
-/* Makes a topic known to the library, which will lead back to it. */
-static rd_kafka_topic_t *
-open_topic(Producer *producer, ProducerTopic *topic)
+/*
+ * Makes a topic known to one of the producer's handles, which will lead back to
+ * it.  NULL when the library refuses its name.
+ */
+rd_kafka_topic_t *
+topics_open(rd_kafka_t *handle, ProducerTopic *topic)
 {
-	rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(producer->handle);
+	rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(handle);
 
 	rd_kafka_topic_conf_set_opaque(conf, topic);
-	return rd_kafka_topic_new(producer->handle, topic->name, conf);
+	return rd_kafka_topic_new(handle, topic->name, conf);
 }
 
 /*
@@ -126,16 +134,19 @@ producer_topic(Producer *producer, const char *name)
 	if (!found)
 	{
 		topic->handle = NULL;
+		topic->others = NULL;
 		topic->ready_since = 0;
 		topic->answered_at = 0;
 		topic->npartitions = topic->nleaderless = topic->capacity = 0;
 		topic->partitions = NULL;
 		topic->outstanding = 0;
+		topic->new_npartitions = 0;
+		topic->run_partition = topic->run_left = 0;
 		topic->moved_at = 0;
 	}
 	topic->used_at = steady_now();
 	if (topic->handle == NULL)
-		topic->handle = open_topic(producer, topic);
+		topic->handle = topics_open(producer->handle, topic);
 	if (topic->handle == NULL)
 	{
 		producer_set_error(producer, rd_kafka_last_error());
@@ -198,6 +209,38 @@ take_topic(Producer *producer, const struct rd_kafka_metadata_topic *answer)
 	note_answer(producer, topic, err);
 }
 
+/* Asks about a topic, or all that are known; remembers for which one. */
+static void
+ask(Producer *producer, const char *name, bool all)
+{
+	if (producer->question)
+		return;
+	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
+	producer->asked_doubts = producer->doubts;
+	producer->question = question_ask(producer->handle, &producer->wake,
+									  all ? NULL : name, false, ANSWER_MS);
+	if (producer->question)
+		producer->asked++;
+}
+
+/*
+ * Asks for all topics now and then: partitions may have been added.  The library
+ * asks as often, but does not tell.
+ */
+static void
+refresh(Producer *producer)
+{
+	TimestampTz now = steady_now();
+
+	if (producer->refresh_ms <= 0 ||
+		!TimestampDifferenceExceeds(producer->refreshed_at, now,
+									producer->refresh_ms))
+		return;
+	if (hash_get_num_entries(producer->topics) > 0)
+		ask(producer, "", true);
+	producer->refreshed_at = now;
+}
+
 /*
  * Takes the answer to what was asked, if it is there.  May raise an error for
  * want of memory.
@@ -209,6 +252,7 @@ topics_poll(Producer *producer)
 	rd_kafka_resp_err_t err;
 	ProducerTopic *topic;
 
+	refresh(producer);
 	if (!question_answer(&producer->question, &err, &metadata))
 		return;
 	producer->answered = producer->asked;
@@ -256,20 +300,6 @@ many_in_doubt(Producer *producer, bool never_asked)
 			(topic->answered_at == 0) == never_asked)
 			doubtful++;
 	return doubtful >= MANY_TOPICS && doubtful >= known / MANY_SHARE;
-}
-
-/* Asks about a topic, or all that are known; remembers for which one. */
-static void
-ask(Producer *producer, const char *name, bool all)
-{
-	if (producer->question)
-		return;
-	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
-	producer->asked_doubts = producer->doubts;
-	producer->question = question_ask(producer->handle, &producer->wake,
-									  all ? NULL : name, false, ANSWER_MS);
-	if (producer->question)
-		producer->asked++;
 }
 
 /*

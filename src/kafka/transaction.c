@@ -232,7 +232,7 @@ transaction_leave(Producer *producer, int timeout_ms)
 TransactionResult
 transaction_begin(Producer *producer)
 {
-	producer->flushing.hurried = false;
+	producer->hurried = false;
 	return judge(producer, rd_kafka_begin_transaction(producer->handle));
 }
 
