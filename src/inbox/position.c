@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #define MOVE_QUERY(where) \
 	"UPDATE inbox.position p SET next_offset = m.next_offset," \
@@ -84,6 +85,26 @@ place_array(Datum *values, int n)
 }
 
 /*
+ * Has statements that are planned from now on look rows up where they are, until
+ * the nest level that this returns ends.  The planner knows only how many versions
+ * there are now, and any other way is cheaper while they are few.
+ */
+static int
+insist_on_places(void)
+{
+	static const char *const others[] = {
+		"enable_seqscan", "enable_indexscan", "enable_indexonlyscan",
+		"enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"
+	};
+	int			nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(others); i++)
+		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
+}
+
+/*
  * Locks the positions that will move, without waiting: who holds other locks
  * that inbox.unsubscribe() wants must not wait for it.  Returns false when
  * somebody else has one.
@@ -97,6 +118,7 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 	Datum		args[3];
 	Datum	   *fences = palloc(sizeof(Datum) * n);
 	Datum	   *places = palloc(sizeof(Datum) * n);
+	int			nest_level;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -106,9 +128,11 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = int8_array(fences, n);
 	args[2] = place_array(places, n);
+	nest_level = insist_on_places();
 	store_execute(&place_plan,
 				  LOCK_QUERY("p.ctid OPERATOR(pg_catalog.=) ANY ($3) AND") " SKIP LOCKED",
 				  3, types, args, NULL);
+	AtEOXact_GUC(true, nest_level);
 	if (SPI_processed != n)
 		store_execute(&plan, LOCK_QUERY("") " SKIP LOCKED", 2, types, args, NULL);
 	return SPI_processed == n;
@@ -189,6 +213,7 @@ run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
 	Datum		args[17];
 	bool		known = worker->cluster[0] != '\0';
 	bool		isnull;
+	int			nest_level = 0;
 
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = store_text_array(columns[MOVE_TOPIC], k);
@@ -206,10 +231,14 @@ run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
 	types[16] = INT4ARRAYOID;
 	args[16] = PointerGetDatum(construct_array(columns[MOVE_NUMBER], k, INT4OID,
 											   sizeof(int32), true, TYPALIGN_INT));
+	if (by_place)
+		nest_level = insist_on_places();
 	store_execute(&plans[by_place], by_place ?
 				  MOVE_QUERY("p.ctid OPERATOR(pg_catalog.=) m.place AND") :
 				  MOVE_QUERY(""), 17, types, args,
 				  known ? NULL : "              n  ");
+	if (by_place)
+		AtEOXact_GUC(true, nest_level);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[row];
