@@ -223,13 +223,16 @@ resume_connector()
 # nothing of what came before its slot.
 await_debezium()
 {
-	local growth
+	local growth waiter waits=yes
 
 	exec {growth}< <("$work/growth" "$near" "$topic" 1 10 2>>"$work/log")
+	waiter=$!
 	read -r -u "$growth"
 	until read -r -t 1 -u "$growth"; do
+		[ -n "$waits" ] || debezium_failed
 		publish_to_debezium 1 1
-		kill -0 "$!" 2>/dev/null || debezium_failed
+		# What it has printed then is still to be read.
+		kill -0 "$waiter" 2>/dev/null || waits=''
 	done
 	read -r -u "$growth" || debezium_failed
 	exec {growth}<&-

@@ -305,9 +305,15 @@ print_far()
 		elif [ "$rate" = backlog ]; then
 			printf ' %-24s' "$(column "$file" 1 | median), $(column "$file" 2 | median) s/M"
 		else
-			printf ' %-24s' "$(column "$file" 2 | median), $(column "$file" 3 | median), $(column "$file" 8 | median) %"
+			printf ' %-24s' "$(column "$file" 2 | median), $(column "$file" 3 | median), $(column "$file" 8 | median) %$(missed "$file" "$rate")"
 		fi
 	done
 	cat "$results/$cell-$1"-* 2>/dev/null |
 		awk '$(NF - 1) > threads {threads = $(NF - 1)} $NF > mb {mb = $NF} END {print " " threads ", " mb}'
+}
+
+# missed FILE RATE: what was reached instead, if the machine was too slow.
+missed()
+{
+	column "$1" 1 | median | awk -v rate="$2" '$1 < 0.95 * rate {printf " at %.0f/s", $1}'
 }

@@ -8,8 +8,8 @@
  * Threads publish RATE events a second, each in a transaction of its own,
  * through libpq, whose environment says where.  The main thread consumes
  * TOPIC.  All read the same clock.  EVENTS is a file of lines "key <tab>
- * payload", used over and over; the payload is a JSON object, to which the
- * event's number is added.  STATEMENT publishes the key $1 and the payload $2.
+ * payload", used over and over; the payload is a JSON object, to which a number
+ * is added that tells run and event.  STATEMENT publishes the key $1 and the payload $2.
  *
  * Prints the rate that was reached, then median, 99th percentile and maximum
  * in milliseconds, first since COMMIT was sent, then since it returned.  The
@@ -17,12 +17,14 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <libpq-fe.h>
 #include <librdkafka/rdkafka.h>
@@ -32,6 +34,7 @@
 #define COMMAND_SIZE 100000
 #define MAX_EVENTS 100000
 #define MAX_THREADS 100
+#define MAX_SAMPLES 1000000
 #define RATE_OF_THREAD 500		/* events a second, at most */
 #define NUMBER "{\"n\": "		/* how a payload begins */
 
@@ -56,6 +59,7 @@ static const char *statement;
 static Event events[MAX_EVENTS];
 static int	nevents;
 static int	nthreads;
+static int	first_number;		/* of the events of this run */
 static double started;
 
 static void
@@ -129,7 +133,7 @@ publish(void *arg)
 
 		wait_until(started + (double) i / rate);
 		snprintf(command, sizeof(command),
-				 "BEGIN; EXECUTE publish('%s', '" NUMBER "%d, %s')", event->key, i, event->payload);
+				 "BEGIN; EXECUTE publish('%s', '" NUMBER "%d, %s')", event->key, first_number + i, event->payload);
 		execute(connection, command);
 		samples[i].sent = now();
 		execute(connection, "COMMIT");
@@ -188,7 +192,10 @@ open_consumer(const char *bootstrap)
 	return kafka;
 }
 
-/* Consumes until every event has arrived. */
+/*
+ * Consumes until every event has arrived.  Others may be late ones of a run
+ * before, or come a second time.
+ */
 static void
 consume(rd_kafka_t *kafka)
 {
@@ -208,11 +215,12 @@ consume(rd_kafka_t *kafka)
 		/* The number ends with a comma, so that is as good as an end. */
 		payload = message->payload;
 		if (message->len > strlen(NUMBER) && memcmp(payload, NUMBER, strlen(NUMBER)) == 0)
-			number = atoi(payload + strlen(NUMBER));
-		if (number < 0 || number >= nsamples || samples[number].arrived != 0)
-			die("events", "one that was not expected");
-		samples[number].arrived = arrived;
-		missing--;
+			number = atoi(payload + strlen(NUMBER)) - first_number;
+		if (number >= 0 && number < nsamples && samples[number].arrived == 0)
+		{
+			samples[number].arrived = arrived;
+			missing--;
+		}
 		rd_kafka_message_destroy(message);
 	}
 }
@@ -270,6 +278,9 @@ main(int argc, char **argv)
 	topic = argv[2];
 	rate = atoi(argv[3]);
 	nsamples = rate * (WARM_UP_SECONDS + atoi(argv[4]));
+	if (nsamples < 1 || nsamples > MAX_SAMPLES)
+		die("RATE and SECONDS", "are out of range");
+	first_number = getpid() % (INT_MAX / MAX_SAMPLES) * MAX_SAMPLES;
 	samples = calloc(nsamples, sizeof(Sample));
 	read_events(argv[5]);
 	statement = argv[6];

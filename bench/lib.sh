@@ -246,11 +246,11 @@ clean_up()
 		say "The end of the server's log"
 		tail -n 30 "$work/data/log" >&2
 	fi
-	if [ -e "$work/data/postmaster.pid" ]; then
-		unprivileged "$bin/pg_ctl" -D "$data" -m fast -w stop >/dev/null || true
-	fi
 	if [ -e "$work/debezium.pid" ]; then
 		as_root kill -s KILL "$(cat "$work/debezium.pid")" 2>/dev/null || true
+	fi
+	if [ -e "$work/data/postmaster.pid" ]; then
+		unprivileged "$bin/pg_ctl" -D "$data" -m fast -w stop >/dev/null || true
 	fi
 	if [ -d "$work/kafka/node-1" ]; then
 		unprivileged "$source/dev/kafka" kill "$work/kafka" || true
