@@ -19,6 +19,89 @@ AS 'MODULE_PATHNAME', 'outbox_watch_extension';
 COMMENT ON FUNCTION outbox.watch_extension() IS
     'has the replication slot go with the extension, should this session drop it';
 
+-- Ids that outbox.publish() makes need not be in a unique index.  Rows that exist
+-- are as if their ids had been given.
+ALTER TABLE outbox.event ADD COLUMN id_given boolean DEFAULT true;
+COMMENT ON COLUMN outbox.event.content_type IS 'media type of payload; NULL means application/json unless id_given is true';
+COMMENT ON COLUMN outbox.event.id_given IS 'did the publisher choose event_id, so that it must be unique? NULL where outbox.publish() made it';
+ALTER TABLE outbox.event DROP CONSTRAINT event_event_id_chunk_key;
+CREATE UNIQUE INDEX event_event_id_chunk_key ON outbox.event (event_id, chunk) WHERE id_given;
+ALTER INDEX outbox.event_0_event_id_chunk_idx RENAME TO event_0_event_id_chunk_key;
+ALTER INDEX outbox.event_1_event_id_chunk_idx RENAME TO event_1_event_id_chunk_key;
+ALTER INDEX outbox.event_2_event_id_chunk_idx RENAME TO event_2_event_id_chunk_key;
+ALTER INDEX outbox.event_3_event_id_chunk_idx RENAME TO event_3_event_id_chunk_key;
+ALTER INDEX outbox.event_4_event_id_chunk_idx RENAME TO event_4_event_id_chunk_key;
+ALTER INDEX outbox.event_5_event_id_chunk_idx RENAME TO event_5_event_id_chunk_key;
+ALTER INDEX outbox.event_6_event_id_chunk_idx RENAME TO event_6_event_id_chunk_key;
+ALTER INDEX outbox.event_7_event_id_chunk_idx RENAME TO event_7_event_id_chunk_key;
+DROP INDEX outbox.event_xid_idx;
+DROP OPERATOR FAMILY outbox.xid8_minmax_ops USING brin;
+CREATE FUNCTION outbox.xid8_add_value(internal, internal, internal, internal) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_xid8_add_value';
+COMMENT ON FUNCTION outbox.xid8_add_value(internal, internal, internal, internal) IS
+    'for the index on xid: adds a value to the summary of pages, whose maximum grows by a little more than it must';
+CREATE FUNCTION outbox.uuid_add_value(internal, internal, internal, internal) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_uuid_add_value';
+COMMENT ON FUNCTION outbox.uuid_add_value(internal, internal, internal, internal) IS
+    'for the index on event_id: adds a value to the summary of pages, whose maximum grows by a little more than it must';
+CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
+    OPERATOR 1 pg_catalog.<,
+    OPERATOR 2 pg_catalog.<=,
+    OPERATOR 3 pg_catalog.=,
+    OPERATOR 4 pg_catalog.>=,
+    OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
+    FUNCTION 2 outbox.xid8_add_value(internal, internal, internal, internal),
+    FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
+    FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
+CREATE OPERATOR CLASS outbox.uuid_minmax_ops FOR TYPE uuid USING brin AS
+    OPERATOR 1 pg_catalog.<,
+    OPERATOR 2 pg_catalog.<=,
+    OPERATOR 3 pg_catalog.=,
+    OPERATOR 4 pg_catalog.>=,
+    OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
+    FUNCTION 2 outbox.uuid_add_value(internal, internal, internal, internal),
+    FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
+    FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
+CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops, event_id outbox.uuid_minmax_ops);
+ALTER INDEX outbox.event_0_xid_event_id_idx RENAME TO event_0_xid_idx;
+ALTER INDEX outbox.event_1_xid_event_id_idx RENAME TO event_1_xid_idx;
+ALTER INDEX outbox.event_2_xid_event_id_idx RENAME TO event_2_xid_idx;
+ALTER INDEX outbox.event_3_xid_event_id_idx RENAME TO event_3_xid_idx;
+ALTER INDEX outbox.event_4_xid_event_id_idx RENAME TO event_4_xid_idx;
+ALTER INDEX outbox.event_5_xid_event_id_idx RENAME TO event_5_xid_idx;
+ALTER INDEX outbox.event_6_xid_event_id_idx RENAME TO event_6_xid_idx;
+ALTER INDEX outbox.event_7_xid_event_id_idx RENAME TO event_7_xid_idx;
+CREATE OR REPLACE VIEW outbox.events AS
+SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
+       coalesce(CASE WHEN t.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,
+                pg_catalog.encode(e.payload, 'escape')) AS payload,
+       t.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
+       CASE WHEN d.id IS NOT NULL THEN 'failed'
+            WHEN x.id IS NOT NULL THEN 'discarded'
+            WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
+            ELSE 'published' END AS status,
+       CASE WHEN d.id IS NULL AND h.id IS NULL AND x.id IS NULL THEN w.taken_at END AS published_at,
+       coalesce(d.error, x.error, p.error) AS error
+FROM outbox.event e
+-- outbox.publish() leaves the commonest out
+CROSS JOIN LATERAL (SELECT CASE WHEN e.content_type IS NULL AND e.id_given IS NOT TRUE THEN 'application/json'
+                                ELSE e.content_type END AS content_type) t
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
+LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition
+LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.home = e.home
+LEFT JOIN LATERAL (
+    SELECT w.taken_at
+    FROM outbox.watermark w
+    WHERE w.home = e.home AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    ORDER BY w.upper_xid, w.id
+    LIMIT 1
+) w ON true;
+
 ALTER TABLE inbox.position ADD COLUMN rerun_since timestamptz;
 UPDATE inbox.position SET rerun_since = clock_timestamp() WHERE rerun_until IS NOT NULL;
 COMMENT ON COLUMN inbox.position.rerun_since IS
@@ -587,6 +670,8 @@ DECLARE
     old regprocedure;
     new regprocedure;
     made regprocedure[] := ARRAY['outbox.watch_extension()'::regprocedure, 'inbox.consumer_status()',
+        'outbox.xid8_add_value(internal, internal, internal, internal)',
+        'outbox.uuid_add_value(internal, internal, internal, internal)',
         'inbox.move_unprocessed(smallint, smallint)', 'inbox.has_unprocessed(smallint)',
         'inbox.truncate_chunk(text, smallint)', 'inbox.expire_ring(text, interval)', 'inbox.sweep_messages(interval)',
         'inbox.my_subscriptions()', 'inbox.my_failed_messages()', 'inbox.subscribe'::regproc::regprocedure,

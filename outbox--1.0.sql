@@ -110,15 +110,30 @@ CREATE TABLE outbox.event (
     xid             xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
     home            integer     NOT NULL DEFAULT outbox.home(),
+    id_given        boolean     DEFAULT true,
     PRIMARY KEY (id, chunk, home),
-    UNIQUE (event_id, chunk),
     CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
         payload, content_type, headers, topic, partition_key))
 ) PARTITION BY LIST (chunk);
 
+-- The ids that outbox.publish() makes are like no others: for those it need not
+-- be ascertained.
+CREATE UNIQUE INDEX event_event_id_chunk_key ON outbox.event (event_id, chunk) WHERE id_given;
+
 -- Lets a relay that reads the table skip what is published long since, at next
--- to no cost for those who publish.  Vacuum summarizes it, and relays that poll;
+-- to no cost for those who publish, and finds ids that outbox.publish() made,
+-- which follow the order of time.  Vacuum summarizes it, and relays that poll;
 -- to ask for that as rows come in would flood the log.
+CREATE FUNCTION outbox.xid8_add_value(internal, internal, internal, internal) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_xid8_add_value';
+COMMENT ON FUNCTION outbox.xid8_add_value(internal, internal, internal, internal) IS
+    'for the index on xid: adds a value to the summary of pages, whose maximum grows by a little more than it must';
+CREATE FUNCTION outbox.uuid_add_value(internal, internal, internal, internal) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'outbox_uuid_add_value';
+COMMENT ON FUNCTION outbox.uuid_add_value(internal, internal, internal, internal) IS
+    'for the index on event_id: adds a value to the summary of pages, whose maximum grows by a little more than it must';
 CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
     OPERATOR 1 pg_catalog.<,
     OPERATOR 2 pg_catalog.<=,
@@ -126,10 +141,20 @@ CREATE OPERATOR CLASS outbox.xid8_minmax_ops FOR TYPE xid8 USING brin AS
     OPERATOR 4 pg_catalog.>=,
     OPERATOR 5 pg_catalog.>,
     FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
-    FUNCTION 2 pg_catalog.brin_minmax_add_value(internal, internal, internal, internal),
+    FUNCTION 2 outbox.xid8_add_value(internal, internal, internal, internal),
     FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
     FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
-CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops);
+CREATE OPERATOR CLASS outbox.uuid_minmax_ops FOR TYPE uuid USING brin AS
+    OPERATOR 1 pg_catalog.<,
+    OPERATOR 2 pg_catalog.<=,
+    OPERATOR 3 pg_catalog.=,
+    OPERATOR 4 pg_catalog.>=,
+    OPERATOR 5 pg_catalog.>,
+    FUNCTION 1 pg_catalog.brin_minmax_opcinfo(internal),
+    FUNCTION 2 outbox.uuid_add_value(internal, internal, internal, internal),
+    FUNCTION 3 pg_catalog.brin_minmax_consistent(internal, internal, internal),
+    FUNCTION 4 pg_catalog.brin_minmax_union(internal, internal, internal);
+CREATE INDEX event_xid_idx ON outbox.event USING brin (xid outbox.xid8_minmax_ops, event_id outbox.uuid_minmax_ops);
 
 COMMENT ON TABLE outbox.event IS
     'events, one row each, inserted by outbox.publish(); those that are on Kafka may be deleted';
@@ -139,7 +164,7 @@ COMMENT ON COLUMN outbox.event.aggregate_type IS 'kind of thing that the event i
 COMMENT ON COLUMN outbox.event.aggregate_id IS 'which thing; the Kafka key, so that events of one thing keep their order';
 COMMENT ON COLUMN outbox.event.event_type IS 'what happened, sent as Kafka header "type"';
 COMMENT ON COLUMN outbox.event.payload IS 'the Kafka value, byte for byte; NULL is a tombstone';
-COMMENT ON COLUMN outbox.event.content_type IS 'media type of payload';
+COMMENT ON COLUMN outbox.event.content_type IS 'media type of payload; NULL means application/json unless id_given is true';
 COMMENT ON COLUMN outbox.event.headers IS 'further Kafka headers, a flat object';
 COMMENT ON COLUMN outbox.event.topic IS 'Kafka topic instead of the one that aggregate_type leads to';
 COMMENT ON COLUMN outbox.event.partition_key IS 'Kafka key instead of aggregate_id';
@@ -148,6 +173,7 @@ COMMENT ON COLUMN outbox.event.created_at IS 'start of the transaction that publ
 COMMENT ON COLUMN outbox.event.xid IS 'transaction that published; tells with outbox.watermark whether the event is on Kafka';
 COMMENT ON COLUMN outbox.event.chunk IS 'partition that holds the row';
 COMMENT ON COLUMN outbox.event.home IS 'database that published; xid has a meaning there';
+COMMENT ON COLUMN outbox.event.id_given IS 'did the publisher choose event_id, so that it must be unique? NULL where outbox.publish() made it';
 
 CREATE TABLE outbox.event_0 PARTITION OF outbox.event FOR VALUES IN (0);
 CREATE TABLE outbox.event_1 PARTITION OF outbox.event FOR VALUES IN (1);
@@ -157,6 +183,24 @@ CREATE TABLE outbox.event_4 PARTITION OF outbox.event FOR VALUES IN (4);
 CREATE TABLE outbox.event_5 PARTITION OF outbox.event FOR VALUES IN (5);
 CREATE TABLE outbox.event_6 PARTITION OF outbox.event FOR VALUES IN (6);
 CREATE TABLE outbox.event_7 PARTITION OF outbox.event FOR VALUES IN (7);
+
+-- As users know them.
+ALTER INDEX outbox.event_0_event_id_chunk_idx RENAME TO event_0_event_id_chunk_key;
+ALTER INDEX outbox.event_1_event_id_chunk_idx RENAME TO event_1_event_id_chunk_key;
+ALTER INDEX outbox.event_2_event_id_chunk_idx RENAME TO event_2_event_id_chunk_key;
+ALTER INDEX outbox.event_3_event_id_chunk_idx RENAME TO event_3_event_id_chunk_key;
+ALTER INDEX outbox.event_4_event_id_chunk_idx RENAME TO event_4_event_id_chunk_key;
+ALTER INDEX outbox.event_5_event_id_chunk_idx RENAME TO event_5_event_id_chunk_key;
+ALTER INDEX outbox.event_6_event_id_chunk_idx RENAME TO event_6_event_id_chunk_key;
+ALTER INDEX outbox.event_7_event_id_chunk_idx RENAME TO event_7_event_id_chunk_key;
+ALTER INDEX outbox.event_0_xid_event_id_idx RENAME TO event_0_xid_idx;
+ALTER INDEX outbox.event_1_xid_event_id_idx RENAME TO event_1_xid_idx;
+ALTER INDEX outbox.event_2_xid_event_id_idx RENAME TO event_2_xid_idx;
+ALTER INDEX outbox.event_3_xid_event_id_idx RENAME TO event_3_xid_idx;
+ALTER INDEX outbox.event_4_xid_event_id_idx RENAME TO event_4_xid_idx;
+ALTER INDEX outbox.event_5_xid_event_id_idx RENAME TO event_5_xid_idx;
+ALTER INDEX outbox.event_6_xid_event_id_idx RENAME TO event_6_xid_idx;
+ALTER INDEX outbox.event_7_xid_event_id_idx RENAME TO event_7_xid_idx;
 
 -- The relay may have to read what is not on Kafka yet.
 CREATE FUNCTION outbox.keep_rows() RETURNS trigger
@@ -713,9 +757,9 @@ COMMENT ON FUNCTION outbox.utf8_text(bytea) IS
 
 CREATE VIEW outbox.events AS
 SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
-       coalesce(CASE WHEN e.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,
+       coalesce(CASE WHEN t.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,
                 pg_catalog.encode(e.payload, 'escape')) AS payload,
-       e.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
+       t.content_type, e.headers, e.topic, e.partition_key, e.deliver_at, e.created_at, e.xid,
        CASE WHEN d.id IS NOT NULL THEN 'failed'
             WHEN x.id IS NOT NULL THEN 'discarded'
             WHEN w.taken_at IS NULL OR h.id IS NOT NULL THEN 'pending'
@@ -723,6 +767,9 @@ SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
        CASE WHEN d.id IS NULL AND h.id IS NULL AND x.id IS NULL THEN w.taken_at END AS published_at,
        coalesce(d.error, x.error, p.error) AS error
 FROM outbox.event e
+-- outbox.publish() leaves the commonest out
+CROSS JOIN LATERAL (SELECT CASE WHEN e.content_type IS NULL AND e.id_given IS NOT TRUE THEN 'application/json'
+                                ELSE e.content_type END AS content_type) t
 LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
 LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
 LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition

@@ -21,7 +21,7 @@ UPDATE outbox.event SET chunk = 1;
 TRUNCATE outbox.event;
 TRUNCATE outbox.event_0;
 INSERT INTO outbox.event (event_id, aggregate_type, event_type) VALUES ('00000000-0000-0000-0000-000000000011', 'Order', 'Again')
-ON CONFLICT (event_id, chunk) DO UPDATE SET event_type = 'Again';
+ON CONFLICT (event_id, chunk) WHERE id_given DO UPDATE SET event_type = 'Again';
 MERGE INTO outbox.event e USING (VALUES ('00000000-0000-0000-0000-000000000011'::uuid)) v (id) ON e.event_id = v.id
 WHEN MATCHED THEN DELETE;
 SELECT * FROM stored;

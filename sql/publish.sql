@@ -22,6 +22,9 @@ SELECT outbox.publish_bytes('Order', '44', 'Text', 'plain', 'text/plain; charset
     '00000000-0000-0000-0000-000000000002', 'my.topic', 'my-key', NULL, NULL);
 SELECT outbox.publish_bytes('Order', '44', 'Text', 'untyped', NULL) IS NOT NULL AS published;
 SELECT * FROM stored;
+-- what a row leaves out is there where events are shown, and nothing that was not said
+SELECT s.content_type AS stored, s.id_given, e.content_type, e.payload
+FROM outbox.events e JOIN outbox.event s USING (id) ORDER BY id;
 :empty
 
 -- the id that is returned is the id that is stored, with or without one given
@@ -124,6 +127,22 @@ SELECT outbox.publish('Order', '1', 'D', '{}', event_id => '00000000-0000-0000-0
        outbox.publish('Order', '1', 'E', '{}', event_id => '00000000-0000-0000-0000-000000000004');
 ROLLBACK;
 SELECT event_type FROM outbox.event ORDER BY id;
+-- also one that was not published, and by the others
+INSERT INTO outbox.event (event_id, aggregate_type, event_type) VALUES ('00000000-0000-0000-0000-000000000005', 'Order', 'F');
+SELECT outbox.publish('Order', '1', 'G', '{}', event_id => '00000000-0000-0000-0000-000000000005');
+-- ids that are made are in no such index, but can be found
+SELECT count(outbox.publish('Order', i::text, 'H', '{}')) FROM generate_series(1, 10) i;
+SELECT event_id AS made FROM outbox.event WHERE aggregate_id = '7' \gset
+SET enable_seqscan = off;
+BEGIN;
+SET LOCAL enable_bitmapscan = off;
+SELECT count(*) FROM outbox.event_0 WHERE id_given AND event_id > '00000000-0000-0000-0000-000000000000';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM outbox.event_0 WHERE id_given AND event_id > '00000000-0000-0000-0000-000000000000';
+COMMIT;
+VACUUM outbox.event_0;
+EXPLAIN (COSTS OFF) SELECT aggregate_id FROM outbox.event_0 WHERE event_id = '00000000-0000-0000-0000-000000000001';
+SELECT aggregate_id, status FROM outbox.events WHERE event_id = :'made';
+RESET enable_seqscan;
 :empty
 
 -- rows go into the current chunk

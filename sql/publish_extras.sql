@@ -80,6 +80,61 @@ ALTER TABLE outbox.event DROP CONSTRAINT known_kind;
 SELECT event_type FROM outbox.event ORDER BY id;
 :empty
 
+-- what a session knows of the table is what the table is, whatever was rolled back
+CREATE TABLE stored (event_type text);
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO stored VALUES (NEW.event_type);
+    RETURN NEW;
+END $$;
+CREATE FUNCTION by_index() RETURNS text LANGUAGE sql
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$ SELECT string_agg(event_type, ' ' ORDER BY event_type) FROM outbox.event_0 WHERE event_type >= 'A' $$;
+SELECT count(outbox.publish('Order', '1', 'A', '{}'));
+BEGIN;
+CREATE INDEX by_type ON outbox.event_0 (event_type);
+SELECT count(outbox.publish('Order', '1', 'B', '{}'));
+SELECT by_index();
+SAVEPOINT s;
+DROP INDEX outbox.by_type;
+CREATE TRIGGER keep AFTER INSERT ON outbox.event FOR EACH ROW EXECUTE FUNCTION keep();
+SELECT count(outbox.publish('Order', '1', 'C', '{}'));
+ROLLBACK TO s;
+SELECT count(outbox.publish('Order', '1', 'D', '{}'));
+SELECT by_index();
+COMMIT;
+SELECT * FROM stored;
+CREATE TRIGGER keep AFTER INSERT ON outbox.event_0 FOR EACH ROW EXECUTE FUNCTION keep();
+SELECT count(outbox.publish('Order', '1', 'E', '{}'));
+DROP TRIGGER keep ON outbox.event_0;
+SELECT count(outbox.publish('Order', '1', 'F', '{}'));
+SELECT * FROM stored;
+SELECT by_index();
+DROP INDEX outbox.by_type;
+-- more than columns in an index, and an index of another kind
+CREATE INDEX by_type ON outbox.event_0 (event_type) WHERE event_type > 'G';
+CREATE INDEX by_expression ON outbox.event_0 (upper(event_type));
+CREATE INDEX by_hash ON outbox.event_0 USING hash (event_type);
+SELECT count(outbox.publish('Order', '1', 'G', '{}')), count(outbox.publish('Order', '1', 'H', '{}'));
+SET enable_seqscan = off;
+SELECT count(*) FROM outbox.event_0 WHERE event_type = 'G';
+EXPLAIN (COSTS OFF) SELECT count(*) FROM outbox.event_0 WHERE event_type = 'G';
+DROP INDEX outbox.by_hash;
+SELECT count(*) FROM outbox.event_0 WHERE upper(event_type) = 'G';
+DROP INDEX outbox.by_expression;
+SELECT count(*) FROM outbox.event_0 WHERE event_type > 'G';
+RESET enable_seqscan;
+DROP INDEX outbox.by_type;
+-- a table that was written anew, or its indexes
+VACUUM FULL outbox.event_0;
+SELECT count(outbox.publish('Order', '1', 'I', '{}'));
+REINDEX TABLE outbox.event_0;
+SELECT count(outbox.publish('Order', '1', 'J', '{}'));
+SELECT count(*), count(DISTINCT id) FROM outbox.event;
+DROP TABLE stored;
+DROP FUNCTION keep(), by_index();
+:empty
+
 -- columns
 ALTER TABLE outbox.event ADD COLUMN dropped int;
 ALTER TABLE outbox.event DROP COLUMN dropped;

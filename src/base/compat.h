@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
@@ -115,6 +116,13 @@ compat_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 						  conflict, NIL);
 #endif
 }
+
+/* Lets go of what an index keeps from one insertion to the next. */
+#if PG_VERSION_NUM >= 170000
+#define compat_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define compat_index_insert_cleanup(index, info) ((void) 0)
+#endif
 
 /* May the slot no longer be decoded from? */
 #if PG_VERSION_NUM >= 160000

@@ -25,6 +25,8 @@
 
 #define FRAME_VERSION 1
 
+#define ID_GIVEN_COLUMN "id_given"
+
 /* Microseconds from the Unix epoch to PostgreSQL's. */
 #define EPOCH_DISTANCE \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
@@ -32,7 +34,7 @@
 static const char hex_digits[] = "0123456789abcdef";
 
 /* Types of the columns, in the order of EventColumn. */
-static const Oid column_types[EVENT_NCOLUMNS] = {
+static const Oid column_types[EVENT_NFIXED] = {
 	[EVENT_ID] = INT8OID,
 	[EVENT_EVENT_ID] = UUIDOID,
 	[EVENT_AGGREGATE_TYPE] = TEXTOID,
@@ -57,9 +59,9 @@ static const Oid column_types[EVENT_NCOLUMNS] = {
 bool
 event_tupdesc_matches(TupleDesc desc)
 {
-	if (desc->natts < EVENT_NCOLUMNS)
+	if (desc->natts < EVENT_NFIXED)
 		return false;
-	for (int i = 0; i < EVENT_NCOLUMNS; i++)
+	for (int i = 0; i < EVENT_NFIXED; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 
@@ -67,6 +69,24 @@ event_tupdesc_matches(TupleDesc desc)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * The place of the column id_given in rows of this description, from 0 on; -1
+ * when there is none.
+ */
+int
+event_id_given_column(TupleDesc desc)
+{
+	for (int i = EVENT_ID_GIVEN; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && att->atttypid == BOOLOID &&
+			strcmp(NameStr(att->attname), ID_GIVEN_COLUMN) == 0)
+			return i;
+	}
+	return -1;
 }
 
 /* The bytes of a text or bytea, where they are if that is possible. */
@@ -82,6 +102,20 @@ slice_from_datum(Datum value, bool isnull)
 	{
 		VARDATA_ANY(varlena), VARSIZE_ANY_EXHDR(varlena)
 	};
+}
+
+/* The media type of a row's payload, which publish() may have left out. */
+static inline Slice
+content_type_from_values(const Datum *values, const bool *nulls)
+{
+	if (nulls[EVENT_CONTENT_TYPE] &&
+		(nulls[EVENT_ID_GIVEN] || !DatumGetBool(values[EVENT_ID_GIVEN])))
+		return (Slice)
+	{
+		JSON_TYPE, JSON_TYPE_LEN
+	};
+	return slice_from_datum(values[EVENT_CONTENT_TYPE],
+							nulls[EVENT_CONTENT_TYPE]);
 }
 
 /*
@@ -103,7 +137,7 @@ event_from_values(Event *event, const Datum *values, const bool *nulls)
 	event->aggregate_id = SLICE(EVENT_AGGREGATE_ID);
 	event->event_type = SLICE(EVENT_EVENT_TYPE);
 	event->payload = SLICE(EVENT_PAYLOAD);
-	event->content_type = SLICE(EVENT_CONTENT_TYPE);
+	event->content_type = content_type_from_values(values, nulls);
 	event->topic = SLICE(EVENT_TOPIC);
 	event->partition_key = SLICE(EVENT_PARTITION_KEY);
 #undef SLICE
@@ -135,8 +169,11 @@ event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc)
 	/* Room for columns that somebody added; untouched memory costs nothing. */
 	Datum		values[MaxTupleAttributeNumber];
 	bool		nulls[MaxTupleAttributeNumber];
+	int			id_given = event_id_given_column(desc);
 
 	heap_deform_tuple(tuple, desc, values, nulls);
+	values[EVENT_ID_GIVEN] = id_given < 0 ? BoolGetDatum(true) : values[id_given];
+	nulls[EVENT_ID_GIVEN] = id_given >= 0 && nulls[id_given];
 	event_from_values(event, values, nulls);
 }
 

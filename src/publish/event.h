@@ -51,7 +51,10 @@
 /* Length of a UUID as text, without the terminating zero. */
 #define UUID_TEXT_LEN 36
 
-/* Columns of outbox.event, in the order of the table. */
+/*
+ * Columns of outbox.event, in the order of the table.  The last one came later,
+ * so in a table that was made before it may have others in front, or be missing.
+ */
 typedef enum EventColumn
 {
 	EVENT_ID = 0,
@@ -69,8 +72,16 @@ typedef enum EventColumn
 	EVENT_XID,
 	EVENT_CHUNK,
 	EVENT_HOME,
+	EVENT_ID_GIVEN,
 	EVENT_NCOLUMNS
 } EventColumn;
+
+/* Those that have their place in every table. */
+#define EVENT_NFIXED EVENT_ID_GIVEN
+
+/* The media type that publish() leaves out of the rows whose ids it makes. */
+#define JSON_TYPE "application/json"
+#define JSON_TYPE_LEN (sizeof(JSON_TYPE) - 1)
 
 /* Bytes somewhere else.  data == NULL means SQL NULL. */
 typedef struct Slice
@@ -111,6 +122,7 @@ event_key(const Event *event)
 }
 
 extern bool event_tupdesc_matches(TupleDesc desc);
+extern int	event_id_given_column(TupleDesc desc);
 extern void event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc);
 extern void event_from_values(Event *event, const Datum *values,
 							  const bool *nulls);

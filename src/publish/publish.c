@@ -179,7 +179,7 @@ outbox_publish(PG_FUNCTION_ARGS)
 			PointerGetDatum(bytes_from_jsonb(PG_GETARG_JSONB_P(3)));
 		nulls[EVENT_PAYLOAD] = false;
 	}
-	values[EVENT_CONTENT_TYPE] = CStringGetTextDatum("application/json");
+	values[EVENT_CONTENT_TYPE] = CStringGetTextDatum(JSON_TYPE);
 	nulls[EVENT_CONTENT_TYPE] = false;
 	PG_RETURN_UUID_P(publish(fcinfo, 4, values, nulls));
 }

@@ -4,12 +4,16 @@
  *	  outbox.event as publish() sees it: the chunk that takes new rows, the
  *	  numbers of rows, and the way in.
  *
- * Rows go into the current chunk as the executor would put them there, but
- * without parsing, planning, partition routing or SPI.  What is left out is
- * left out because it could not fail: the caller has checked the event, and
- * the partition constraint holds by choice of the chunk.  When the table's
- * owner added something of their own, a trigger, a constraint or a column,
- * the row takes the executor's longer way.
+ * Rows go into the current chunk without parsing, planning, partition routing
+ * or SPI, and mostly without the executor (direct.c).  What is left out is left
+ * out because it could not fail: the caller has checked the event, and the
+ * partition constraint holds by choice of the chunk.  When the table's owner
+ * added something of their own, a trigger, a constraint or a column, the
+ * executor inserts the row.
+ *
+ * An id that publish() makes is like no other, so only ids that publishers give
+ * need an index that says so: that of the rows whose id_given is true.  In the
+ * others the commonest media type is left out, too.
  *
  * Privileges on table and sequences are not checked: whoever may execute
  * publish() may publish, and cannot do anything else by it.
@@ -42,17 +46,19 @@
 #include "base/home.h"
 #include "base/own.h"
 #include "publish/check.h"
+#include "publish/direct.h"
 #include "publish/event.h"
 #include "publish/session.h"
 
 #define STORE_SCHEMA "outbox"
 #define CHUNK_SEQUENCE "event_chunk_seq"
 #define ID_SEQUENCE "event_id_seq"
-#define CHUNK_PREFIX "event_"
-#define NCHUNKS 8
 
-/* CHECK constraints of a chunk as the extension makes it. */
-#define OUR_CHECKS 1
+/* Chunks, by number. */
+static const char *const chunk_names[NCHUNKS] = {
+	"event_0", "event_1", "event_2", "event_3",
+	"event_4", "event_5", "event_6", "event_7"
+};
 
 /* Where our relations are. */
 typedef struct StoreOids
@@ -96,12 +102,10 @@ store_current_chunk(void)
 static Relation
 open_chunk(int16 chunk)
 {
-	char		name[NAMEDATALEN];
-	Relation	relation;
+	const char *name = chunk_names[chunk];
+	Relation	relation = own_relation_open(&own, &oids.chunks[chunk], name,
+											 RELKIND_RELATION, RowExclusiveLock);
 
-	snprintf(name, sizeof(name), CHUNK_PREFIX "%d", chunk);
-	relation = own_relation_open(&own, &oids.chunks[chunk], name,
-								 RELKIND_RELATION, RowExclusiveLock);
 	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
 		!RelationIsPermanent(relation))
 		own_relation_is_wrong(STORE_SCHEMA, name);
@@ -130,28 +134,6 @@ next_id(void)
 }
 
 /*
- * Does a chunk have anything that the extension did not make and the insertion
- * of a row has to heed?  Triggers for each statement do not fire: there is no
- * statement.
- */
-static bool
-has_extras(Relation chunk, const bool *nulls)
-{
-	TupleDesc	desc = RelationGetDescr(chunk);
-	TriggerDesc *triggers = chunk->trigdesc;
-
-	for (int i = 0; i < EVENT_NCOLUMNS; i++)
-	{
-		if (nulls[i] && TupleDescAttr(desc, i)->attnotnull)
-			return true;
-	}
-	return desc->natts > EVENT_NCOLUMNS ||
-		(desc->constr && desc->constr->num_check > OUR_CHECKS) ||
-		(triggers && (triggers->trig_insert_before_row ||
-					  triggers->trig_insert_after_row));
-}
-
-/*
  * Is a CHECK constraint ours: check_event() of columns, and nothing else?
  * There is nothing in that which planning would evaluate or look up by name.
  */
@@ -169,6 +151,24 @@ is_our_check(const Expr * check)
 		return false;
 	fmgr_info(call->funcid, &function);
 	return function.fn_addr == outbox_check_event;
+}
+
+/*
+ * Does a chunk have triggers or CHECK constraints that the extension did not
+ * make and the insertion of a row has to heed?  Triggers for each statement do
+ * not fire: there is no statement.
+ */
+bool
+store_has_extras(Relation chunk)
+{
+	TupleConstr *constr = RelationGetDescr(chunk)->constr;
+	TriggerDesc *triggers = chunk->trigdesc;
+
+	for (int i = 0; constr && i < constr->num_check; i++)
+		if (!is_our_check(compat_check_node(&constr->check[i], chunk)))
+			return true;
+	return triggers && (triggers->trig_insert_before_row ||
+						triggers->trig_insert_after_row);
 }
 
 /*
@@ -209,7 +209,7 @@ prepare_checks(ResultRelInfo *target, EState *estate)
  * indexes.
  */
 static void
-insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
+insert_slot(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 {
 	/* Here the triggers' queue finds the relation. */
 	estate->es_opened_result_relations =
@@ -221,31 +221,18 @@ insert_with_extras(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
 	ExecCloseResultRelations(estate);
 }
 
-/*
- * Inserts the row in the slot into table and indexes, and does no more.  Closes
- * the indexes.
- */
+/* Sets columns that the owner added, all but one of ours, to their defaults. */
 static void
-insert_plainly(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
-{
-	table_tuple_insert(target->ri_RelationDesc, slot,
-					   GetCurrentCommandId(true), 0, NULL);
-	compat_insert_index_tuples(target, slot, estate, NULL);
-	ExecCloseIndices(target);
-}
-
-/* Sets columns that the owner added to their defaults. */
-static void
-set_defaults(Relation chunk, EState *estate, TupleTableSlot *slot)
+set_defaults(Relation chunk, int id_given, EState *estate, TupleTableSlot *slot)
 {
 	TupleDesc	desc = RelationGetDescr(chunk);
 
-	for (int i = EVENT_NCOLUMNS; i < desc->natts; i++)
+	for (int i = EVENT_NFIXED; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		Expr	   *expr;
 
-		if (att->attisdropped || att->attgenerated)
+		if (att->attisdropped || att->attgenerated || i == id_given)
 			continue;
 		expr = (Expr *) build_column_default(chunk, i + 1);
 		if (expr == NULL)
@@ -256,11 +243,12 @@ set_defaults(Relation chunk, EState *estate, TupleTableSlot *slot)
 	}
 }
 
-/* Inserts a row into the open chunk. */
+/* Has the executor insert a row into the open chunk. */
 static void
-insert_row(Relation chunk, const Datum *values, const bool *nulls)
+insert_by_executor(Relation chunk, const Datum *values, const bool *nulls)
 {
 	TupleDesc	desc = RelationGetDescr(chunk);
+	int			id_given = event_id_given_column(desc);
 	EState	   *estate = CreateExecutorState();
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 	ResultRelInfo *target = makeNode(ResultRelInfo);
@@ -271,19 +259,53 @@ insert_row(Relation chunk, const Datum *values, const bool *nulls)
 
 	slot = table_slot_create(chunk, &estate->es_tupleTable);
 	memset(slot->tts_isnull, true, desc->natts * sizeof(bool));
-	memcpy(slot->tts_values, values, EVENT_NCOLUMNS * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, EVENT_NCOLUMNS * sizeof(bool));
-	set_defaults(chunk, estate, slot);
+	memcpy(slot->tts_values, values, EVENT_NFIXED * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, EVENT_NFIXED * sizeof(bool));
+	if (id_given >= 0)
+	{
+		slot->tts_values[id_given] = values[EVENT_ID_GIVEN];
+		slot->tts_isnull[id_given] = nulls[EVENT_ID_GIVEN];
+	}
+	set_defaults(chunk, id_given, estate, slot);
 	ExecStoreVirtualTuple(slot);
-
-	if (has_extras(chunk, nulls))
-		insert_with_extras(target, estate, slot);
-	else
-		insert_plainly(target, estate, slot);
+	insert_slot(target, estate, slot);
 
 	ExecResetTupleTable(estate->es_tupleTable, false);
 	MemoryContextSwitchTo(old);
 	FreeExecutorState(estate);
+}
+
+/* Is it the media type that rows need not have? */
+static bool
+is_json(Datum type)
+{
+	struct varlena *text = (struct varlena *) DatumGetPointer(type);
+
+	return VARSIZE_ANY_EXHDR(text) == JSON_TYPE_LEN &&
+		memcmp(VARDATA_ANY(text), JSON_TYPE, JSON_TYPE_LEN) == 0;
+}
+
+/*
+ * Sets the column id_given of a row, and leaves the media type out where that
+ * can be.  A row that has none must not look as if it were left out.  Nor can
+ * it be in a table of a release before.
+ */
+static void
+set_id_given(Relation chunk, bool id_given, Datum *values, bool *nulls)
+{
+	values[EVENT_ID_GIVEN] = BoolGetDatum(true);
+	nulls[EVENT_ID_GIVEN] = !id_given && !nulls[EVENT_CONTENT_TYPE];
+	if (nulls[EVENT_ID_GIVEN] && is_json(values[EVENT_CONTENT_TYPE]) &&
+		event_id_given_column(RelationGetDescr(chunk)) >= 0)
+		nulls[EVENT_CONTENT_TYPE] = true;
+}
+
+/* Inserts a row into the open chunk of a number. */
+static void
+insert_row(Relation chunk, int16 number, Datum *values, bool *nulls)
+{
+	if (!direct_insert(chunk, number, values, nulls))
+		insert_by_executor(chunk, values, nulls);
 }
 
 /*
@@ -314,8 +336,8 @@ rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
 
 /*
  * Stores an event, whose columns are in the order of EventColumn and have
- * been checked.  Sets the columns id, chunk and home.  id_given says that event_id
- * came from the publisher and may exist already.
+ * been checked.  Sets the columns id, chunk, home and id_given, which says that
+ * event_id came from the publisher and may exist already.
  */
 void
 store_insert(Datum *values, bool *nulls, bool id_given)
@@ -328,12 +350,13 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 	values[EVENT_ID] = Int64GetDatum(next_id());
 	values[EVENT_HOME] = Int32GetDatum(home_id());
 	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_HOME] = false;
+	set_id_given(chunk, id_given, values, nulls);
 
 	if (id_given)
 	{
 		PG_TRY();
 		{
-			insert_row(chunk, values, nulls);
+			insert_row(chunk, number, values, nulls);
 		}
 		PG_CATCH();
 		{
@@ -343,7 +366,7 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 		PG_END_TRY();
 	}
 	else
-		insert_row(chunk, values, nulls);
+		insert_row(chunk, number, values, nulls);
 	relation_close(chunk, NoLock);
 }
 

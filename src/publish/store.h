@@ -11,7 +11,10 @@
 
 #include "postgres.h"
 
+#include "utils/rel.h"
+
 extern int16 store_current_chunk(void);
+extern bool store_has_extras(Relation chunk);
 extern void store_insert(Datum *values, bool *nulls, bool id_given);
 
 #endif							/* OUTBOX_STORE_H */

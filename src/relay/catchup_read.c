@@ -52,7 +52,7 @@
 #define SELECT_EVENTS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
-	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home" \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given" \
 	" FROM outbox.event e" \
 	" WHERE e.id OPERATOR(pg_catalog.>) $1 AND e.id OPERATOR(pg_catalog.<=) $2" \
 	" AND e.home OPERATOR(pg_catalog.=) $3"

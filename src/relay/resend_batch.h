@@ -16,7 +16,7 @@
 #define EVENT_COLUMNS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
-	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home"
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given"
 
 #define SAME_EVENT \
 	" JOIN outbox.event e ON e.id OPERATOR(pg_catalog.=) d.id" \

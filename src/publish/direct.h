@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * direct.h
+ *	  The short way of a row into a chunk of outbox.event.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_DIRECT_H
+#define OUTBOX_DIRECT_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+
+#include "publish/event.h"
+
+/* Chunks of outbox.event. */
+#define NCHUNKS 8
+
+extern bool direct_insert(Relation chunk, int number, Datum *values,
+						  const bool *nulls);
+
+#endif							/* OUTBOX_DIRECT_H */
