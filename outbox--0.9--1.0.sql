@@ -75,6 +75,15 @@ ALTER INDEX outbox.event_4_xid_event_id_idx RENAME TO event_4_xid_idx;
 ALTER INDEX outbox.event_5_xid_event_id_idx RENAME TO event_5_xid_idx;
 ALTER INDEX outbox.event_6_xid_event_id_idx RENAME TO event_6_xid_idx;
 ALTER INDEX outbox.event_7_xid_event_id_idx RENAME TO event_7_xid_idx;
+-- Ids come in order, but for those of transactions side by side.
+ALTER INDEX outbox.event_0_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_1_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_2_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_3_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_4_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_5_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_6_pkey SET (fillfactor = 97);
+ALTER INDEX outbox.event_7_pkey SET (fillfactor = 97);
 CREATE OR REPLACE VIEW outbox.events AS
 SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type,
        coalesce(CASE WHEN t.content_type ~* '^(application/json|text/)' THEN outbox.utf8_text(e.payload) END,

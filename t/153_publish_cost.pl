@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 # Bytes of WAL an event of 500 bytes of payload costs at most, without full pages.
-my $most = 770;
+my $most = 760;
 
 my $node = new_server('cost', "full_page_writes = off\nautovacuum = off\n");
 

@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
+#include "publish/place.h"
 #include "publish/store.h"
 
 #define MAX_INDEXES 8
@@ -50,7 +51,9 @@ typedef struct Shape
 	bool		not_null[EVENT_NCOLUMNS];
 	int			nindexes;
 	DirectIndex indexes[MAX_INDEXES];
-	MemoryContext context;		/* of the indexes' infos */
+	TupleDesc	short_desc;		/* of rows that need not tell where they are,
+								 * NULL when all must */
+	MemoryContext context;		/* of the above */
 } Shape;
 
 static Shape shapes[NCHUNKS];
@@ -139,9 +142,10 @@ learn_columns(Shape *shape, Relation chunk)
  * afterwards, either.
  */
 static void
-learn_shape(Shape *shape, Relation chunk)
+learn_shape(Shape *shape, Relation chunk, int number)
 {
 	static bool watching = false;
+	MemoryContext old;
 
 	if (!watching)
 	{
@@ -159,6 +163,9 @@ learn_shape(Shape *shape, Relation chunk)
 		!store_has_extras(chunk) &&
 		learn_columns(shape, chunk) &&
 		learn_indexes(shape, chunk);
+	old = MemoryContextSwitchTo(shape->context);
+	shape->short_desc = shape->plain ? place_short_desc(chunk, number) : NULL;
+	MemoryContextSwitchTo(old);
 }
 
 /* Adds a row that is in the heap to an index. */
@@ -235,13 +242,16 @@ direct_insert(Relation chunk, int number, Datum *values, const bool *nulls)
 	Shape	   *shape = &shapes[number];
 	bool		given = !nulls[EVENT_ID_GIVEN];
 	Relation	indexes[MAX_INDEXES];
+	TupleDesc	desc;
 	HeapTuple	tuple;
 
 	if (shape->relid != RelationGetRelid(chunk))
-		learn_shape(shape, chunk);
+		learn_shape(shape, chunk, number);
 	if (!is_plain(shape, nulls) || !open_indexes(shape, given, indexes))
 		return false;
-	tuple = heap_form_tuple(RelationGetDescr(chunk), values, (bool *) nulls);
+	desc = given || shape->short_desc == NULL ? RelationGetDescr(chunk) :
+		shape->short_desc;
+	tuple = heap_form_tuple(desc, values, (bool *) nulls);
 	heap_insert(chunk, tuple, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < shape->nindexes; i++)
 	{

@@ -98,13 +98,16 @@ store_current_chunk(void)
 	return (int16) chunk;
 }
 
-/* Opens a chunk for inserting. */
-static Relation
-open_chunk(int16 chunk)
+/*
+ * Opens a chunk, and takes a lock that shall last until the end of the
+ * transaction.  Raises an error when it is not as the extension made it.
+ */
+Relation
+store_open_chunk(int16 chunk, LOCKMODE lockmode)
 {
 	const char *name = chunk_names[chunk];
 	Relation	relation = own_relation_open(&own, &oids.chunks[chunk], name,
-											 RELKIND_RELATION, RowExclusiveLock);
+											 RELKIND_RELATION, lockmode);
 
 	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
 		!RelationIsPermanent(relation))
@@ -344,7 +347,7 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 {
 	MemoryContext context = CurrentMemoryContext;
 	int16		number = store_current_chunk();
-	Relation	chunk = open_chunk(number);
+	Relation	chunk = store_open_chunk(number, RowExclusiveLock);
 
 	values[EVENT_CHUNK] = Int16GetDatum(number);
 	values[EVENT_ID] = Int64GetDatum(next_id());

@@ -64,7 +64,7 @@ xid_from_datum(Datum value)
 Datum
 outbox_xid8_add_value(PG_FUNCTION_ARGS)
 {
-	const		BrinValues *column = (const BrinValues *) PG_GETARG_POINTER(1);
+	const BrinValues *column = (const BrinValues *) PG_GETARG_POINTER(1);
 	uint64		xid = xid_from_datum(PG_GETARG_DATUM(2));
 
 	if (!column->bv_allnulls && xid > xid_from_datum(column->bv_values[1]))
@@ -79,7 +79,7 @@ outbox_xid8_add_value(PG_FUNCTION_ARGS)
 Datum
 outbox_uuid_add_value(PG_FUNCTION_ARGS)
 {
-	const		BrinValues *column = (const BrinValues *) PG_GETARG_POINTER(1);
+	const BrinValues *column = (const BrinValues *) PG_GETARG_POINTER(1);
 	pg_uuid_t	id = *PG_GETARG_UUID_P(2);
 
 	if (!column->bv_allnulls &&
