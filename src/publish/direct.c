@@ -58,10 +58,14 @@ typedef struct Shape
 
 static Shape shapes[NCHUNKS];
 
+/* Changes so far, of any relation. */
+static uint64 changes = 0;
+
 /* Relcache callback: forgets what a chunk is like. */
 static void
 forget_shape(Datum arg, Oid relid)
 {
+	changes++;
 	for (int i = 0; i < NCHUNKS; i++)
 		if (!OidIsValid(relid) || shapes[i].relid == relid)
 			shapes[i].relid = InvalidOid;
@@ -138,13 +142,14 @@ learn_columns(Shape *shape, Relation chunk)
 }
 
 /*
- * Finds out what a chunk is like.  If it changes meanwhile, that is not known
- * afterwards, either.
+ * Finds out what a chunk is like.  If that fails, or anything changes meanwhile,
+ * it is not known afterwards, either.
  */
 static void
 learn_shape(Shape *shape, Relation chunk, int number)
 {
 	static bool watching = false;
+	uint64		before = changes;
 	MemoryContext old;
 
 	if (!watching)
@@ -156,7 +161,7 @@ learn_shape(Shape *shape, Relation chunk, int number)
 		shape->context = AllocSetContextCreate(CacheMemoryContext,
 											   "outbox chunk",
 											   ALLOCSET_SMALL_SIZES);
-	shape->relid = RelationGetRelid(chunk);
+	shape->relid = InvalidOid;
 	shape->nindexes = 0;
 	MemoryContextReset(shape->context);
 	shape->plain = chunk->rd_rel->relam == HEAP_TABLE_AM_OID &&
@@ -166,11 +171,13 @@ learn_shape(Shape *shape, Relation chunk, int number)
 	old = MemoryContextSwitchTo(shape->context);
 	shape->short_desc = shape->plain ? place_short_desc(chunk, number) : NULL;
 	MemoryContextSwitchTo(old);
+	if (changes == before)
+		shape->relid = RelationGetRelid(chunk);
 }
 
 /* Adds a row that is in the heap to an index. */
 static void
-insert_into_index(Relation chunk, Relation index, IndexInfo * learned,
+insert_into_index(Relation chunk, Relation index, IndexInfo *learned,
 				  const Datum *row, const bool *row_nulls, ItemPointer place)
 {
 	Form_pg_index form = index->rd_index;
