@@ -17,7 +17,9 @@
  * it the transaction.
  *
  * Why several at all.  A request carries one partition.  With one in flight,
- * each partition of a transaction costs a round trip, one after the other.
+ * each partition of a transaction costs a round trip, one after the other.  The
+ * coordinator is asked while messages come, too: each time for all partitions
+ * that are new since the last answer.
  *
  * So the gate hands a partition's messages to the library in groups.  Each
  * group is one request, and the next is handed over when all of the one before
@@ -26,7 +28,8 @@
  * brokers know or forget, whoever leads, and whichever producer id or epoch the
  * library has, so there is nothing to remember of any of these.
  *
- * That a group is one request:
+ * That a group is one request (as librdkafka 2.0.2 and 2.14.0 are written; what
+ * of them counts here is the same):
  *
  *	 - It is no larger than what the library puts into one: batch.num.messages,
  *	   and batch.size by an estimate that is never too low.  A message that is
