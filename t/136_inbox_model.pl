@@ -77,7 +77,7 @@ sub new_model
 		},
 		log => [],          # messages of the topic
 		position => 0,
-		received => {},     # what tells messages
+		received => {},     # values by what tells messages
 		failed => {},       # messages by what tells them
 		trouble => {},      # kind by value
 		effects => [],      # messages, in the order of the handler's calls
@@ -115,7 +115,8 @@ sub handle
 }
 
 # Reads from the position to the end; messages before an offset are run again,
-# once for each id.
+# once for each id.  One with the id of another one, of which that is known, is
+# passed over.
 sub read_on
 {
 	my ($model, $rerun_until) = @_;
@@ -123,10 +124,13 @@ sub read_on
 	foreach my $message (@{ $model->{log} }[ $model->{position} .. $#{ $model->{log} } ])
 	{
 		my $id = told($model, $message);
+		my $value = $message->{value};
+		next if $model->{failed}{$id} && $model->{failed}{$id}{value} ne $value;
+		next if ($model->{received}{$id} // $value) ne $value;
 		my $again = $message->{offset} < $rerun_until && !$rerun{$id};
 		$rerun{$id} = 1;
 		next if $model->{received}{$id} && !$again;
-		$model->{received}{$id} = 1 unless $model->{dedupe} eq 'none';
+		$model->{received}{$id} = $value unless $model->{dedupe} eq 'none';
 		next if $model->{failed}{$id} && $message->{offset} >= $rerun_until && $model->{dedupe} ne 'none';
 		handle($model, $message);
 	}
