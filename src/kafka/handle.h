@@ -393,14 +393,20 @@ extern bool flush_is_unwanted(const KafkaConfig *config);
 extern bool flush_is_wanted(const KafkaConfig *config);
 extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
 							char *error);
-extern bool flush_start(ProducerHandle *handle, char *error);
-extern void flush_stop(ProducerHandle *handle);
-extern void flush_end(ProducerHandle *handle);
 extern void flush_note_sent(Producer *producer, ProducerHandle *handle,
 							rd_kafka_resp_err_t err);
 extern void flush_note_reported(ProducerHandle *handle,
 								const rd_kafka_message_t *message,
 								TimestampTz now);
+
+/* flusher.c */
+#define SHORTEST_MS 1			/* that a flush can last */
+#define BUSY_MS 10				/* that one lasts while there is a lot to send */
+extern bool flusher_start(ProducerHandle *handle, char *error);
+extern void flusher_stop(ProducerHandle *handle);
+extern void flusher_end(ProducerHandle *handle);
+extern void flusher_flush(Flusher *flusher, int wanted_ms);
+extern void flusher_keep(Flusher *flusher, TimestampTz until);
 
 /* requests.c */
 extern RequestCounter *requests_count(rd_kafka_conf_t *conf);

@@ -32,7 +32,7 @@ strip(Producer *producer, ProducerHandle *handle)
 {
 	rd_kafka_t *library = handle->handle;
 
-	flush_end(handle);
+	flusher_end(handle);
 	if (library)
 	{
 		rd_kafka_purge(library, RD_KAFKA_PURGE_F_QUEUE |
@@ -71,7 +71,7 @@ open_handle(Producer *producer, rd_kafka_conf_t *conf, bool flushes, char *error
 	handle->queue = rd_kafka_queue_get_main(handle->handle);
 	wake_pipe_watch(&producer->wake, handle->queue);
 	producer->handles[producer->nhandles++] = handle;
-	if (!flushes || flush_start(handle, error))
+	if (!flushes || flusher_start(handle, error))
 		return handle;
 	producer->nhandles--;
 	destroy_handle(strip(producer, handle));
@@ -312,7 +312,7 @@ handles_leave(Producer *producer)
 {
 	for (int i = 0; i < producer->nhandles; i++)
 	{
-		flush_end(producer->handles[i]);
+		flusher_end(producer->handles[i]);
 		(void) question_abandon(&producer->handles[i]->greeting, true);
 	}
 }
@@ -327,7 +327,7 @@ handles_close(Producer *producer)
 	int			n = 0;
 
 	for (int i = 0; i < producer->nhandles; i++)
-		flush_stop(producer->handles[i]);
+		flusher_stop(producer->handles[i]);
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		rd_kafka_t *library = strip(producer, producer->handles[i]);
