@@ -14,7 +14,7 @@ use Time::HiRes qw(time);
 
 # At a quarter of a second each they would take half as long again as they may.
 use constant TOPICS => 400;
-use constant MAY_TAKE => 60;
+use constant MAY_TAKE => $PostgreSQL::Test::Utils::timeout_default / 3;
 
 my $kafka = own_kafka('new');
 my $bootstrap = kafka_bootstrap($kafka);
@@ -33,6 +33,16 @@ sub read_topics
 		push @{ $payloads{"$topic $key"} }, $payload;
 	}
 	return %payloads;
+}
+
+# Does a list begin, or if each is delivered once consist, of that?  Kafka may
+# have been so slow that a relay had to start over, and sent the list again.
+sub has_sequence
+{
+	my ($delivery, $sequence, $list) = @_;
+	my $has = join(' ', @{ $list || [] });
+	return $has eq $sequence if $delivery eq 'exactly_once';
+	return $has =~ /^\Q$sequence\E( |$)/;
 }
 
 foreach my $delivery ('at_least_once', 'exactly_once')
@@ -87,7 +97,7 @@ SQL
 	wait_until("SELECT count(*) FILTER (WHERE topic <> '$impossible') = 0 FROM outbox.held_event");
 	cmp_ok(time - $began, '<', MAY_TAKE, 'so are those of many transactions');
 	%payloads = read_topics("$prefix.");
-	is(scalar(grep { join(' ', @{ $payloads{"$prefix.$_ k"} || [] }) eq '1 2' } 1 .. TOPICS), TOPICS, 'all events arrive');
+	is(scalar(grep { has_sequence($delivery, '1 2', $payloads{"$prefix.$_ k"}) } 1 .. TOPICS), TOPICS, 'all events arrive');
 
 	# They are there for a relay that begins anew, and come out of the table.
 	$node->stop;
@@ -96,8 +106,9 @@ SQL
 	$node->safe_psql('postgres', 'SELECT outbox.replay(now() - interval $$1 hour$$)');
 	wait_until('SELECT count(*) > 0 AND bool_and(finished_at IS NOT NULL) FROM outbox.replay_job');
 	cmp_ok(time - $began, '<', MAY_TAKE, 'they are soon known to the next relay');
+	wait_until("SELECT count(*) FILTER (WHERE topic <> '$impossible') = 0 FROM outbox.held_event");
 	%payloads = read_topics("$prefix.");
-	is(scalar(grep { join(' ', @{ $payloads{"$prefix.$_ k"} || [] }) eq '1 2 1 2' } 1 .. TOPICS), TOPICS, 'which sends them again');
+	is(scalar(grep { has_sequence($delivery, '1 2 1 2', $payloads{"$prefix.$_ k"}) } 1 .. TOPICS), TOPICS, 'which sends them again');
 	$node->stop;
 }
 

@@ -11,8 +11,10 @@
  *
  * So new topics are made known to a handle of their own that has no brokers
  * yet.  When it is told of them, it asks about all topics in one request, and
- * again until they are there or no more of them appear.  Then the handle goes,
- * and the producer finds the topics when it asks for them.
+ * again until they are there or no more of them appear.  Then the producer's
+ * library learns of those that are there, with one request, too: it would ask
+ * about each alone otherwise, and what is sent meanwhile would wait for hundreds
+ * of answers.  The handle goes, and the topics can be made known to the producer.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,11 +38,15 @@ struct Creation
 	int			ntopics;
 	Question   *question;		/* NULL if none is open */
 	int			nmissing;		/* topics, by the last answer */
+	rd_kafka_topic_partition_list_t *made;	/* those that are there, once no
+											 * more are waited for */
+	uint64		learning;		/* number of the question by which the
+								 * producer's library learns of them; 0 for
+								 * none yet */
 	/* By steady_now() */
-	TimestampTz first_at;		/* the first answer; 0 if there was none */
 	TimestampTz answered_at;	/* the last one */
 	TimestampTz moved_at;		/* the last with less topics missing, or the
-								 * first */
+								 * first; 0 if there was none */
 };
 
 /*
@@ -134,6 +140,15 @@ producer_create_topics(Producer *producer, const KafkaConfig *config,
 	return false;
 }
 
+/* Is a topic not there (yet)?  What is wrong otherwise no time will mend. */
+static bool
+is_missing(const struct rd_kafka_metadata_topic *topic)
+{
+	return topic->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+		topic->err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+		(topic->err == RD_KAFKA_RESP_ERR_NO_ERROR && topic->partition_cnt == 0);
+}
+
 /* How many topics are not there (yet), by an answer? */
 static int
 count_missing(const struct rd_kafka_metadata *metadata)
@@ -141,37 +156,84 @@ count_missing(const struct rd_kafka_metadata *metadata)
 	int			nmissing = 0;
 
 	for (int i = 0; i < metadata->topic_cnt; i++)
-	{
-		const		rd_kafka_metadata_topic_t *topic = &metadata->topics[i];
-
-		/* What is wrong otherwise no time will mend. */
-		if (topic->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-			topic->err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
-			(topic->err == RD_KAFKA_RESP_ERR_NO_ERROR &&
-			 topic->partition_cnt == 0))
+		if (is_missing(&metadata->topics[i]))
 			nmissing++;
-	}
 	return nmissing;
+}
+
+/* The topics that are there, by an answer: one partition of each. */
+static rd_kafka_topic_partition_list_t *
+list_made(const struct rd_kafka_metadata *metadata)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(metadata->topic_cnt);
+
+	for (int i = 0; i < metadata->topic_cnt; i++)
+		if (metadata->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR &&
+			metadata->topics[i].partition_cnt > 0)
+			rd_kafka_topic_partition_list_add(list, metadata->topics[i].topic, 0)->offset =
+				RD_KAFKA_OFFSET_END;
+	return list;
+}
+
+/* The topics are there: has the producer's library learn of them. */
+static CreationState
+learn_made(Producer *producer, Creation *creation)
+{
+	rd_kafka_topic_partition_list_t *made = creation->made;
+
+	if (creation->learning != 0)
+		return producer->answered >= creation->learning ? CREATION_DONE : CREATION_OPEN;
+	if (made->cnt == 0)
+		return CREATION_DONE;
+	if (producer->question)
+		return CREATION_OPEN;
+	creation->made = NULL;
+	if (!topics_learn(producer, made))
+		return CREATION_DONE;
+	creation->learning = producer->asked;
+	return CREATION_OPEN;
+}
+
+/* Takes an answer; returns for how long, in ms, topics are missing in vain. */
+static long
+take_answer(Creation *creation, const struct rd_kafka_metadata *metadata,
+			CreationProgress *progress)
+{
+	int			nmissing = count_missing(metadata);
+	TimestampTz now = steady_now();
+
+	progress->moved = creation->moved_at == 0 || nmissing < creation->nmissing;
+	progress->made |= creation->moved_at != 0 && progress->moved;
+	progress->missing = creation->nmissing = nmissing;
+	if (progress->moved)
+		creation->moved_at = now;
+	creation->answered_at = now;
+	return TimestampDifferenceMilliseconds(creation->moved_at, now);
 }
 
 /*
  * What has become of what producer_create_topics() began?  To be asked again
  * after CREATION_LOOK_MS, or when the event descriptor is readable, as long as
  * it is CREATION_OPEN.  Patience, in ms, is how long topics that are missing
- * are waited for in vain.
+ * are waited for in vain.  Also CREATION_FAILED if the producer has never begun
+ * that, as it is another one now.
  */
 CreationState
-producer_creation(Producer *producer, long patience, CreationTimes *times)
+producer_creation(Producer *producer, long patience, CreationProgress *progress)
 {
 	Creation   *creation = producer->creation;
 	const struct rd_kafka_metadata *metadata;
-	TimestampTz now = steady_now();
 	rd_kafka_resp_err_t err;
-	int			nmissing;
+	long		vain;
 
+	progress->moved = false;
+	if (creation == NULL)
+		return CREATION_FAILED;
+	if (creation->made != NULL || creation->learning != 0)
+		return learn_made(producer, creation);
 	if (creation->question == NULL)
 	{
-		if (TimestampDifferenceExceeds(creation->answered_at, now,
+		if (TimestampDifferenceExceeds(creation->answered_at, steady_now(),
 									   CREATION_LOOK_MS) &&
 			!ask(producer, creation))
 			return CREATION_FAILED;
@@ -181,20 +243,11 @@ producer_creation(Producer *producer, long patience, CreationTimes *times)
 		return CREATION_OPEN;
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return CREATION_FAILED;
-	nmissing = count_missing(metadata);
+	vain = take_answer(creation, metadata, progress);
+	if (creation->nmissing == 0 || vain >= patience)
+		creation->made = list_made(metadata);
 	rd_kafka_metadata_destroy(metadata);
-	if (creation->first_at == 0)
-		creation->first_at = creation->moved_at = now;
-	else if (nmissing < creation->nmissing)
-		creation->moved_at = now;
-	creation->answered_at = now;
-	creation->nmissing = nmissing;
-	times->made = TimestampDifferenceMilliseconds(creation->first_at,
-												  creation->moved_at);
-	times->vain = TimestampDifferenceMilliseconds(creation->moved_at, now);
-	if (nmissing == 0)
-		times->vain = 0;
-	return nmissing == 0 || times->vain >= patience ? CREATION_DONE : CREATION_OPEN;
+	return CREATION_OPEN;
 }
 
 /*
@@ -210,6 +263,8 @@ producer_end_creation(Producer *producer)
 	producer->creation = NULL;
 	for (int i = 0; i < creation->ntopics; i++)
 		rd_kafka_topic_destroy(creation->topics[i]);
+	if (creation->made)
+		rd_kafka_topic_partition_list_destroy(creation->made);
 	if (creation->handle && !question_abandon(&creation->question, false))
 		destroy_handle(creation->handle);
 	pfree(creation->topics);

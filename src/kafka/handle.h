@@ -352,6 +352,8 @@ extern rd_kafka_conf_t *progress_reader_configure(const KafkaConfig *config,
 extern void topics_create(Producer *producer);
 extern void topics_destroy(Producer *producer);
 extern void topics_poll(Producer *producer);
+extern bool topics_learn(Producer *producer,
+						 rd_kafka_topic_partition_list_t *unknown);
 extern void topics_note_trouble(Producer *producer);
 extern rd_kafka_topic_t *topics_open(rd_kafka_t *handle, ProducerTopic *topic);
 
@@ -360,6 +362,9 @@ extern OffsetList *question_offset_lists(int n);
 extern void question_free_offsets(OffsetList *lists, int n);
 extern Question *question_ask(rd_kafka_t *handle, const WakePipe *wake,
 							  const char *topic, bool all, int timeout_ms);
+extern Question *question_ask_unknown(rd_kafka_t *handle, const WakePipe *wake,
+									  rd_kafka_topic_partition_list_t *unknown,
+									  int timeout_ms);
 extern Question *question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
 									  OffsetList *lists, int n, int timeout_ms);
 extern bool question_is_answered(Question *question);

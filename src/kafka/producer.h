@@ -108,13 +108,14 @@ typedef enum CreationState
 	CREATION_FAILED				/* no broker answered */
 } CreationState;
 
-/* Times that go with it, in ms. */
-typedef struct CreationTimes
+/* How far it has come. */
+typedef struct CreationProgress
 {
-	long		made;			/* from the first answer until the last topic
-								 * appeared that was missing; 0 if none */
-	long		vain;			/* since then, with some missing still */
-} CreationTimes;
+	int			missing;		/* topics, by the last answer; -1 before one */
+	bool		made;			/* some appeared that were missing */
+	bool		moved;			/* since the last look there was an answer,
+								 * the first or one with less topics missing */
+} CreationProgress;
 
 /* Between two looks at it. */
 #define CREATION_LOOK_MS 100
@@ -148,7 +149,7 @@ extern bool producer_create_topics(Producer *producer,
 								   const KafkaConfig *config, char **names,
 								   int n);
 extern CreationState producer_creation(Producer *producer, long patience,
-									   CreationTimes *times);
+									   CreationProgress *progress);
 extern void producer_end_creation(Producer *producer);
 extern TopicStatus producer_topic_status(Producer *producer,
 										 ProducerTopic *topic);

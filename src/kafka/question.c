@@ -50,6 +50,8 @@ struct Question
 	rd_kafka_t *handle;
 	rd_kafka_topic_t *topic;	/* a reference of its own; NULL for several */
 	bool		all;			/* all topics, or those that the handle knows */
+	rd_kafka_topic_partition_list_t *unknown;	/* whose topics the handle is
+												 * to know first; or NULL */
 	OffsetList *offsets;		/* asked for instead of topics; or NULL */
 	int			noffsets;
 	pg_atomic_uint32 next;		/* of them, to be asked for */
@@ -96,6 +98,8 @@ free_question(Question *question)
 		rd_kafka_metadata_destroy(question->metadata);
 	if (question->topic)
 		rd_kafka_topic_destroy(question->topic);
+	if (question->unknown)
+		rd_kafka_topic_partition_list_destroy(question->unknown);
 	if (question->offsets)
 		question_free_offsets(question->offsets, question->noffsets);
 	if (question->wake >= 0)
@@ -253,6 +257,10 @@ question_main(void *arg)
 	uint32		expected = QUESTION_OPEN;
 	ssize_t		written pg_attribute_unused();
 
+	/* Whatever comes of it: the library asks for all leaders at once. */
+	if (question->unknown)
+		(void) rd_kafka_offsets_for_times(handle, question->unknown,
+										  Min(question->timeout_ms, OFFSETS_MS));
 	if (question->offsets)
 		find_all_offsets(question);
 	else
@@ -323,6 +331,26 @@ question_ask(rd_kafka_t *handle, const WakePipe *wake, const char *topic,
 		free_question(question);
 		return NULL;
 	}
+	return start_question(question);
+}
+
+/*
+ * Asks about all topics that the handle knows, once the library has learned of
+ * those of some partitions.  It would ask about each by itself otherwise, when
+ * it is made known.  Takes the list over.  Returns NULL as above.
+ */
+Question *
+question_ask_unknown(rd_kafka_t *handle, const WakePipe *wake,
+					 rd_kafka_topic_partition_list_t *unknown, int timeout_ms)
+{
+	Question   *question = make_question(handle, wake, timeout_ms);
+
+	if (question == NULL)
+	{
+		rd_kafka_topic_partition_list_destroy(unknown);
+		return NULL;
+	}
+	question->unknown = unknown;
 	return start_question(question);
 }
 

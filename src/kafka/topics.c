@@ -414,6 +414,24 @@ producer_ask(Producer *producer)
 }
 
 /*
+ * Has the library learn about topics that are to be made known to it, and asks
+ * about all that are.  Nothing else may be asked.  Takes the list over.  Returns
+ * false when there is no room for a thread.
+ */
+bool
+topics_learn(Producer *producer, rd_kafka_topic_partition_list_t *unknown)
+{
+	producer->asked_topic[0] = '\0';
+	producer->asked_doubts = producer->doubts;
+	producer->question = question_ask_unknown(producer->handle, &producer->wake,
+											  unknown, ANSWER_MS);
+	if (producer->question == NULL)
+		return false;
+	producer->asked++;
+	return true;
+}
+
+/*
  * How many questions no broker has answered so far.
  */
 uint64

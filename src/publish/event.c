@@ -294,6 +294,53 @@ append_time(StringInfo out, TimestampTz time)
 					 TIMESTAMP_NOT_FINITE(time) ? "" : "Z");
 }
 
+/* Copies a slice to where there is room. */
+static Slice
+copy_slice(char **room, Slice slice)
+{
+	Slice		copy = SLICE_NULL;
+
+	if (slice.data == NULL)
+		return copy;
+	copy.data = *room;
+	copy.len = slice.len;
+	memcpy(*room, slice.data, slice.len);
+	*room += slice.len;
+	return copy;
+}
+
+/*
+ * Copies an event, with all that it points to, into one piece of memory of that
+ * context.
+ */
+Event *
+event_copy(const Event *event, MemoryContext context)
+{
+	Size		headers_size = event->headers ? VARSIZE(event->headers) : 0;
+	Size		size = MAXALIGN(sizeof(Event)) + MAXALIGN(headers_size) +
+	event->aggregate_type.len + event->aggregate_id.len +
+	event->event_type.len + event->payload.len + event->content_type.len +
+	event->topic.len + event->partition_key.len;
+	Event	   *copy = MemoryContextAllocHuge(context, size);
+	char	   *room = (char *) copy + MAXALIGN(sizeof(Event));
+
+	*copy = *event;
+	if (event->headers)
+	{
+		copy->headers = (Jsonb *) room;
+		memcpy(room, event->headers, headers_size);
+		room += MAXALIGN(headers_size);
+	}
+	copy->aggregate_type = copy_slice(&room, event->aggregate_type);
+	copy->aggregate_id = copy_slice(&room, event->aggregate_id);
+	copy->event_type = copy_slice(&room, event->event_type);
+	copy->payload = copy_slice(&room, event->payload);
+	copy->content_type = copy_slice(&room, event->content_type);
+	copy->topic = copy_slice(&room, event->topic);
+	copy->partition_key = copy_slice(&room, event->partition_key);
+	return copy;
+}
+
 /*
  * Appends the event as one line of text.  When it was published, and by which
  * transaction, is left out, so that the same events give the same text.

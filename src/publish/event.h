@@ -126,6 +126,7 @@ extern int	event_id_given_column(TupleDesc desc);
 extern void event_from_tuple(Event *event, HeapTuple tuple, TupleDesc desc);
 extern void event_from_values(Event *event, const Datum *values,
 							  const bool *nulls);
+extern Event *event_copy(const Event *event, MemoryContext context);
 extern void event_to_text(StringInfo out, const Event *event);
 extern void event_to_frame(StringInfo out, const Event *event,
 						   TimestampTz commit_time);

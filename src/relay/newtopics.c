@@ -3,17 +3,20 @@
  * newtopics.c
  *	  Events for topics that the producer does not know yet.
  *
- * A topic that Kafka creates when it is asked for is there a moment later, in
- * which nothing else would get on.  So the first event of a topic is kept, and
- * what follows of the same topic; others go on.  Soon, when many topics have
- * come together or there is nothing else to do, brokers are asked about all of
- * them at once (creation.c), and what was kept is sent, in order.
+ * A topic that Kafka creates when it is asked for is there a moment later, or,
+ * when Kafka is busy, many seconds later.  So the first event of a topic is
+ * kept, and what follows of the same topic; others go on.  Soon, when many
+ * topics have come together or there is nothing else to do, brokers are asked
+ * about all of them at once (creation.c).  Nobody waits for that: it is looked
+ * at between records and between events, and then what was kept for these
+ * topics is sent, in order.  What is still not there is parked then.
  *
  * To the ledger what is kept is under way, so nothing passes it that follows
  * from the ledger.  Whoever waits until all that was sent is acknowledged has
  * it sent first, as does the commit of a Kafka transaction, which is open as
- * long as something is kept for it.  When the pipeline breaks, it is forgotten
- * with the rest of what is not acknowledged.
+ * long as something is kept for it.  As others wait then, topics have only some
+ * seconds left.  When the pipeline breaks, all is forgotten with the rest of
+ * what is not acknowledged.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,7 +33,6 @@
 #include "relay/deadletter.h"
 #include "relay/destination.h"
 #include "relay/exactly_once.h"
-#include "relay/parked.h"
 
 /*
  * So many topics are asked for at once.  Kafka refuses to create more than
@@ -43,44 +45,66 @@
 #define ASKING_US 5000000
 
 /*
- * How long topics are waited for in vain, where Kafka is known to create them.
- * What it has just created keeps it busy for a while.
+ * How long topics are waited for in vain while others go on: less when some
+ * have appeared, as those that were asked for together appear together.
  */
-#define MOST_PATIENCE_MS 5000
-#define LEAST_PATIENCE_MS 1000
+#define PATIENCE_MS 3000
+#define PATIENCE_LEFT_MS 1000
 
-/* Where that is not known, longer than usual for each. */
-#define EACH_MS 20
+/*
+ * How long others may have to wait for topics that Kafka creates, in all and in
+ * vain.  Where it is not known that Kafka does that, see destination_moment().
+ */
+#define MOST_BLOCKING_MS 5000
+#define VAIN_BLOCKING_MS 2000
 
-#define MAX_KEPT_BYTES (4 * 1024 * 1024)
-#define MAX_KEPT_EVENTS 5000
-#define MAX_KEPT_MS 50
+#define MAX_KEPT_BYTES (8 * 1024 * 1024)
+#define MAX_KEPT_EVENTS 10000
+#define MAX_KEPT_MS 50			/* before brokers are asked */
 
 typedef struct KeptForTopic
 {
 	struct KeptForTopic *next;
+	struct NewTopic *topic;
 	uint64		number;			/* in the ledger */
 	Commit		commit;
-	Event		event;			/* what it points to is behind this */
+	Event	   *event;			/* a copy */
 } KeptForTopic;
+
+typedef enum NewTopicState
+{
+	NEW_WAITING,				/* nobody has asked for it yet */
+	NEW_ASKED,
+	NEW_SENDABLE				/* its events are sent, or parked, now */
+} NewTopicState;
+
+typedef struct NewTopic
+{
+	char		name[TOPIC_MAX_LEN + 1];	/* hash key */
+	NewTopicState state;
+} NewTopic;
 
 /* In the order of numbers.  NULL when nothing is kept. */
 static KeptForTopic *first = NULL;
 static KeptForTopic *last = NULL;
 static int	nkept = 0;
-static TimestampTz kept_since = 0;	/* by steady_now() */
+static TimestampTz kept_since = 0;	/* by steady_now(), since when a topic
+									 * waits */
 
-static HTAB *names = NULL;		/* of their topics */
+static HTAB *topics = NULL;		/* theirs, by name */
+static int	nwaiting = 0;		/* of them, that nobody has asked for */
 static MemoryContext kept_context = NULL;	/* of all that */
 
-/* How long to wait in vain, in ms; 0 if Kafka has never created topics. */
-static long patience_ms = 0;
+/* What has become of those that are asked for, if any are. */
+static bool asking = false;
+static CreationProgress progress;
+static TimestampTz moved_at = 0;	/* since when there is nothing new of them */
 
-/* A topic that Kafka has not created in time, if it does at all; or "". */
-static char missed[TOPIC_MAX_LEN + 1] = "";
+/* Is it known that Kafka creates topics? */
+static bool creates = false;
 
-/* Is it being sent now? */
-static bool flushing = false;
+/* Is what was kept being sent now? */
+static bool sending = false;
 
 /*
  * Are events for topics that the producer does not know to be kept?  Not those
@@ -89,69 +113,24 @@ static bool flushing = false;
 bool
 newtopics_wanted(void)
 {
-	return !flushing && deadletter_resend() == RESEND_NONE;
+	return !sending && deadletter_resend() == RESEND_NONE;
 }
 
-/* Copies a slice to where there is room. */
-static Slice
-copy_slice(char **room, Slice slice)
-{
-	Slice		copy = SLICE_NULL;
-
-	if (slice.data == NULL)
-		return copy;
-	copy.data = *room;
-	copy.len = slice.len;
-	memcpy(*room, slice.data, slice.len);
-	*room += slice.len;
-	return copy;
-}
-
-/* Copies an event, with all that it points to. */
-static KeptForTopic *
-copy_event(const Event *event)
-{
-	Size		headers_size = event->headers ? VARSIZE(event->headers) : 0;
-	Size		size = MAXALIGN(sizeof(KeptForTopic)) + MAXALIGN(headers_size) +
-	event->aggregate_type.len + event->aggregate_id.len +
-	event->event_type.len + event->payload.len + event->content_type.len +
-	event->topic.len + event->partition_key.len;
-	KeptForTopic *item = MemoryContextAlloc(kept_context, size);
-	char	   *room = (char *) item + MAXALIGN(sizeof(KeptForTopic));
-	Event	   *copy = &item->event;
-
-	*copy = *event;
-	if (event->headers)
-	{
-		copy->headers = (Jsonb *) room;
-		memcpy(room, event->headers, headers_size);
-		room += MAXALIGN(headers_size);
-	}
-	copy->aggregate_type = copy_slice(&room, event->aggregate_type);
-	copy->aggregate_id = copy_slice(&room, event->aggregate_id);
-	copy->event_type = copy_slice(&room, event->event_type);
-	copy->payload = copy_slice(&room, event->payload);
-	copy->content_type = copy_slice(&room, event->content_type);
-	copy->topic = copy_slice(&room, event->topic);
-	copy->partition_key = copy_slice(&room, event->partition_key);
-	return item;
-}
-
-/* Makes the empty set of names. */
+/* Makes the empty set of topics. */
 static void
 begin_keeping(void)
 {
 	HASHCTL		ctl = {.keysize = TOPIC_MAX_LEN + 1,
-	.entrysize = TOPIC_MAX_LEN + 1};
+	.entrysize = sizeof(NewTopic)};
 
 	if (kept_context == NULL)
 		kept_context = AllocSetContextCreate(TopMemoryContext,
 											 "outbox events of new topics",
 											 ALLOCSET_DEFAULT_SIZES);
 	ctl.hcxt = kept_context;
-	names = hash_create("outbox new topics", MAX_TOPICS, &ctl,
-						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	kept_since = steady_now();
+	topics = hash_create("outbox new topics", MAX_TOPICS, &ctl,
+						 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	nwaiting = 0;
 }
 
 /* How many topics are to be asked for at once? */
@@ -165,10 +144,25 @@ topics_at_once(const Relay *relay)
 	return Max(ASKING_US / round_trip_us, LEAST_TOPICS);
 }
 
+/* The topic of that name, which events are kept for from now on. */
+static NewTopic *
+enter_topic(const char *name)
+{
+	bool		found;
+	NewTopic   *topic = hash_search(topics, name, HASH_ENTER, &found);
+
+	if (found)
+		return topic;
+	topic->state = NEW_WAITING;
+	if (nwaiting++ == 0)
+		kept_since = steady_now();
+	return topic;
+}
+
 /*
  * Keeps an event, which has that number in the ledger, for a topic that the
- * producer does not know.  When that is enough, has all that is kept sent; that
- * may break the pipeline.
+ * producer does not know.  When that is too much, has all that is kept sent;
+ * that may break the pipeline.
  */
 void
 newtopics_keep(Relay *relay, const char *topic, const Event *event,
@@ -178,11 +172,12 @@ newtopics_keep(Relay *relay, const char *topic, const Event *event,
 
 	if (first == NULL)
 		begin_keeping();
-	(void) hash_search(names, topic, HASH_ENTER, NULL);
-	item = copy_event(event);
+	item = MemoryContextAlloc(kept_context, sizeof(KeptForTopic));
 	item->next = NULL;
+	item->topic = enter_topic(topic);
 	item->number = number;
 	item->commit = *commit;
+	item->event = event_copy(event, kept_context);
 	if (first == NULL)
 		first = item;
 	else
@@ -190,7 +185,6 @@ newtopics_keep(Relay *relay, const char *topic, const Event *event,
 	last = item;
 	nkept++;
 	if (nkept >= MAX_KEPT_EVENTS ||
-		hash_get_num_entries(names) >= topics_at_once(relay) ||
 		MemoryContextMemAllocated(kept_context, true) >= MAX_KEPT_BYTES)
 		newtopics_flush(relay);
 }
@@ -205,199 +199,268 @@ newtopics_keep_behind(Relay *relay, const Event *event, const Commit *commit,
 {
 	char		topic[TOPIC_MAX_LEN + 1];
 
-	if (first == NULL || flushing || !route_topic(event, topic) ||
-		hash_search(names, topic, HASH_FIND, NULL) == NULL)
+	if (first == NULL || sending || !route_topic(event, topic) ||
+		hash_search(topics, topic, HASH_FIND, NULL) == NULL)
 		return false;
 	newtopics_keep(relay, topic, event, commit, number);
 	return true;
 }
 
-/* Lists the names of the topics. */
-static char **
-list_names(int *n)
+/* All topics in one state are in another from now on. */
+static void
+change_state(NewTopicState from, NewTopicState to)
 {
 	HASH_SEQ_STATUS scan;
-	char	  **list = MemoryContextAlloc(kept_context, sizeof(char *) *
-										  hash_get_num_entries(names));
-	char	   *name;
+	NewTopic   *topic;
 
-	*n = 0;
-	hash_seq_init(&scan, names);
-	while ((name = hash_seq_search(&scan)) != NULL)
-		list[(*n)++] = name;
-	return list;
-}
-
-/* Waits, while what is in flight goes on; false when that broke. */
-static bool
-wait_a_little(Relay *relay, long ms)
-{
-	connection_check(relay);
-	relay_show(relay);
-	relay_wait(relay, ms);
-	sender_poll(relay);
-	return !relay->broken;
-}
-
-/*
- * How long, in ms, to wait in vain for so many topics?  Longer than usual if it
- * is known that Kafka creates topics.  If not, others must not wait long for
- * what does not exist.
- */
-static long
-patience(int n)
-{
-	long		moment = destination_moment(0);
-
-	if (patience_ms > 0)
-		return patience_ms;
-	return moment > 0 ? moment + n * EACH_MS : 0;
-}
-
-/* Learns from what came of a creation. */
-static void
-learn(const CreationTimes *times)
-{
-	if (times->made > 0 && (times->vain == 0 || patience_ms == 0))
-		patience_ms = MOST_PATIENCE_MS;
-	else if (patience_ms > 0 && times->vain > 0)
-		patience_ms = Max(patience_ms / 2, LEAST_PATIENCE_MS);
-	else
-		(void) destination_moment(times->vain);
-}
-
-/* Has Kafka created a topic after all that was not there in time? */
-static void
-look_for_missed(Relay *relay)
-{
-	ProducerTopic *topic;
-
-	if (patience_ms > 0 || missed[0] == '\0')
-		return;
-	topic = producer_topic(relay->producer, missed);
-	if (topic && producer_topic_status(relay->producer, topic) == TOPIC_READY)
-		patience_ms = MOST_PATIENCE_MS;
-}
-
-/* Keeps a topic in mind that was not there in time. */
-static void
-note_missed(void)
-{
-	HASH_SEQ_STATUS scan;
-	char	   *name;
-
-	if (patience_ms > 0)
-		return;
-	hash_seq_init(&scan, names);
-	while ((name = hash_seq_search(&scan)) != NULL)
-		if (parked_find(name, WHOLE_TOPIC) != NULL)
-			strlcpy(missed, name, sizeof(missed));
-}
-
-/* Has brokers asked about the topics; returns what came of it. */
-static CreationState
-create(Relay *relay, char **list, int n)
-{
-	CreationTimes times = {0};
-	CreationState state = CREATION_FAILED;
-
-	if (producer_create_topics(relay->producer, relay->config, list, n))
-		state = CREATION_OPEN;
-	while (state == CREATION_OPEN)
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
 	{
-		/* If that breaks the pipeline, the producer is another one. */
-		if (!wait_a_little(relay, CREATION_LOOK_MS))
-			return CREATION_FAILED;
-		state = producer_creation(relay->producer, patience(n), &times);
+		if (topic->state != from)
+			continue;
+		topic->state = to;
+		if (from == NEW_WAITING)
+			nwaiting--;
+		else if (to == NEW_WAITING)
+			nwaiting++;
 	}
-	producer_end_creation(relay->producer);
-	learn(&times);
-	return state;
 }
 
-/*
- * Has the topics created that do not exist, where brokers do that, and makes
- * all of them known to the producer.  If no broker answers, waits for that,
- * for ever; but not if one answers the producer alone.
- */
+/* Sends one of the events that were kept, which is not in the list any more. */
 static void
-prepare_topics(Relay *relay)
-{
-	int			n;
-	char	  **list = list_names(&n);
-
-	if (n == 1)
-		return;
-	look_for_missed(relay);
-	while (create(relay, list, n) == CREATION_FAILED && !relay->broken &&
-		   !relay->connected)
-		while (!relay->connected)
-			if (!wait_a_little(relay, 1000))
-				return;
-	for (int i = 0; i < n && !relay->broken; i++)
-		(void) producer_topic(relay->producer, list[i]);
-}
-
-/* Sends the first of the events that are kept. */
-static void
-send_first(Relay *relay, MemoryContext context)
+send_one(Relay *relay, KeptForTopic *item, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	KeptForTopic *item = first;
 
-	first = item->next;
 	/* What was refused in front of it may have ended the transaction. */
 	if (relay->exact && !relay->exact->open)
-		exactly_once_event(relay, &item->event, &item->commit);
-	sender_send(relay, &item->event, &item->commit, item->number);
+		exactly_once_event(relay, item->event, &item->commit);
+	sender_send(relay, item->event, &item->commit, item->number);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
 }
 
-/*
- * Sends what is kept, once brokers have told about its topics.  May break the
- * pipeline.  Does nothing when it is called meanwhile.
- */
-void
-newtopics_flush(Relay *relay)
+/* Sends the events of topics that are to be sent, in order. */
+static void
+send_events(Relay *relay)
 {
-	MemoryContext context;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "outbox new topic",
+												  ALLOCSET_DEFAULT_SIZES);
+	KeptForTopic *before = NULL;
+	KeptForTopic *item = first;
 
-	if (first == NULL || flushing)
-		return;
-	flushing = true;
-	context = AllocSetContextCreate(CurrentMemoryContext, "outbox new topic",
-									ALLOCSET_DEFAULT_SIZES);
-	prepare_topics(relay);
-	while (first != NULL && !relay->broken)
-		send_first(relay, context);
+	while (item != NULL && !relay->broken)
+	{
+		KeptForTopic *next = item->next;
+
+		if (item->topic->state != NEW_SENDABLE)
+			before = item;
+		else
+		{
+			if (before)
+				before->next = next;
+			else
+				first = next;
+			if (next == NULL)
+				last = before;
+			nkept--;
+			send_one(relay, item, context);
+			pfree(item->event);
+			pfree(item);
+		}
+		item = next;
+	}
 	MemoryContextDelete(context);
-	note_missed();
-	flushing = false;
-	newtopics_forget();
 }
 
 /*
- * Between records: sends what is kept, if it was for long enough.  Idle says
- * that there is nothing else to do.
+ * Sends what was kept for topics that are to be sent, whatever has become of
+ * them.  May break the pipeline.
+ */
+static void
+send_sendable(Relay *relay)
+{
+	HASH_SEQ_STATUS scan;
+	NewTopic   *topic;
+
+	sending = true;
+	/* So that the producer can ask for all of them at once. */
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		if (topic->state == NEW_SENDABLE)
+			(void) producer_topic(relay->producer, topic->name);
+	send_events(relay);
+	sending = false;
+	if (first == NULL)
+	{
+		newtopics_forget();
+		return;
+	}
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		if (topic->state == NEW_SENDABLE)
+			hash_search(topics, topic->name, HASH_REMOVE, NULL);
+}
+
+/* Has brokers asked about topics that nobody has asked for. */
+static void
+begin_asking(Relay *relay)
+{
+	int			most = Min(nwaiting, topics_at_once(relay));
+	char	  **names;
+	int			n = 0;
+	HASH_SEQ_STATUS scan;
+	NewTopic   *topic;
+
+	/* One alone needs no handle of its own. */
+	if (nwaiting == 1)
+	{
+		change_state(NEW_WAITING, NEW_SENDABLE);
+		send_sendable(relay);
+		return;
+	}
+	names = MemoryContextAlloc(kept_context, sizeof(char *) * most);
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
+		if (topic->state != NEW_WAITING || n == most)
+			continue;
+		topic->state = NEW_ASKED;
+		names[n++] = topic->name;
+	}
+	nwaiting -= n;
+	progress.missing = -1;
+	moved_at = steady_now();
+	asking = producer_create_topics(relay->producer, relay->config, names, n);
+	pfree(names);
+	if (asking)
+		return;
+	change_state(NEW_ASKED, NEW_SENDABLE);
+	send_sendable(relay);
+}
+
+/* Has anything become of what was asked for?  Then sends what was kept for it. */
+static void
+look(Relay *relay)
+{
+	bool		some = progress.made;
+	CreationState state = producer_creation(relay->producer,
+											some ? PATIENCE_LEFT_MS : PATIENCE_MS,
+											&progress);
+
+	if (progress.made && !some)
+		creates = true;
+	if (progress.moved)
+		moved_at = steady_now();
+	if (state == CREATION_OPEN)
+		return;
+	asking = false;
+	if (state == CREATION_DONE && !progress.made && progress.missing > 0)
+		creates = false;
+	producer_end_creation(relay->producer);
+	progress.made = false;
+	/* Nobody answers that, nor the producer: all wait for that. */
+	if (state == CREATION_FAILED && !relay->connected)
+	{
+		change_state(NEW_ASKED, NEW_WAITING);
+		kept_since = steady_now();
+		return;
+	}
+	change_state(NEW_ASKED, NEW_SENDABLE);
+	send_sendable(relay);
+}
+
+/*
+ * Between records and events: does what is due for topics that the producer
+ * does not know.  Idle says that there is nothing else to do.  May break the
+ * pipeline.
  */
 void
 newtopics_step(Relay *relay, bool idle)
 {
-	if (first != NULL &&
-		(idle || TimestampDifferenceExceeds(kept_since, steady_now(), MAX_KEPT_MS)))
-		newtopics_flush(relay);
+	if (first == NULL || sending)
+		return;
+	if (asking)
+		look(relay);
+	else if (nwaiting > 0 &&
+			 (idle || nwaiting >= topics_at_once(relay) ||
+			  TimestampDifferenceExceeds(kept_since, steady_now(), MAX_KEPT_MS)))
+		begin_asking(relay);
 }
 
 /*
- * The pipeline is broken, or all is sent: forgets what was kept.
+ * How long to wait for more, given how long one would if nothing were kept.
+ */
+long
+newtopics_wait_ms(long timeout_ms)
+{
+	return first ? Min(timeout_ms, CREATION_LOOK_MS) : timeout_ms;
+}
+
+/*
+ * Have others waited long enough for the topics that are asked for?  Since when
+ * they wait, and how long they may in vain, is given.
+ */
+static bool
+is_enough(const Relay *relay, TimestampTz since, long vain_ms)
+{
+	TimestampTz now = steady_now();
+
+	/* If nobody answers, there is nothing that others could do. */
+	if (!relay->connected)
+		return false;
+	return TimestampDifferenceExceeds(since, now, MOST_BLOCKING_MS) ||
+		(asking && progress.missing > 0 &&
+		 TimestampDifferenceExceeds(Max(since, moved_at), now,
+									creates ? VAIN_BLOCKING_MS : vain_ms));
+}
+
+/*
+ * Sends all that is kept, while others wait: first for brokers to tell about the
+ * topics.  May break the pipeline.  Does nothing when it is called meanwhile.
+ */
+void
+newtopics_flush(Relay *relay)
+{
+	TimestampTz since = steady_now();
+	long		vain_ms;
+
+	if (first == NULL || sending)
+		return;
+	vain_ms = destination_moment(0);
+	while (newtopics_step(relay, true), first != NULL && !relay->broken)
+	{
+		if (is_enough(relay, since, vain_ms))
+		{
+			(void) destination_moment(TimestampDifferenceMilliseconds(Max(since, moved_at),
+																	  steady_now()));
+			producer_end_creation(relay->producer);
+			asking = progress.made = false;
+			change_state(NEW_ASKED, NEW_SENDABLE);
+			change_state(NEW_WAITING, NEW_SENDABLE);
+			send_sendable(relay);
+			return;
+		}
+		connection_check(relay);
+		relay_show(relay);
+		relay_wait(relay, CREATION_LOOK_MS);
+		sender_poll(relay);
+	}
+}
+
+/*
+ * The pipeline is broken, or all is sent: forgets what was kept.  What is asked
+ * for is the producer's, and ends with it.
  */
 void
 newtopics_forget(void)
 {
 	first = last = NULL;
 	nkept = 0;
+	nwaiting = 0;
+	asking = progress.made = false;
 	/* What is being sent may be one of them. */
-	if (kept_context && !flushing)
+	if (kept_context && !sending)
 		MemoryContextReset(kept_context);
 }

@@ -17,6 +17,7 @@ extern bool newtopics_keep_behind(Relay *relay, const Event *event,
 								  const Commit *commit, uint64 number);
 extern void newtopics_flush(Relay *relay);
 extern void newtopics_step(Relay *relay, bool idle);
+extern long newtopics_wait_ms(long timeout_ms);
 extern void newtopics_forget(void);
 
 #endif							/* OUTBOX_NEWTOPICS_H */

@@ -319,6 +319,9 @@ check_settings(Relay *relay)
 		return;
 	if (relay->connected && relay->exact)
 		exactly_once_commit(relay, decode_position());
+	/* What was sent behind an event that is kept would come twice. */
+	else if (relay->connected)
+		newtopics_flush(relay);
 	progress_confirm(relay);
 	decode_save_slot();
 	ending_restart();
@@ -329,6 +332,15 @@ static long
 idle_time(XLogRecPtr limit)
 {
 	return decode_wal_end() > limit ? UNFLUSHED_MS : IDLE_MS;
+}
+
+/* How long to wait when there is nothing to do. */
+static long
+wait_time(const Relay *relay, XLogRecPtr limit)
+{
+	long		timeout_ms = exactly_once_idle_time(relay, idle_time(limit));
+
+	return newtopics_wait_ms(resend_wait_ms(relay, timeout_ms));
 }
 
 /* Streams until something ends the process. */
@@ -371,9 +383,7 @@ stream(Relay *relay)
 		else
 		{
 			relay_show_now(relay);
-			relay_wait(relay, resend_wait_ms(relay,
-											 exactly_once_idle_time(relay,
-																	idle_time(limit))));
+			relay_wait(relay, wait_time(relay, limit));
 		}
 	}
 	ending_restart();

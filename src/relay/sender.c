@@ -485,4 +485,6 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 	number = ledger_add_event(relay->ledger, commit);
 	if (!newtopics_keep_behind(relay, event, commit, number))
 		sender_send(relay, event, commit, number);
+	if (!relay->broken)
+		newtopics_step(relay, false);
 }
