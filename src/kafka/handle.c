@@ -151,13 +151,13 @@ handle_check_brokers(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 }
 
 /*
- * Creates a handle out of a configuration, which it takes in any case; NULL
- * and an error when the library refuses it.  All signals are blocked
- * meanwhile, since the library's threads inherit our mask and must leave our
- * signals to us.
+ * Creates a handle out of a configuration, which it takes; NULL and an error
+ * when the library refuses it, and then it is the caller's still.  All signals
+ * are blocked meanwhile, since the library's threads inherit our mask and must
+ * leave our signals to us.
  */
 rd_kafka_t *
-handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 {
 	rd_kafka_t *handle;
 	sigset_t	all;
@@ -171,10 +171,20 @@ handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 		token_start(handle);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (handle == NULL)
-	{
 		destroy_done();
+	return handle;
+}
+
+/*
+ * The same, but it takes the configuration in any case.
+ */
+rd_kafka_t *
+handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+{
+	rd_kafka_t *handle = handle_try(type, conf, error);
+
+	if (handle == NULL)
 		rd_kafka_conf_destroy(conf);
-	}
 	return handle;
 }
 

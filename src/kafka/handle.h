@@ -309,6 +309,8 @@ extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
 										 char *error);
 extern bool handle_check_brokers(const rd_kafka_conf_t *conf,
 								 const KafkaConfig *config, char *error);
+extern rd_kafka_t *handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf,
+							  char *error);
 extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 								 char *error);
 extern void wake_pipe_init(WakePipe *wake);

@@ -49,6 +49,37 @@ strip(Producer *producer, ProducerHandle *handle)
 }
 
 /*
+ * Makes the library's part of a handle out of a configuration, which it takes
+ * in any case, and has its requests counted; NULL and an error when the library
+ * refuses it.
+ *
+ * The library gives back what counts when it refuses a configuration, and
+ * again when that is destroyed.  So then a few kB stay behind, and the next
+ * configuration is tried without counting before.
+ */
+static rd_kafka_t *
+create_counted(rd_kafka_conf_t *conf, RequestCounter **counter, char *error)
+{
+	static bool refused = false;
+	rd_kafka_t *handle;
+
+	if (refused)
+	{
+		handle = handle_create(RD_KAFKA_PRODUCER, rd_kafka_conf_dup(conf), error);
+		if (handle == NULL)
+		{
+			rd_kafka_conf_destroy(conf);
+			return NULL;
+		}
+		destroy_handle(handle);
+	}
+	*counter = requests_count(conf);
+	handle = handle_try(RD_KAFKA_PRODUCER, conf, error);
+	refused = handle == NULL;
+	return handle;
+}
+
+/*
  * Makes a handle out of a configuration, which it takes in any case; NULL and
  * an error when the library refuses it or there is no room.
  */
@@ -60,8 +91,7 @@ open_handle(Producer *producer, rd_kafka_conf_t *conf, bool flushes, char *error
 
 	handle->number = producer->nhandles;
 	handle->stats.round_trip_us = -1;
-	handle->counter = requests_count(conf);
-	handle->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
+	handle->handle = create_counted(conf, &handle->counter, error);
 	if (handle->handle == NULL)
 	{
 		pfree(handle);
