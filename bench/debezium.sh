@@ -115,7 +115,7 @@ start_debezium()
 		-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" \
 		org.apache.kafka.connect.cli.ConnectStandalone "$work/worker.properties" \
 		</dev/null >"$work/debezium.log" 2>&1 &
-	wait_for 120 "Kafka Connect serves" connect_api GET connectors || debezium_failed
+	wait_for 300 "Kafka Connect serves" connect_api GET connectors || debezium_failed
 	debezium=$(cat "$work/debezium.pid")
 	connect_api POST connectors -d "@$work/connector.json" || debezium_failed
 
