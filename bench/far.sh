@@ -96,9 +96,13 @@ start_far_kafka()
 
 stop_far_kafka()
 {
+	local ended
+
 	! with_debezium || stop_debezium
 	disconnect
+	ended=$proxy_PID
 	exec {proxy[1]}>&-
+	wait "$ended" || true
 	unprivileged "$source/dev/kafka" kill "$work/kafka"
 	rm -rf "$work/kafka"
 }
