@@ -185,6 +185,8 @@ is(sql("SELECT status || attempts FROM inbox.message WHERE subscription = 'innoc
 $node->append_conf('postgresql.conf', "synchronous_commit = off\n");
 $node->reload;
 $topic = subscribe_noting('crasher', "IF v = 'bad' THEN COPY (SELECT 1) TO PROGRAM 'kill -9 \$PPID; sleep 5'; END IF;", \%quick);
+# The crash must not take the subscription with it.
+sql('SET synchronous_commit = on; CREATE TABLE flushed ()');
 produce($topic, (map { "k$_\t$_" } 1 .. 20), "b\tbad", "b\tbad", "b\tlast");
 sub survived
 {
