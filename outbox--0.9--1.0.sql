@@ -223,6 +223,10 @@ COMMENT ON COLUMN inbox.position.before_offset IS 'offset of the message before 
 COMMENT ON COLUMN inbox.position.before_checksum IS 'checksum of that message';
 COMMENT ON COLUMN inbox.position.cluster_id IS 'id of the Kafka cluster; NULL: not known';
 COMMENT ON COLUMN inbox.position.lost_reason IS 'what happened from lost_from until lost_until: removed; cut: gone, and other messages take their place; replaced: all of the partition are others; beyond: the partition ended at lost_until, and inbox.seek() asked for lost_from. NULL: removed, if anything';
+-- Finds what waits behind a message of the same key.
+CREATE INDEX message_pending_key_idx ON inbox.message (subscription, topic, (pg_catalog.sha256(key)), "offset")
+    WHERE status OPERATOR(pg_catalog.=) 'pending' AND key IS NOT NULL;
+
 COMMENT ON COLUMN inbox.message.event_id IS
     'identity of the message, from where the subscription says: by default its header "id", else <topic>/<partition>/<offset>';
 COMMENT ON COLUMN inbox.message.event_type IS 'what happened: by default header "type"';

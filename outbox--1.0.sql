@@ -1218,6 +1218,9 @@ CREATE INDEX message_unprocessed_idx ON inbox.message (subscription, status, eve
     WHERE status OPERATOR(pg_catalog.<>) 'processed';
 CREATE INDEX message_pending_idx ON inbox.message (subscription, topic, partition, "offset")
     WHERE status OPERATOR(pg_catalog.=) 'pending';
+-- Keys may be longer than what an index takes.
+CREATE INDEX message_pending_key_idx ON inbox.message (subscription, topic, (pg_catalog.sha256(key)), "offset")
+    WHERE status OPERATOR(pg_catalog.=) 'pending' AND key IS NOT NULL;
 
 COMMENT ON TABLE inbox.message IS
     'messages that subscriptions received; also the type of a handler''s argument';

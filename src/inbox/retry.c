@@ -21,10 +21,6 @@
 #include "inbox/retry.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -49,104 +45,6 @@ typedef enum RoundResult
 	ROUND_ANEW,					/* it shall begin anew */
 	ROUND_REFUSED				/* it could not be committed */
 } RoundResult;
-
-/* What of it tells the key, and when it is due. */
-#define FIRST_OF_EACH(distinct) \
-	"SELECT DISTINCT ON (" distinct ") subscription, event_id, topic, partition, \"offset\", key, NULL, NULL, NULL, NULL, NULL," \
-	" status, attempts, NULL, received_at, processed_at, created_at, error_sqlstate, NULL, error_at, next_attempt_at, chunk" \
-	" FROM inbox.message m" \
-	" WHERE m.subscription OPERATOR(pg_catalog.=) $1" \
-	" AND m.status OPERATOR(pg_catalog.=) 'pending'" \
-	" ORDER BY " distinct ", \"offset\""
-
-/*
- * Finds out what waits in the table for the partitions that we read.  Keys
- * that are known already stay as they are.  Runs a transaction of its own.
- */
-void
-retry_load(InboxWorker *worker)
-{
-	static const char *const queries[] = {
-		[ORDERING_KEY] = FIRST_OF_EACH("topic, partition, key, CASE WHEN key IS NULL THEN \"offset\" END"),
-		[ORDERING_PARTITION] = FIRST_OF_EACH("topic, partition"),
-		[ORDERING_NONE] = FIRST_OF_EACH("topic, partition, \"offset\""),
-	};
-	Oid			types[1] = {TEXTOID};
-	Datum		args[1];
-
-	worker_begin_sql();
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	if (SPI_execute_with_args(queries[worker->subscription->ordering], 1, types,
-							  args, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read inbox.message");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		InboxMessage message;
-		Partition  *partition;
-
-		message_from_tuple(&message, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-		partition = partitions_find(worker,
-									TextDatumGetCString(message.values[MESSAGE_TOPIC]),
-									DatumGetInt32(message.values[MESSAGE_PARTITION]));
-		if (partition != NULL)
-			waiting_add(worker, partition, &message, false);
-	}
-	worker_commit_sql();
-}
-
-#define NEXT_QUERY(filter) \
-	"SELECT m.* FROM inbox.message m" \
-	" WHERE m.subscription OPERATOR(pg_catalog.=) $1" \
-	" AND m.status OPERATOR(pg_catalog.=) 'pending'" \
-	" AND m.topic OPERATOR(pg_catalog.=) $2" \
-	" AND m.partition OPERATOR(pg_catalog.=) $3 AND " filter \
-	" ORDER BY m.\"offset\" LIMIT $5 FOR NO KEY UPDATE"
-
-#define SAME_KEY \
-	"m.\"offset\" OPERATOR(pg_catalog.>=) $4 AND (m.\"offset\" OPERATOR(pg_catalog.=) $4" \
-	" OR m.key OPERATOR(pg_catalog.=) (SELECT f.key FROM inbox.message f" \
-	"  WHERE f.subscription OPERATOR(pg_catalog.=) $1" \
-	"  AND f.status OPERATOR(pg_catalog.=) 'pending'" \
-	"  AND f.topic OPERATOR(pg_catalog.=) $2" \
-	"  AND f.partition OPERATOR(pg_catalog.=) $3" \
-	"  AND f.\"offset\" OPERATOR(pg_catalog.=) $4 LIMIT 1))"
-
-/*
- * Reads and locks the first messages of a key: limit, and one to know the next.
- */
-InboxMessage *
-retry_read(Round *round, const Waiting *waiting, int limit, int *n)
-{
-	static const char *const queries[] = {
-		[ORDERING_KEY] = NEXT_QUERY(SAME_KEY),
-		[ORDERING_PARTITION] = NEXT_QUERY("m.\"offset\" OPERATOR(pg_catalog.>=) $4"),
-		[ORDERING_NONE] = NEXT_QUERY("m.\"offset\" OPERATOR(pg_catalog.=) $4"),
-	};
-	static SPIPlanPtr plan = NULL;
-	Subscription *subscription = round->worker->subscription;
-	Oid			types[5] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID};
-	Datum		args[5] = {CStringGetTextDatum(subscription->name),
-		CStringGetTextDatum(waiting->partition->at.topic),
-		Int32GetDatum(waiting->partition->at.partition),
-		Int64GetDatum(waiting->first_offset),
-	Int64GetDatum((int64) limit + 1)};
-	InboxMessage *messages;
-
-	if (plan == NULL)
-	{
-		plan = SPI_prepare(queries[subscription->ordering], 5, types);
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare the search for waiting messages");
-	}
-	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read inbox.message");
-	*n = (int) SPI_processed;
-	messages = palloc(sizeof(InboxMessage) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		message_from_tuple(&messages[i], SPI_tuptable->vals[i],
-						   SPI_tuptable->tupdesc);
-	return messages;
-}
 
 /* Counts a message of the partition as processed. */
 static void

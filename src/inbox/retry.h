@@ -52,11 +52,8 @@ typedef enum Charge
 } Charge;
 
 /* retry.c */
-extern void retry_load(InboxWorker *worker);
 extern void retry_run(InboxWorker *worker);
 extern void retry_run_charged(InboxWorker *worker, InboxMessage *message);
-extern InboxMessage *retry_read(Round *round, const Waiting *waiting, int limit,
-								int *n);
 extern bool retry_take_result(Round *round, InboxMessage *message,
 							  bool succeeded);
 extern void retry_set_next(Round *round, const Waiting *waiting,
@@ -69,6 +66,11 @@ retry_offset(const InboxMessage *message)
 {
 	return DatumGetInt64(message->values[MESSAGE_OFFSET]);
 }
+
+/* retry_read.c */
+extern void retry_load(InboxWorker *worker);
+extern InboxMessage *retry_read(Round *round, const Waiting *waiting, int limit,
+								int *n);
 
 /* charge.c */
 extern void charge_count(InboxWorker *worker, InboxMessage *message);

@@ -27,6 +27,9 @@
 #include "inbox/retry.h"
 #include "inbox/store.h"
 
+/* Has the transaction that is running added or joined any? */
+static bool unsettled = false;
+
 /*
  * Makes the empty set.
  */
@@ -163,6 +166,7 @@ waiting_add(InboxWorker *worker, Partition *partition,
 	waiting->earlier_offset = PG_INT64_MAX;
 	waiting->due = waiting_until(worker, message);
 	waiting->tentative = tentative;
+	unsettled |= tentative;
 	waiting->old = waiting_is_old(worker, partition, message);
 	waiting->suspect = charge_is_marked(message) ||
 		culprit_is_suspect(worker, partition, message, true);
@@ -179,7 +183,10 @@ waiting_join(InboxWorker *worker, const InboxMessage *message)
 	Waiting    *waiting = waiting_find(worker, message);
 
 	if (waiting != NULL && offset < waiting->first_offset)
+	{
 		waiting->earlier_offset = Min(waiting->earlier_offset, offset);
+		unsettled = true;
+	}
 }
 
 /*
@@ -191,8 +198,9 @@ waiting_settle(InboxWorker *worker, bool committed)
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
 
-	if (hash_get_num_entries(worker->waiting) == 0)
+	if (!unsettled)
 		return;
+	unsettled = false;
 	hash_seq_init(&scan, worker->waiting);
 	while ((waiting = hash_seq_search(&scan)) != NULL)
 	{
@@ -212,7 +220,8 @@ waiting_settle(InboxWorker *worker, bool committed)
 }
 
 /*
- * When the next message is to be tried; DT_NOEND when none waits.
+ * When the next message is to be tried; some time that is over when any is to be
+ * now, DT_NOEND when none waits.
  */
 TimestampTz
 waiting_due(InboxWorker *worker)
@@ -220,12 +229,21 @@ waiting_due(InboxWorker *worker)
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
 	TimestampTz due = DT_NOEND;
+	TimestampTz now;
 
 	if (hash_get_num_entries(worker->waiting) == 0)
 		return due;
+	now = steady_now();
 	hash_seq_init(&scan, worker->waiting);
 	while ((waiting = hash_seq_search(&scan)) != NULL)
+	{
 		due = Min(due, waiting->due);
+		if (due <= now)
+		{
+			hash_seq_term(&scan);
+			break;
+		}
+	}
 	return due;
 }
 
