@@ -88,11 +88,14 @@ marks_doubt(InboxWorker *worker, Partition *partition)
 }
 
 /*
- * The offset from which to read a partition.
+ * The offset from which to read a partition.  Since it was doubted, messages may
+ * have been processed that had come before, and are the marks now.
  */
 int64
-marks_start(const Partition *partition)
+marks_start(Partition *partition)
 {
+	if (partition->check == CHECK_WANTED)
+		partition->check_from = first_offset(partition);
 	return partition->check == CHECK_DONE ? partition->at.offset :
 		partition->check_from;
 }
