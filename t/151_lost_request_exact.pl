@@ -21,7 +21,8 @@ use Time::HiRes qw(time);
 
 use OutboxTest;
 
-# How many partitions; thousands take a while.
+# How many partitions; thousands take a while.  Only when told how many is a
+# flawed relay built and tried, too.
 my $cases = $ENV{OUTBOX_TEST_LOST_REQUESTS} || 20;
 
 # Partitions of a topic, and of those so many at a time: each takes two of five
@@ -317,11 +318,12 @@ is($bad, 0, "$cases partitions: both events arrive, in order");
 is($overtaken, 0, 'no request is sent before the one of its partition that failed is done');
 $node->stop;
 
+if ($ENV{OUTBOX_TEST_LOST_REQUESTS})
 {
 	my $bindir = flawed();
 	local $ENV{PATH} = "$bindir:$ENV{PATH}";
 	$node = new_server('flawed', $settings, install_path => dirname($bindir));
-	($bad, $overtaken) = run_cases($node, 8);
+	($bad, $overtaken) = run_cases($node, 4);
 	cmp_ok($overtaken, '>', 0, 'a relay that does not wait sends some');
 	cmp_ok($bad, '>', 0, 'and loses events');
 	$node->stop;
