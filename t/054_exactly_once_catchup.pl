@@ -162,7 +162,7 @@ sub set_options
 sub walk
 {
 	set_options(
-		q{ADD "batch.num.messages" '1', ADD "queue.buffering.max.messages" '50', ADD "max.in.flight" '1'}
+		q{ADD "batch.num.messages" '1', ADD "queue.buffering.max.messages" '50'}
 	);
 	wait_for_state($node, 'postgres', 'streaming');
 	return;
@@ -171,7 +171,7 @@ sub walk
 sub run
 {
 	set_options(
-		'DROP "batch.num.messages", DROP "queue.buffering.max.messages", DROP "max.in.flight"');
+		'DROP "batch.num.messages", DROP "queue.buffering.max.messages"');
 	return;
 }
 

@@ -39,7 +39,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE original');
 
 # One event a request and one request at a time.
 $node->safe_psql('copy',
-	"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once', \"batch.num.messages\" '1', \"queue.buffering.max.messages\" '50', \"max.in.flight\" '1')"
+	"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once', \"batch.num.messages\" '1', \"queue.buffering.max.messages\" '50')"
 );
 wait_for_state($node, 'copy', 'copied');
 $node->safe_psql('copy', 'SELECT outbox.resume(true)');
@@ -75,7 +75,7 @@ cmp_ok(wait_for_catchup_progress($node, 'copy', $done), '<', $pending, 'it is st
 
 # At full speed to the end.
 $node->safe_psql('copy',
-	'ALTER SERVER kafka OPTIONS (DROP "batch.num.messages", DROP "queue.buffering.max.messages", DROP "max.in.flight")'
+	'ALTER SERVER kafka OPTIONS (DROP "batch.num.messages", DROP "queue.buffering.max.messages")'
 );
 my $pid = relay_pid($node, 'copy');
 $node->safe_psql('copy', "SELECT pg_terminate_backend($pid, 10000)");

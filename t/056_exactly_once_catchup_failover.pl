@@ -106,7 +106,7 @@ keep_in_step();
 sql(<<SQL);
 CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (
 	"bootstrap.servers" '$bootstrap', delivery 'exactly_once',
-	"batch.num.messages" '1', "queue.buffering.max.messages" '50', "max.in.flight" '1')
+	"batch.num.messages" '1', "queue.buffering.max.messages" '50')
 SQL
 
 # ---------------------------------------------------------------------------
@@ -141,7 +141,7 @@ check_now('fenced', $done);
 # ---------------------------------------------------------------------------
 
 my $offset = -s $third->logfile;
-sql('ALTER SERVER kafka OPTIONS (DROP "batch.num.messages", DROP "queue.buffering.max.messages", DROP "max.in.flight")');
+sql('ALTER SERVER kafka OPTIONS (DROP "batch.num.messages", DROP "queue.buffering.max.messages")');
 wait_for_state($node, 'postgres', 'streaming');
 like(
 	slurp_file($third->logfile, $offset),

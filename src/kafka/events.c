@@ -248,8 +248,6 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			spread_note_answered(producer, handle, message, partition, now);
 		is_first = false;
 		spread_note_reported(producer, handle, message, partition, now);
-		if (producer->gate)
-			gate_note_reported(producer, message);
 		if (delivery.result != DELIVERY_OK)
 		{
 			delivery.error_name = rd_kafka_err2name(message->err);
@@ -336,8 +334,6 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 		rd_kafka_event_destroy(producer->event);
 		producer->event = NULL;
 	}
-	if (producer->gate)
-		gate_poll(producer, handler, arg);
 	events_check_fatal(producer);
 	handles_poll(producer);
 }

@@ -77,15 +77,6 @@ flush_is_unwanted(const KafkaConfig *config)
 }
 
 /*
- * Is there to be a thread that flushes?  Not where a gate does the same.
- */
-bool
-flush_is_wanted(const KafkaConfig *config)
-{
-	return !flush_is_unwanted(config) && !gate_is_wanted(config);
-}
-
-/*
  * Makes the library's configuration one for messages that are flushed.  They
  * must linger for less than a transaction may last.  Those without a key would
  * all go to one partition while they linger, which they only seem to do.
@@ -254,11 +245,6 @@ void
 producer_flush(Producer *producer)
 {
 	producer->flushes++;
-	if (producer->gate)
-	{
-		gate_step(producer);
-		return;
-	}
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		ProducerHandle *handle = producer->handles[i];
@@ -284,8 +270,6 @@ producer_flush_old(Producer *producer)
 {
 	TimestampTz now = steady_now();
 
-	if (producer->gate)
-		gate_step(producer);
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		ProducerHandle *handle = producer->handles[i];
