@@ -162,7 +162,7 @@ sub set_options
 sub walk
 {
 	set_options(
-		q{ADD "batch.num.messages" '1', ADD "queue.buffering.max.messages" '50'}
+		q{ADD "batch.num.messages" '1', ADD "queue.buffering.max.messages" '1'}
 	);
 	wait_for_state($node, 'postgres', 'streaming');
 	return;

@@ -9,7 +9,7 @@ use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $pending = 20_000;
+my $pending = 40_000;
 my $size = 20;    # events of a transaction
 
 my $kafka = own_kafka('once_copy');
@@ -39,7 +39,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE original');
 
 # One event a request and one request at a time.
 $node->safe_psql('copy',
-	"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once', \"batch.num.messages\" '1', \"queue.buffering.max.messages\" '50')"
+	"CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" '$bootstrap', delivery 'exactly_once', \"batch.num.messages\" '1', \"queue.buffering.max.messages\" '1')"
 );
 wait_for_state($node, 'copy', 'copied');
 $node->safe_psql('copy', 'SELECT outbox.resume(true)');

@@ -82,7 +82,9 @@ SQL
 	my @wrong = grep { join(' ', first_occurrences(@{ $payloads{"$prefix.$_"} || [] })) ne ($_ eq '1 a' ? '1 2 3 4 5 6 7' : '1 2 3 4 5 6') }
 	  map { ("$_ a", "$_ b") } 1 .. TOPICS;
 	is("@wrong[0 .. ($#wrong < 3 ? $#wrong : 3)]", '', 'each key has its events, in order');
-	is_deeply([ map { scalar(@{$_}) } grep { "@$_" =~ /^1/ } values %{ { read_topics($limited) } } ], [1], 'so has another topic, which refused one');
+	my @behind = map { [ $delivery eq 'exactly_once' ? @{$_} : first_occurrences(@{$_}) ] }
+	  grep { "@$_" =~ /^1/ } values %{ { read_topics($limited) } };
+	is_deeply(\@behind, [ ['1'] ], 'so has another topic, which refused one');
 	is(sql('SELECT topic, error_code FROM outbox.dead_letter'), "$limited|MSG_SIZE_TOO_LARGE", 'no other event is a dead letter');
 	is(sql('SELECT topic FROM outbox.held_event'), $impossible, 'nothing waits but for a topic that cannot be created');
 
