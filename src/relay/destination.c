@@ -350,8 +350,9 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 								 "the name of the topic is too long");
 		return DESTINATION_REFUSED;
 	}
+	/* Kafka transactions of a catch-up shall not wait until much is kept. */
 	if (pipelined && !producer_has_topic(relay->producer, destination->name) &&
-		newtopics_wanted())
+		!(relay->exact && relay->status.catching_up) && newtopics_wanted())
 		return DESTINATION_NEW;
 	state = await_destination(relay, event, pipelined, destination,
 							  &missing_since);
