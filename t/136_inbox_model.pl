@@ -72,7 +72,7 @@ sub new_model
 			ordering => one_of("'key'", "'key'", "'partition'", "'none'"),
 			isolation => one_of("'read_committed'", "'repeatable_read'", "'serializable'"),
 			keep => one_of("'1 h'", "'0'"),
-			batch_time => one_of("'1 s'", "'1 ms'"),
+			batch_time => "'1 s'",
 			workers => one_of(1, 1, 2)
 		},
 		log => [],          # messages of the topic
