@@ -40,6 +40,31 @@ static const struct config_enum_entry poison_modes[] = {
 	{NULL, 0, false}
 };
 
+static void
+define_inbox_settings(void)
+{
+	DefineCustomIntVariable("inbox.dedupe_window",
+							"How long a message that comes again is recognized, at least.",
+							"Processed messages stay as long, unless their subscription says otherwise.",
+							&inbox_dedupe_window,
+							604800, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("inbox.max_workers_per_role",
+							"Workers that all subscriptions of a role in a database may have together.",
+							"Looked at by inbox.subscribe(). -1 means no limit.",
+							&inbox_max_workers_per_role,
+							-1, -1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("inbox.max_keep",
+							"Longest time for which a subscription may keep processed messages.",
+							"Looked at by inbox.subscribe(); inbox.dedupe_window is always allowed. -1 means no limit.",
+							&inbox_max_keep,
+							-1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 /*
  * Defines all settings.  Called once, from _PG_init.
  */
@@ -105,26 +130,7 @@ guc_init(void)
 							 POISON_SKIP, poison_modes,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	DefineCustomIntVariable("inbox.dedupe_window",
-							"How long a message that comes again is recognized, at least.",
-							"Processed messages stay as long, unless their subscription says otherwise.",
-							&inbox_dedupe_window,
-							604800, 1, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-
-	DefineCustomIntVariable("inbox.max_workers_per_role",
-							"Workers that all subscriptions of a role in a database may have together.",
-							"Looked at by inbox.subscribe(). -1 means no limit.",
-							&inbox_max_workers_per_role,
-							-1, -1, INT_MAX,
-							PGC_SUSET, 0, NULL, NULL, NULL);
-
-	DefineCustomIntVariable("inbox.max_keep",
-							"Longest time for which a subscription may keep processed messages.",
-							"Looked at by inbox.subscribe(); inbox.dedupe_window is always allowed. -1 means no limit.",
-							&inbox_max_keep,
-							-1, -1, INT_MAX,
-							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	define_inbox_settings();
 
 	MarkGUCPrefixReserved("outbox");
 	MarkGUCPrefixReserved("inbox");
