@@ -19,6 +19,12 @@ AS 'MODULE_PATHNAME', 'outbox_watch_extension';
 COMMENT ON FUNCTION outbox.watch_extension() IS
     'has the replication slot go with the extension, should this session drop it';
 
+-- Who is woken is woken whatever session_replication_role is.
+ALTER TABLE outbox.identity ENABLE ALWAYS TRIGGER wake_relay;
+ALTER TABLE outbox.replay_job ENABLE ALWAYS TRIGGER wake_relay;
+ALTER TABLE outbox.dead_letter ENABLE ALWAYS TRIGGER wake_relay;
+ALTER TABLE inbox.subscription ENABLE ALWAYS TRIGGER wake_consumers;
+
 -- Ids that outbox.publish() makes need not be in a unique index.  Rows that exist
 -- are as if their ids had been given.
 ALTER TABLE outbox.event ADD COLUMN id_given boolean DEFAULT true;

@@ -274,6 +274,8 @@ COMMENT ON FUNCTION outbox.wake_relay() IS
     'makes the relay look at its settings and at outbox.identity again when the transaction commits';
 CREATE TRIGGER wake_relay AFTER INSERT OR UPDATE OR DELETE ON outbox.identity
 FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+-- Like the others that wake somebody: whatever session_replication_role is.
+ALTER TABLE outbox.identity ENABLE ALWAYS TRIGGER wake_relay;
 
 CREATE TABLE outbox.watermark (
     id        bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
@@ -353,6 +355,7 @@ CREATE TABLE outbox.replay_job (
 );
 CREATE TRIGGER wake_relay AFTER INSERT ON outbox.replay_job
 FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+ALTER TABLE outbox.replay_job ENABLE ALWAYS TRIGGER wake_relay;
 
 COMMENT ON TABLE outbox.replay_job IS
     'replays that were asked for, and how far each has come; delete a row to cancel it';
@@ -396,6 +399,7 @@ CREATE INDEX dead_letter_retrying_idx ON outbox.dead_letter (position) WHERE sta
 CREATE INDEX dead_letter_holds_idx ON outbox.dead_letter (position) WHERE holds;
 CREATE TRIGGER wake_relay AFTER UPDATE OR DELETE OR TRUNCATE ON outbox.dead_letter
 FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
+ALTER TABLE outbox.dead_letter ENABLE ALWAYS TRIGGER wake_relay;
 
 COMMENT ON TABLE outbox.dead_letter IS
     'events that Kafka refuses for good; see outbox.retry() and outbox.discard()';
@@ -1042,6 +1046,7 @@ CREATE TABLE inbox.subscription (
 );
 CREATE TRIGGER wake_consumers AFTER INSERT OR UPDATE OR DELETE ON inbox.subscription
 FOR EACH STATEMENT EXECUTE FUNCTION inbox.wake_consumers();
+ALTER TABLE inbox.subscription ENABLE ALWAYS TRIGGER wake_consumers;
 
 COMMENT ON TABLE inbox.subscription IS
     'who takes what from Kafka; changed by inbox.subscribe() and its kin only';

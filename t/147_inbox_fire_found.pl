@@ -97,5 +97,31 @@ SQL
 	is(sql("SELECT count(*), count(DISTINCT value) FROM done_$name"), '41|41', 'nothing is handled twice');
 }
 
+# ---------------------------------------------------------------------------
+# What is changed counts for workers and relay, though the session that changes it
+# fires no triggers, by a setting of its role
+
+my $replica = 'SET session_replication_role = replica; ';
+my $topic_of_replica = subscribe_noting('replica', '', {});
+produce($topic_of_replica, map { "k$_\t$_" } 1 .. 3);
+wait_for('SELECT count(*) = 3 FROM done_replica', 'without triggers: messages are handled');
+my $state = q(FROM inbox.stat_subscription WHERE name = 'replica');
+sql("$replica SELECT inbox.pause('replica')");
+wait_for("SELECT count(pid) = 0 FROM inbox.consumer_status() WHERE subscription = 'replica'", 'a pause counts');
+sql("$replica SELECT inbox.resume('replica')");
+wait_for("SELECT state = 'running' $state", 'and its end');
+sql("$replica SELECT inbox.seek('replica', '$topic_of_replica', 0, 'earliest', true)");
+wait_for('SELECT count(*) = 6 FROM done_replica', 'workers go to where they are sent');
+sql("$replica SELECT inbox.unsubscribe('replica')");
+is(sql("SELECT count(*) FROM inbox.position WHERE subscription = 'replica'"), 0, 'nothing is left of a subscription that has gone');
+
+my $limited = make_topic(topic_name('limited'), 1, 'max.message.bytes' => 1000);
+sql("SELECT outbox.publish('Big', 'k', 'Big', (SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 300) i), topic => '$limited')");
+wait_for('SELECT count(*) = 1 FROM outbox.dead_letter', 'a dead letter');
+sql("$replica SELECT outbox.retry(event_id) FROM outbox.dead_letter");
+wait_for('SELECT attempts = 2 FROM outbox.dead_letter', 'it is tried again');
+is(sql("SELECT string_agg(format('%s of %s', tgname, tgrelid::regclass), ', ') FROM pg_trigger WHERE tgfoid IN ('outbox.wake_relay'::regproc, 'inbox.wake_consumers'::regproc) AND tgenabled <> 'A'"),
+	'', 'nor does anybody else wait who is woken by a trigger');
+
 $node->stop;
 done_testing();
