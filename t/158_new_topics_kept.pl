@@ -64,6 +64,8 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	foreach my $end ('crash', 'settings')
 	{
 		my @new = map { topic_name("$end$_.$delivery") } 1 .. 3;
+		# A Kafka transaction that is being committed would be waited for.
+		wait_until_confirmed($node, 'postgres');
 		my $before = sql('SELECT pg_current_wal_lsn()');
 		signal_kafka('STOP', $kafka);
 		# All at once: one alone would be waited for.
