@@ -103,6 +103,11 @@ SQL
 	wait_until_confirmed($node, 'postgres');
 	is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 2000 ], 'all arrive that are beside one with large headers');
 	is(sql("SELECT count(*), min(error_code) FROM outbox.dead_letter WHERE topic = '$topic'"), '1|MSG_SIZE_TOO_LARGE', 'which is a dead letter');
+	if ($delivery eq 'exactly_once')
+	{
+		my $hidden = hidden_records($topic);
+		cmp_ok($hidden, '<', 200, "and does not make others suspect: $hidden hidden records");
+	}
 
 	# A database whose keys have more bytes in Kafka than here; not compressed.
 	if ($delivery eq 'exactly_once' && $codec ne 'none')

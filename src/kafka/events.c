@@ -221,6 +221,74 @@ next_delivery(Producer *producer, rd_kafka_event_t *event)
 	return message;
 }
 
+/*
+ * How many bytes a broker gets of a message, which its headers are part of
+ * still, when it is sent alone; -1 if that cannot be known.
+ */
+static int
+measure(const Producer *producer, const rd_kafka_message_t *message)
+{
+	Message		copy = {
+		.key = {message->key, message->key_len},
+		.value = {message->payload, message->len},
+	};
+	rd_kafka_headers_t *headers;
+	const void *value;
+	size_t		len;
+	int			bytes;
+
+	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		copy.headers = palloc(sizeof(MessageHeader) * rd_kafka_header_cnt(headers));
+		while (rd_kafka_header_get_all(headers, copy.nheaders,
+									   &copy.headers[copy.nheaders].name,
+									   &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			MessageHeader *header = &copy.headers[copy.nheaders++];
+
+			header->name_len = strlen(header->name);
+			header->value.data = value;
+			header->value.len = len;
+		}
+	}
+	bytes = producer_sent_bytes(producer, &copy);
+	if (copy.headers)
+		pfree(copy.headers);
+	return bytes;
+}
+
+/*
+ * What became of a message.  Measures the first that was refused for its size:
+ * it may have been alone, and then nothing else tells how large it was.
+ */
+static Delivery
+describe(Producer *producer, const rd_kafka_message_t *message)
+{
+	Delivery	delivery = {
+		.result = errors_classify(message->err),
+		.error_name = "",
+		.error_text = "",
+		.bytes = (int) (message->len + message->key_len),
+		.value_bytes = (int) message->len,
+		.offset = message->offset,
+	};
+
+	if (delivery.result == DELIVERY_TOO_LARGE && !producer->too_large)
+	{
+		producer->too_large = true;
+		delivery.sent_bytes = measure(producer, message);
+	}
+	if (delivery.result != DELIVERY_OK)
+	{
+		delivery.error_name = rd_kafka_err2name(message->err);
+		delivery.error_text = rd_kafka_err2str(message->err);
+		delivery.topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "";
+		producer->doubts++;
+	}
+	delivery.opaque = headers_delivered(producer, message);
+	return delivery;
+}
+
 /* Tells the handler what became of each message of a delivery report. */
 static void
 take_deliveries(Producer *producer, rd_kafka_event_t *event,
@@ -234,27 +302,12 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 	while ((message = next_delivery(producer, event)) != NULL)
 	{
 		int			partition = ((HeaderList *) message->_private)->partition;
-		Delivery	delivery = {
-			.opaque = headers_delivered(producer, message),
-			.result = errors_classify(message->err),
-			.error_name = "",
-			.error_text = "",
-			.bytes = (int) (message->len + message->key_len),
-			.value_bytes = (int) message->len,
-			.offset = message->offset,
-		};
+		Delivery	delivery = describe(producer, message);
 
 		if (is_first)
 			spread_note_answered(producer, handle, message, partition, now);
 		is_first = false;
 		spread_note_reported(producer, handle, message, partition, now);
-		if (delivery.result != DELIVERY_OK)
-		{
-			delivery.error_name = rd_kafka_err2name(message->err);
-			delivery.error_text = rd_kafka_err2str(message->err);
-			delivery.topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "";
-			producer->doubts++;
-		}
 		acquaintance_note_reported(producer, message,
 								   delivery.result == DELIVERY_OK, now);
 		handler(arg, &delivery);

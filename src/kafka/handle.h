@@ -213,6 +213,7 @@ struct Producer
 	HTAB	   *topics;
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
+	bool		too_large;		/* something was refused for its size */
 	HeaderPool *pools;
 	HeaderPool *last_pool;		/* last used; NULL if none */
 	HeaderList *spare_lists;	/* without headers */

@@ -81,6 +81,9 @@ typedef struct Delivery
 	const char *topic;			/* NULL if OK */
 	int			bytes;			/* key and value */
 	int			value_bytes;	/* of those */
+	int			sent_bytes;		/* that a broker gets when it is sent alone;
+								 * -1 if not known.  Of the first one only
+								 * that is refused for its size, 0 for others */
 	int64		offset;			/* in its partition; below 0 if not known */
 } Delivery;
 

@@ -113,8 +113,9 @@ careful_explain(Relay *relay)
 {
 	int			batch_bytes = producer_batch_bytes(relay->producer);
 	SuspectTopic refusal = {.size = relay->too_large,
-		.wire_size = INT_MAX,
+		.wire_size = relay->too_large_sent > 0 ? relay->too_large_sent : INT_MAX,
 	.refused_at = steady_now()};
+	const SuspectTopic *known;
 
 	if (relay->failure != DELIVERY_TOO_LARGE || relay->too_large == 0)
 		return false;
@@ -132,7 +133,9 @@ careful_explain(Relay *relay)
 		return true;
 	}
 	/* If it was suspect already, then something else is wrong. */
-	if (suspects_find(relay->too_large_topic, relay->too_large, true) != NULL)
+	known = suspects_find(relay->too_large_topic, relay->too_large, true);
+	if (known && (known->wire_size == INT_MAX ||
+				  refusal.wire_size >= known->wire_size))
 		return false;
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
@@ -356,6 +359,18 @@ careful_refuse(Relay *relay, const Event *event, uint64 number)
 }
 
 /*
+ * What is to blame is found, and others like it will be known.  So only some
+ * more are sent alone, in case they are to blame as well, and not all that was
+ * under way.  Unless a process before this one ended with an error.
+ */
+static void
+relax(Relay *relay)
+{
+	if (!ending_is_cautious())
+		relay->careful = Min(relay->careful, AFTERCARE);
+}
+
+/*
  * Sends one event, which has that number in the ledger, and holds everything
  * else until it is acknowledged or set aside.
  */
@@ -381,11 +396,14 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 			break;
 		case OUTCOME_PARKED:
 			deadletter_park(relay, event, number, &destination);
+			relax(relay);
 			go_on(relay);
 			break;
 		case OUTCOME_REFUSED:
 			note_refusal(relay, event);
 			give_up(relay, event, number);
+			if (relay->exact && relay->failure != DELIVERY_REFUSED)
+				relax(relay);
 			go_on(relay);
 			break;
 	}

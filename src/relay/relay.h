@@ -97,6 +97,8 @@ typedef struct Relay
 								 * of their batch; */
 	int			too_large;		/* bytes of the smallest one's payload; 0 for
 								 * none */
+	int			too_large_sent; /* bytes that a broker gets of it when it is
+								 * sent alone; -1 if not known */
 	char		too_large_topic[SUSPECT_TOPIC_LEN];
 
 	TimestampTz shown_at;		/* when status was last published */

@@ -100,6 +100,7 @@ note_too_large(Relay *relay, const Delivery *delivery)
 	if (relay->too_large != 0 && bytes >= relay->too_large)
 		return;
 	relay->too_large = bytes;
+	relay->too_large_sent = relay->ntoo_large == 1 ? delivery->sent_bytes : -1;
 	strlcpy(relay->too_large_topic, delivery->topic, sizeof(relay->too_large_topic));
 }
 
