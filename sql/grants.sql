@@ -1,4 +1,4 @@
--- What README says to grant is enough, and so is EXECUTE on any other function.
+-- What docs/dead-letters.md says to grant is enough, and so is EXECUTE on any other function.
 CREATE EXTENSION outbox;
 \set VERBOSITY terse
 CREATE ROLE regress_operator;

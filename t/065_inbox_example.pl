@@ -1,4 +1,4 @@
-# The example of the README: an order comes from Kafka, takes goods out of
+# The example of docs/subscribing.md: an order comes from Kafka, takes goods out of
 # stock, and that is announced on Kafka.  One database publishes the order,
 # another one subscribes to it.
 
@@ -8,6 +8,7 @@ use warnings;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use OutboxDocuments;
 use OutboxTest;
 
 my $node = new_server('inbox_example', "max_worker_processes = 16\n");
@@ -16,14 +17,10 @@ my $stock = aggregate_type('Stock');
 my $order_topic = make_topic("outbox.event.$orders");
 my $stock_topic = make_topic("outbox.event.$stock");
 
-# The SQL of a fenced block of the README, after a heading, that holds a word.
-sub example
+# An SQL block under a heading that holds a word, with topics of this test.
+sub example_here
 {
-	my ($heading, $word) = @_;
-	my ($section) = slurp_file("$ENV{TESTDIR}/README.md") =~ /^#+ \Q$heading\E\n(.*?)(?=^#+ )/ms;
-	my @blocks = grep { /$word/ } $section =~ /^```sql\n(.*?)^```$/msg;
-	die "no example with $word" unless @blocks;
-	my $sql = $blocks[0];
+	my $sql = example('docs/subscribing.md', @_);
 	$sql =~ s/outbox\.event\.Order/$order_topic/g;
 	$sql =~ s/outbox\.publish\('Stock'/outbox.publish('$stock'/;
 	return $sql;
@@ -34,7 +31,7 @@ foreach my $db (qw(sales store))
 	$node->safe_psql('postgres', "CREATE DATABASE $db");
 	create_extension($node, $db);
 }
-$node->safe_psql('store', example('Subscribe', 'CREATE TABLE stock'));
+$node->safe_psql('store', example_here('Subscribing', 'CREATE TABLE stock'));
 $node->safe_psql('store', "INSERT INTO stock VALUES ('pen', 10), ('ink', 1)");
 
 sub order
@@ -97,17 +94,17 @@ is(scalar(keys %announced), 3, 'what failed has announced nothing');
 $node->safe_psql('postgres', 'CREATE DATABASE log');
 create_extension($node, 'log');
 $node->safe_psql('log', 'CREATE TABLE order_log (id text PRIMARY KEY, content jsonb)');
-$node->safe_psql('log', example('Handlers', 'on_orders'));
+$node->safe_psql('log', example_here('Handlers', 'on_orders'));
 $node->safe_psql('log', "SELECT inbox.subscribe('log', ARRAY['$order_topic'], 'on_orders')");
 ok($node->poll_query_until('log', 'SELECT count(*) = 4 FROM order_log'), 'a handler for batches');
 is( $node->safe_psql('log', "SELECT string_agg(content->>'product', ' ' ORDER BY id) FROM order_log"),
 	'pen ink ink pen', 'gets the same messages');
 
-# The rights that the README grants are enough.
+# The rights that the page grants are enough.
 $node->safe_psql('postgres', 'CREATE DATABASE grants');
 create_extension($node, 'grants');
 $node->safe_psql('postgres', 'CREATE ROLE shop LOGIN');
-$node->safe_psql('grants', example('Arguments', 'GRANT USAGE ON SCHEMA inbox'));
+$node->safe_psql('grants', example_here('Let a role subscribe', 'GRANT USAGE ON SCHEMA inbox'));
 $node->safe_psql('grants', 'CREATE SCHEMA shop AUTHORIZATION shop');
 $node->safe_psql('grants', <<SQL, extra_params => [ '-U', 'shop' ]);
 CREATE TABLE shop.seen (id text, content jsonb, by_role name, path text);

@@ -1,4 +1,4 @@
-# The order of a key's events, as README promises it: from the log that of the
+# The order of a key's events, as docs/guarantees.md promises it: from the log that of the
 # commits; from the table that of publish() as far as transactions overlap, and
 # else that of the commits, too.
 
