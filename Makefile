@@ -4,6 +4,8 @@
 #   make install         install (into the server of PG_CONFIG)
 #   make installcheck    test, on temporary servers of its own
 #   make check-format    is the C code in PostgreSQL's style?
+#   make check-documents are links, names and spelling of the documents right?
+#   make html            make a site of docs/ in build/html
 #   make WERROR=1        warnings are errors
 #   make SANITIZE=1      look for errors at run time; see dev/sanitize
 #   make CHECK_FOREIGN=1 decode what src/relay/foreign.c would skip, and compare
@@ -18,7 +20,7 @@ PGFILEDESC = "outbox - messaging as part of the transaction"
 SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
 OBJS = $(SOURCES:.c=.o)
 
-ifneq ($(MAKECMDGOALS),clean)
+ifneq ($(filter-out clean check-documents html,$(or $(MAKECMDGOALS),all)),)
 ifneq ($(shell pkg-config --exists 'rdkafka >= 2.0' && echo yes),yes)
 $(error librdkafka 2.0 or newer is needed and pkg-config does not find it: install librdkafka-dev and pkg-config (Debian, Ubuntu) or librdkafka-devel (Fedora))
 endif
@@ -57,7 +59,7 @@ endif
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 ISOLATION = $(patsubst specs/%.spec,%,$(sort $(wildcard specs/*.spec)))
 NO_INSTALLCHECK = 1
-EXTRA_CLEAN = results output_iso tmp_check log
+EXTRA_CLEAN = results output_iso tmp_check log build
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
@@ -74,7 +76,7 @@ endif
 $(OBJS): $(wildcard src/*.h src/*/*.h)
 
 .PHONY: installcheck installcheck-regress installcheck-isolation \
-	installcheck-tap format check-format
+	installcheck-tap format check-format check-documents html
 
 installcheck: installcheck-regress installcheck-isolation installcheck-tap
 
@@ -139,3 +141,18 @@ check-format:
 	  indent < $$f | diff -u $$f - || status=1; done; \
 	if grep -F '/**INDENT**' $(FORMATTED); then status=1; fi; \
 	if [ $$status != 0 ]; then echo "not in PostgreSQL's style: run make format"; fi; exit $$status
+
+# The spelling is that of the documents, and of what the code says to people.
+check-documents:
+	dev/check-documents
+	codespell *.md docs bench dev src *.sql
+
+# With Material for MkDocs, which is downloaded into a directory of its own.
+MKDOCS = build/venv/bin/mkdocs
+
+$(MKDOCS):
+	python3 -m venv build/venv
+	build/venv/bin/pip install -q 'mkdocs>=1.6,<2' 'mkdocs-material>=9.5,<10'
+
+html: $(MKDOCS)
+	NO_MKDOCS_2_WARNING=1 $(MKDOCS) build --strict --clean

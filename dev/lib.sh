@@ -205,7 +205,7 @@ check_by_hand()
 	[ ${#missing[@]} -eq 0 ] || die "There is no apt-get here, so please install by hand what is" \
 		"missing: ${missing[*]}.  Needed are a C compiler, make, pkg-config, librdkafka and" \
 		"PostgreSQL 15 or newer with their development files, and kcat; for the tests also" \
-		"Java 17, Maven, perl with IPC::Run, and pg_bsd_indent."
+		"Java 17, Maven, perl with IPC::Run, codespell, and pg_bsd_indent."
 }
 
 # The major version of PostgreSQL that the distribution has.
