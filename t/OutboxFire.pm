@@ -33,7 +33,7 @@ sub unaware_of_settings
 my @settings = (
 	"default_transaction_read_only = 'on'", "default_transaction_isolation = 'serializable'",
 	"statement_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'",
-	"search_path = 'nowhere, public'", "standard_conforming_strings = 'off'", "bytea_output = 'escape'",
+	"search_path = nowhere, public", "standard_conforming_strings = 'off'", "bytea_output = 'escape'",
 	"datestyle = 'German'", "timezone = 'Asia/Tokyo'", "transform_null_equals = 'on'", "array_nulls = 'off'",
 	"enable_seqscan = 'off'", "enable_indexscan = 'off'", "quote_all_identifiers = 'on'",
 	"synchronous_commit = 'off'", "plan_cache_mode = 'force_generic_plan'", "work_mem = '64kB'",
