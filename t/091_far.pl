@@ -39,6 +39,17 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	is(scalar committed_lines(5000, $topics[0], '%s', $bootstrap), 5000, 'many do, once');
 	is(sql('SELECT count(*) FROM outbox.stat_topic'), 0, 'and none waits');
 
+	# Kafka transactions do not wait for more new topics than Kafka creates in
+	# some seconds.
+	my $new = topic_name("$delivery.new");
+	sql("SELECT small('$new' || i, 'k', 1, 1) FROM generate_series(1, 100) i");
+	wait_until_confirmed($node, 'postgres');
+	cmp_ok(sql('SELECT count(*) FROM outbox.stat_topic'), '>', 50, "$delivery: most of many new topics are parked")
+	  if $delivery eq 'exactly_once';
+	wait_until('SELECT count(*) = 0 FROM outbox.held_event');
+	is(join(' ', map { committed_lines(1, "$new$_", '%s', $bootstrap) } 1, 50, 51, 99, 100), '1 1 1 1 1',
+		'and what was published for them arrives');
+
 	# What a broker refuses is found out there, too.
 	my $limited = limited_topic("$delivery.limited");
 	sql("SELECT small('$limited', 'k', 1, 5), poison('$limited'), small('$limited', 'k', 6, 10)");

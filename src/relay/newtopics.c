@@ -15,8 +15,8 @@
  * from the ledger.  Whoever waits until all that was sent is acknowledged has
  * it sent first, as does the commit of a Kafka transaction, which is open as
  * long as something is kept for it.  As others wait then, topics have only some
- * seconds left.  When the pipeline breaks, all is forgotten with the rest of
- * what is not acknowledged.
+ * seconds left; then the rest is parked.  When the pipeline breaks, all is
+ * forgotten with the rest of what is not acknowledged.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +33,7 @@
 #include "relay/deadletter.h"
 #include "relay/destination.h"
 #include "relay/exactly_once.h"
+#include "relay/parked.h"
 
 /*
  * So many topics are asked for at once.  Kafka refuses to create more than
@@ -288,7 +289,7 @@ send_sendable(Relay *relay)
 	/* So that the producer can ask for all of them at once. */
 	hash_seq_init(&scan, topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
-		if (topic->state == NEW_SENDABLE)
+		if (topic->state == NEW_SENDABLE && !parked_has_topic(topic->name))
 			(void) producer_topic(relay->producer, topic->name);
 	send_events(relay);
 	sending = false;
@@ -416,6 +417,19 @@ is_enough(const Relay *relay, TimestampTz since, long vain_ms)
 									creates ? VAIN_BLOCKING_MS : vain_ms));
 }
 
+/* Parks the topics that nobody has told of: to ask for each takes too long. */
+static void
+park_rest(void)
+{
+	HASH_SEQ_STATUS scan;
+	NewTopic   *topic;
+
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		(void) parked_add(topic->name, WHOLE_TOPIC, "UNKNOWN_TOPIC_OR_PART",
+						  "Kafka has not created the topic in time");
+}
+
 /*
  * Sends all that is kept, while others wait: first for brokers to tell about the
  * topics.  May break the pipeline.  Does nothing when it is called meanwhile.
@@ -437,6 +451,8 @@ newtopics_flush(Relay *relay)
 																	  steady_now()));
 			producer_end_creation(relay->producer);
 			asking = progress.made = false;
+			if (hash_get_num_entries(topics) > LEAST_TOPICS)
+				park_rest();
 			change_state(NEW_ASKED, NEW_SENDABLE);
 			change_state(NEW_WAITING, NEW_SENDABLE);
 			send_sendable(relay);
