@@ -1310,7 +1310,7 @@ COMMENT ON COLUMN inbox.ring.name IS 'message or received';
 COMMENT ON COLUMN inbox.ring.chunk IS 'chunk that does not take rows any more';
 COMMENT ON COLUMN inbox.ring.ended_at IS 'no row of the chunk is younger';
 COMMENT ON COLUMN inbox.ring.moved_past IS
-    'how far its unprocessed rows were moved on: subscription, status and event_id of the last, without a subscription when all were seen; NULL: not at all';
+    'how far its unprocessed rows were moved on: subscription, status and event_id of the last, without a subscription when all were seen; and the same of the first that others had locked; NULL: not at all';
 COMMENT ON COLUMN inbox.ring.step IS 'how many of them were moved at a time, as quickly as shall be; NULL: not known';
 
 CREATE TABLE inbox.sweep (
@@ -1383,11 +1383,13 @@ COMMENT ON FUNCTION inbox.role_search_path(oid) IS
 
 -- Rows that are not processed stay, however old they are: a step of moving them
 -- out of an old chunk, in the order of the index, from where the last one ended.
--- It ends by the clock, whatever a row costs, which may be large and have triggers;
--- so it takes one first, and more as long as that is quick, in this step and those
--- after it.
--- Who changes a subscription's messages locks it before; so neither meets the
--- other's rows halfway.
+-- Who changes a subscription's messages locks it before, and so does this; then
+-- neither meets the other's rows halfway.  Others wait for it from then on, until
+-- the transaction ends.  So the rows are looked for before, which takes long where
+-- the index leads to many that somebody might still see and that have been moved;
+-- and the step ends with what it has moved, by the clock, whatever a row costs,
+-- which may be large and have triggers: it takes one first, and more as long as that
+-- is quick, in this step and those after it.
 CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -1395,12 +1397,20 @@ AS $$
 DECLARE
     began CONSTANT timestamptz := clock_timestamp();
     past text[] := (SELECT r.moved_past FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk);
-    owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s FOR UPDATE SKIP LOCKED);
+    left_at text[] := past[4:6];
+    waits boolean := false;
+    owners text[] := ARRAY(SELECT s.name FROM inbox.subscription s);
     size integer := coalesce((SELECT r.step FROM inbox.ring r WHERE r.name = 'message' AND r.chunk = old_chunk), 1);
+    looks_at CONSTANT integer := 20 * size;
     places tid[];
+    statuses text[];
+    ids text[];
+    bytes bigint[];
     seen integer;
-    taken integer;
-    last text[];
+    first integer;
+    taken integer := 0;
+    locked boolean := false;
+    locked_at timestamptz;
     tried_at timestamptz;
 BEGIN
     IF past IS NOT NULL AND past[1] IS NULL THEN
@@ -1408,12 +1418,10 @@ BEGIN
     ELSIF past IS NULL OR past[1] <> ALL (owners) THEN
         past := ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE past IS NULL OR o > past[1]), '', ''];
     END IF;
-    WHILE past[1] IS NOT NULL AND clock_timestamp() - began < '20 ms' LOOP
-        tried_at := clock_timestamp();
+    WHILE past[1] IS NOT NULL AND NOT locked AND clock_timestamp() - began < '20 ms' LOOP
         EXECUTE format($query$
-            SELECT count(*), array_agg(c.place) FILTER (WHERE c.number = 1 OR c.bytes < 1000000),
-                   ARRAY[$1, (array_agg(c.status ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1],
-                             (array_agg(c.event_id ORDER BY c.number DESC) FILTER (WHERE c.number = 1 OR c.bytes < 1000000))[1]]
+            SELECT count(*), array_agg(c.place ORDER BY c.number), array_agg(c.status ORDER BY c.number),
+                   array_agg(c.event_id ORDER BY c.number), array_agg(c.bytes ORDER BY c.number)
             FROM (SELECT m.ctid AS place, m.status, m.event_id, row_number() OVER w AS number,
                          sum(coalesce(pg_column_size(m.payload), 0) + coalesce(pg_column_size(m.headers), 0)
                              + coalesce(pg_column_size(m.key), 0) + coalesce(pg_column_size(m.aggregate_id), 0)
@@ -1422,24 +1430,49 @@ BEGIN
                   WHERE m.status <> 'processed' AND m.subscription = $1 AND (m.status, m.event_id) > ($2, $3)
                   WINDOW w AS (ORDER BY m.status, m.event_id ROWS UNBOUNDED PRECEDING)
                   LIMIT $4) c
-            $query$, 'message_' || old_chunk) INTO seen, places, last USING past[1], past[2], past[3], size;
-        taken := coalesce(cardinality(places), 0);
-        EXECUTE format($query$
-            UPDATE inbox.message m SET chunk = $1
-            WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
-                SELECT u.ctid FROM inbox.%I u WHERE u.ctid = ANY ($2) AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
-            $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places;
-        past := CASE WHEN seen = size OR seen > taken THEN last
+            $query$, 'message_' || old_chunk) INTO seen, places, statuses, ids, bytes USING past[1], past[2], past[3], looks_at;
+        IF seen > 0 THEN
+            BEGIN
+                PERFORM FROM inbox.subscription s WHERE s.name = past[1] FOR UPDATE;
+                locked := FOUND;
+            EXCEPTION
+                WHEN lock_not_available THEN
+                    left_at := CASE WHEN left_at[1] IS NULL THEN past[1:3] ELSE left_at END;
+            END;
+        END IF;
+        locked_at := clock_timestamp();
+        WHILE locked AND taken < seen AND clock_timestamp() - locked_at < '20 ms' LOOP
+            tried_at := clock_timestamp();
+            first := taken + 1;
+            taken := first;
+            WHILE taken < least(seen, first + size - 1)
+                AND bytes[taken + 1] - CASE first WHEN 1 THEN 0 ELSE bytes[first - 1] END < 1000000 LOOP
+                taken := taken + 1;
+            END LOOP;
+            EXECUTE format($query$
+                UPDATE inbox.message m SET chunk = $1
+                WHERE m.chunk = %s AND m.ctid = ANY (ARRAY(
+                    SELECT u.ctid FROM inbox.%I u
+                    WHERE u.ctid = ANY ($2) AND u.subscription = $3 AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
+                $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places[first:taken], past[1];
+            size := CASE WHEN clock_timestamp() - tried_at < '5 ms' THEN least(2 * size, 50)
+                         WHEN clock_timestamp() - tried_at > '10 ms' THEN greatest(size / 2, 1) ELSE size END;
+        END LOOP;
+        past := CASE WHEN locked AND (taken < seen OR seen = looks_at) THEN ARRAY[past[1], statuses[taken], ids[taken]]
                      ELSE ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE o > past[1]), '', ''] END;
-        size := CASE WHEN clock_timestamp() - tried_at < '10 ms' THEN least(2 * size, 200)
-                     WHEN clock_timestamp() - tried_at > '20 ms' THEN greatest(size / 2, 1) ELSE size END;
     END LOOP;
-    UPDATE inbox.ring r SET moved_past = past, step = size WHERE r.name = 'message' AND r.chunk = old_chunk;
-    RETURN past[1] IS NOT NULL;
+    -- A subscription that others keep locked holds up no other; it has its turn when they have had theirs.
+    IF past[1] IS NULL AND left_at[1] IS NOT NULL THEN
+        past := left_at;
+        left_at := NULL;
+        waits := true;
+    END IF;
+    UPDATE inbox.ring r SET moved_past = past || left_at, step = size WHERE r.name = 'message' AND r.chunk = old_chunk;
+    RETURN locked OR (past[1] IS NOT NULL AND NOT waits);
 END
 $$;
 COMMENT ON FUNCTION inbox.move_unprocessed(smallint, smallint) IS
-    'a step of what inbox.expire() does; false when it has come to the end';
+    'a step of what inbox.expire() does; false when it has come to the end, or to what others have locked';
 
 CREATE FUNCTION inbox.has_unprocessed(chunk smallint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1459,9 +1492,9 @@ COMMENT ON FUNCTION inbox.has_unprocessed(smallint) IS
     'whether a chunk of inbox.message has rows that are not processed, of subscriptions that exist';
 
 -- Nobody waits for long: neither behind who waits for the lock, nor while it is
--- held.  What takes time is therefore seen before, without it: rows that others
--- have locked are left, and so may be index entries of what was moved, as long
--- as somebody might still see them.
+-- held.  What takes time is therefore seen before, without it, and only when the
+-- lock is to be had: rows that others have locked are left, and so may be index
+-- entries of what was moved, as long as somebody might still see them.
 CREATE FUNCTION inbox.truncate_chunk(ring_name text, old_chunk smallint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1469,6 +1502,16 @@ DECLARE
     chunk_name text := format('inbox.%I', ring_name || '_' || old_chunk);
     began timestamptz;
 BEGIN
+    IF ring_name = 'message' THEN
+        BEGIN
+            EXECUTE 'LOCK TABLE ' || chunk_name || ' IN ACCESS EXCLUSIVE MODE';
+            RAISE SQLSTATE 'OB000';
+        EXCEPTION
+            WHEN SQLSTATE 'OB000' THEN
+                -- it was to be had, and is given back
+                NULL;
+        END;
+    END IF;
     FOR try IN 1 .. CASE ring_name WHEN 'message' THEN 3 ELSE 0 END LOOP
         began := clock_timestamp();
         IF inbox.has_unprocessed(old_chunk) THEN
@@ -1476,7 +1519,7 @@ BEGIN
             RETURN false;
         END IF;
         EXIT WHEN clock_timestamp() - began < '20 ms';
-        IF try = 3 THEN
+        IF try = 3 OR clock_timestamp() - began > '100 ms' THEN
             RETURN false;
         END IF;
     END LOOP;
@@ -1522,6 +1565,8 @@ BEGIN
     IF FOUND THEN
         IF ring_name = 'message' AND inbox.move_unprocessed(old_chunk, current_chunk) THEN
             RETURN true;
+        ELSIF EXISTS (SELECT FROM inbox.ring r WHERE r.name = ring_name AND r.chunk = old_chunk AND r.moved_past[1] IS NOT NULL) THEN
+            NULL;
         ELSIF inbox.truncate_chunk(ring_name, old_chunk) THEN
             UPDATE inbox.ring r SET moved_past = NULL WHERE r.name = ring_name AND r.chunk = old_chunk;
             RETURN true;
@@ -1609,14 +1654,16 @@ DECLARE
     longest interval := (
         SELECT coalesce(max(coalesce(s.keep, dedupe_window)) FILTER (WHERE s.keep > '0' OR s.keep IS NULL), dedupe_window)
         FROM inbox.subscription s);
-    changed boolean;
 BEGIN
     -- one does it for all
     LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE NOWAIT;
-    changed := inbox.expire_ring('message', longest);
-    changed := inbox.expire_ring('received', dedupe_window) OR changed;
-    -- not while the lock on a chunk that was emptied is held
-    RETURN changed OR inbox.sweep_messages(dedupe_window);
+    -- a step ends with the locks that it has taken, and the next one is another transaction's
+    IF inbox.expire_ring('received', dedupe_window) THEN
+        RETURN true;
+    ELSIF inbox.expire_ring('message', longest) THEN
+        RETURN true;
+    END IF;
+    RETURN inbox.sweep_messages(dedupe_window);
 EXCEPTION
     WHEN lock_not_available THEN
         RETURN false;

@@ -74,7 +74,7 @@ is( sql("SELECT string_agg(subscription || ' ' || status || ' ' || n, ', ' ORDER
 
 # The chunk is old, and what has failed is moved on.
 sql("INSERT INTO inbox.ring (name, chunk, ended_at) SELECT 'message', c, '-infinity' FROM generate_series(1, 3) c ON CONFLICT (name, chunk) DO UPDATE SET ended_at = '-infinity'");
-sql('SELECT inbox.expire()');
+sql('CALL expire_all()');
 is(sql('SELECT last_value FROM inbox.message_chunk_seq'), 1, 'the ring moves on');
 sql("UPDATE inbox.ring SET ended_at = now() - interval '31 d'");
 expire_all('what has failed');

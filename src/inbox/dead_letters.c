@@ -33,10 +33,15 @@ enum
 	NARGS
 };
 
-/* The messages that are meant. */
+/*
+ * The messages that are meant.  With both statuses an id is looked up in
+ * message_unprocessed_idx, whose second column they are, instead of being looked for
+ * among all that failed.
+ */
 #define OF_ARGUMENTS \
 	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
 	" AND status OPERATOR(pg_catalog.<>) 'processed'" \
+	" AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])" \
 	" AND ($2 IS NULL OR event_id OPERATOR(pg_catalog.=) $2)" \
 	" AND ($3 IS NULL OR topic OPERATOR(pg_catalog.=) $3)"
 
@@ -67,6 +72,7 @@ change_messages(FunctionCallInfo fcinfo, const char *statement)
 		nulls[i] = fcinfo->args[i].isnull;
 	}
 	sql_begin(&caller);
+	sql_insist_on_indexes();
 	n = sql_execute(statement, NARGS, types, values, nulls);
 	subscription_change(name, "UPDATE inbox.subscription SET"
 						" stopped_by = CASE WHEN " STOPPED_IT " THEN NULL ELSE stopped_by END,"

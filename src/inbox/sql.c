@@ -90,6 +90,18 @@ sql_begin(SqlCaller *caller)
 	sql_begin_reading(caller);
 }
 
+/*
+ * Has statements look rows up by an index where there is one, until sql_end(), or
+ * the end of another nest level that was begun.  A table may have far more rows than
+ * its statistics tell, which are of an earlier time, or missing.
+ */
+void
+sql_insist_on_indexes(void)
+{
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* Ends what one of them began. */
 void
 sql_end(const SqlCaller *caller)

@@ -19,6 +19,7 @@ typedef struct SqlCaller
 
 extern void sql_begin(SqlCaller *caller);
 extern void sql_begin_reading(SqlCaller *caller);
+extern void sql_insist_on_indexes(void);
 extern void sql_end(const SqlCaller *caller);
 extern uint64 sql_execute(const char *statement, int nargs, const Oid *types,
 						  const Datum *values, const bool *nulls);

@@ -21,23 +21,29 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "inbox/ring.h"
+#include "inbox/sql.h"
 
 /* Rows that are handed to the table at a time. */
 #define INSERT_ROWS 250
 
 /*
- * Runs a statement whose plan is made once in the life of the process.
+ * Runs a statement whose plan is made once in the life of the process: perhaps while
+ * there are few rows, and any way to find them is cheap.
  */
 void
 store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
 			  Datum *args, const char *nulls)
 {
+	int			nest_level = NewGUCNestLevel();
+
+	sql_insist_on_indexes();
 	if (*plan == NULL)
 	{
 		*plan = SPI_prepare(query, nargs, types);
@@ -46,6 +52,7 @@ store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
 	}
 	if (SPI_execute_plan(*plan, args, nulls, false, 0) < 0)
 		elog(ERROR, "query failed: %s", query);
+	AtEOXact_GUC(true, nest_level);
 }
 
 /*

@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/steady.h"
@@ -62,11 +63,14 @@ unprocessed_look(InboxWorker *worker)
 	Oid			types[1] = {TEXTOID};
 	Datum		args[1];
 	TimestampTz now = steady_now();
+	int			nest_level;
 
 	if (now < look_at)
 		return;
 	look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
 	worker_begin_sql();
+	nest_level = NewGUCNestLevel();
+	sql_insist_on_indexes();
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	if (SPI_execute_with_args("SELECT FROM inbox.message"
 							  " WHERE subscription OPERATOR(pg_catalog.=) $1"
@@ -74,6 +78,7 @@ unprocessed_look(InboxWorker *worker)
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read inbox.message");
 	may_exist = SPI_processed > 0;
+	AtEOXact_GUC(true, nest_level);
 	worker_commit_sql();
 }
 
