@@ -1865,7 +1865,7 @@ CROSS JOIN LATERAL (
            max(c.error_at) AS error_at
     FROM inbox.consumer_status() c
     CROSS JOIN LATERAL pg_catalog.array_position(
-        ARRAY['stopped', 'data lost', 'waiting for kafka', 'backing off', 'full', 'starting', 'running'], c.state) k (rank)
+        ARRAY['stopped', 'data lost', 'waiting for kafka', 'waiting for lock', 'backing off', 'full', 'starting', 'running'], c.state) k (rank)
     WHERE c.subscription = s.name
 ) c
 LEFT JOIN LATERAL (

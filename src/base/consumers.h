@@ -34,7 +34,8 @@ typedef enum ConsumerState
 	CONSUMER_WAITING_KAFKA,
 	CONSUMER_DATA_LOST,
 	CONSUMER_FULL,				/* too much waits to be tried again */
-	CONSUMER_BACKING_OFF		/* the handler takes long and fails */
+	CONSUMER_BACKING_OFF,		/* the handler takes long and fails */
+	CONSUMER_WAITING_LOCK		/* somebody else has locked a position */
 } ConsumerState;
 
 /* What stat_subscription shows of a worker. */

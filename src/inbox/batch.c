@@ -326,12 +326,28 @@ store(Batch *batch)
 			(batch->done[i] && batch->worker->subscription->keeps))
 			messages[n++] = message;
 	}
+	batch->storing = true;
 	if (n > 0)
 		store_messages(messages, n);
+	batch->storing = false;
 	for (int i = 0; i < batch->nmoves; i++)
 		marks_update(batch->moves[i].marks, batch->moves[i].partition,
 					 batch->moves[i].before, batch->moves[i].last);
-	position_move(batch->worker, batch->moves, batch->nmoves);
+	position_move(batch->worker, batch->moves, batch->nmoves, &batch->disturbed);
+}
+
+/*
+ * An error was raised: was what is stored too much?  What lacks something already
+ * fails for another reason.
+ */
+static bool
+is_too_much(const Batch *batch)
+{
+	const MessageProblem *problem = batch->messages[0].problem;
+
+	return batch->storing &&
+		(batch->n > 1 || problem == NULL || !problem->lacks) &&
+		decode_was_too_much(batch->records, batch->n);
 }
 
 /* Runs the transaction once; returns whether it has committed. */
@@ -340,11 +356,15 @@ try_batch(Batch *batch)
 {
 	InboxWorker *worker = batch->worker;
 	MemoryContext context = CurrentMemoryContext;
+	int			tries = batch->tries;
 	volatile bool committed = true;
 
 	batch->nmoves = 0;
 	batch->end = batch->n;
-	batch->stopped = batch->charged = false;
+	batch->stopped = batch->charged = batch->storing = false;
+	if (batch->disturbed)
+		position_wait(worker);
+	batch->disturbed = false;
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
@@ -360,9 +380,15 @@ try_batch(Batch *batch)
 	}
 	PG_CATCH();
 	{
-		if (inbox_transaction_abort(worker, context, batch->n, &batch->tries,
-									&batch->failure) == ABORTED_AT_COMMIT)
+		if (is_too_much(batch))
+			batch->unstored = inbox_transaction_take_less(worker, context, batch->n,
+														  &batch->tries, &batch->failure);
+		else if (inbox_transaction_abort(worker, context, batch->n, &batch->tries,
+										 &batch->failure) == ABORTED_AT_COMMIT)
 			culprit_suspect(worker);
+		/* Whoever has locked a position, it is not the message's fault. */
+		if (batch->disturbed)
+			batch->tries = tries;
 		committed = false;
 	}
 	PG_END_TRY();
@@ -411,13 +437,18 @@ process(Batch *batch)
 		repeats_look(&part);
 		if (!try_batch(&part))
 		{
+			if (part.unstored)
+				decode_without(worker->subscription, &messages[first],
+							   part.records[0], &part.failure);
 			memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
 			batch->tries = part.tries;
+			batch->disturbed = part.disturbed;
 			continue;
 		}
 		batch_committed(&part);
 		first += part.end;
 		batch->tries = 0;
+		batch->disturbed = false;
 		if (part.charged)
 			retry_run_charged(worker, &part.messages[part.end - 1]);
 		/* A slow handler may keep us here for long. */

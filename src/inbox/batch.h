@@ -56,6 +56,9 @@ typedef struct Batch
 	bool		charge;			/* instead of running the handler */
 	bool		charged;		/* so that was done */
 	bool		stopped;		/* the subscription stops here */
+	bool		storing;		/* the messages are being stored */
+	bool		unstored;		/* the only one cannot be stored as it is */
+	bool		disturbed;		/* somebody has locked a position */
 	HandlerFailure failure;		/* of the commit */
 } Batch;
 

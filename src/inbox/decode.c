@@ -174,3 +174,56 @@ decode_record(const Subscription *subscription, InboxMessage *message,
 	}
 	PG_END_TRY();
 }
+
+/*
+ * Messages could not be stored.  Was that since they are too much, for the memory
+ * that there is or for what a row may have?  Of a single one that is small, memory
+ * lacks whatever it is.  Call it where the error is being handled.
+ */
+bool
+decode_was_too_much(const ConsumerRecord *const *records, int n)
+{
+	bool		large = n > 1 || is_large(records[0]);
+	ErrorData  *error;
+	bool		invalid;
+
+	switch (geterrcode())
+	{
+		case ERRCODE_OUT_OF_MEMORY:
+			return large;
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return true;
+		case ERRCODE_INTERNAL_ERROR:
+			break;
+		default:
+			return false;
+	}
+	/* There is no value of that size, which has no code of its own. */
+	MemoryContextSwitchTo(CurTransactionContext);
+	error = CopyErrorData();
+	invalid = strstr(error->message, "invalid memory alloc request size") != NULL;
+	FreeErrorData(error);
+	return invalid && large;
+}
+
+/*
+ * Makes a message of a record that could not be stored, in the current memory
+ * context: as much as there is room for in any case, and the problem that it is not
+ * all.  Runs a transaction of its own.
+ */
+void
+decode_without(const Subscription *subscription, InboxMessage *message,
+			   const ConsumerRecord *record, const HandlerFailure *failure)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MessageHeaders headers;
+
+	worker_begin();
+	MemoryContextSwitchTo(context);
+	message_headers_read(&headers, record);
+	decode_part(subscription, message, record, &headers, failure->sqlstate,
+				psprintf("the message cannot be stored: %s", failure->message));
+	message_headers_free(&headers);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}

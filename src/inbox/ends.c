@@ -64,17 +64,25 @@ ends_pass(InboxWorker *worker)
 	worker->ended = NULL;
 }
 
-/* Runs the transaction once; false when it has to begin anew. */
+/*
+ * Runs the transaction once; false when it has to begin anew.  *disturbed says
+ * whether somebody has locked a position, before and after.
+ */
 static bool
-try_store(InboxWorker *worker, Move *moves, int n, int *tries)
+try_store(InboxWorker *worker, Move *moves, int n, int *tries,
+		  volatile bool *disturbed)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool committed = true;
 
+	if (*disturbed)
+		position_wait(worker);
+	*disturbed = false;
+
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
-		position_move(worker, moves, n);
+		position_move(worker, moves, n, disturbed);
 		inbox_transaction_commit(worker, 0);
 	}
 	PG_CATCH();
@@ -101,6 +109,7 @@ ends_store(InboxWorker *worker)
 	Move	   *moves = palloc0(sizeof(Move) * Max(worker->npartitions, 1));
 	int			n = 0;
 	int			tries = 0;
+	volatile bool disturbed = false;
 
 	for (int i = 0; i < worker->npartitions; i++)
 	{
@@ -111,7 +120,7 @@ ends_store(InboxWorker *worker)
 		moves[n].partition = partition;
 		moves[n++].next_offset = partition->at.offset;
 	}
-	while (n > 0 && !try_store(worker, moves, n, &tries))
+	while (n > 0 && !try_store(worker, moves, n, &tries, &disturbed))
 		continue;
 	for (int i = 0; i < n; i++)
 	{

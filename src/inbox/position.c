@@ -12,6 +12,10 @@
  * the worker remembers where the last one is, which is its own.  If that is not
  * there any more, the row is looked for by its key.
  *
+ * A session that has called inbox.seek() has the row locked until its transaction
+ * ends, which may take long.  So a batch does not wait for long: it is undone, and
+ * the worker waits for the row with nothing locked, and shows that.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,9 +24,25 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/steady.h"
+#include "base/worker.h"
+#include "inbox/culprit.h"
+
+/* So long a transaction waits for a position, with all that it has locked. */
+#define LONGEST_WAIT "50ms"
+
+/* Then it waits without, looks so often, and shows after a while that it waits. */
+#define POLL_MS 100
+#define SHOW_AFTER_MS 1000
 
 #define MOVE_QUERY(where) \
 	"UPDATE inbox.position p SET next_offset = m.next_offset," \
@@ -68,6 +88,18 @@ raise_moved(InboxWorker *worker)
 			 errmsg("position of subscription \"%s\" was changed by somebody else",
 					worker->subscription->name),
 			 errdetail("Another worker has taken over, or inbox.seek() was called.")));
+}
+
+/*
+ * Raises the error that a position is locked by somebody else, so that the
+ * transaction begins anew.
+ */
+void
+position_raise_disturbed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("a position is being changed by somebody else")));
 }
 
 #define LOCK_QUERY(where) \
@@ -139,24 +171,83 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 }
 
 /*
- * Locks all positions of the worker, and waits for them: call it while nothing
- * else is locked.  Raises an error when one has been changed.
+ * A position of the worker that somebody else has locked.  Locks those that nobody
+ * has, until the transaction ends.  One that has another fence by now is not among
+ * them: it is not the worker's any more.
  */
-void
-position_wait_and_lock(InboxWorker *worker)
+#define LOCKED_QUERY \
+	"WITH free AS MATERIALIZED (SELECT p.topic, p.partition FROM inbox.position p" \
+	"  WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
+	"  AND p.fence OPERATOR(pg_catalog.=) ANY ($2) FOR NO KEY UPDATE SKIP LOCKED)" \
+	" SELECT pg_catalog.format('partition %s of topic \"%s\"', p.partition, p.topic)" \
+	" FROM inbox.position p" \
+	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.fence OPERATOR(pg_catalog.=) ANY ($2)" \
+	" AND NOT EXISTS (SELECT FROM free f" \
+	"  WHERE f.topic OPERATOR(pg_catalog.=) p.topic" \
+	"  AND f.partition OPERATOR(pg_catalog.=) p.partition) LIMIT 1"
+
+/*
+ * Which position of the worker somebody else has locked, in the caller's memory
+ * context, or NULL.  Runs a transaction of its own.
+ */
+static char *
+find_locked(InboxWorker *worker)
 {
 	static SPIPlanPtr plan = NULL;
+	MemoryContext context = CurrentMemoryContext;
 	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
 	Datum		args[2];
-	Datum	   *fences = palloc(sizeof(Datum) * worker->npartitions);
+	Datum	   *fences;
+	char	   *found = NULL;
 
+	worker_begin_sql();
+	fences = palloc(sizeof(Datum) * worker->npartitions);
 	for (int i = 0; i < worker->npartitions; i++)
 		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = int8_array(fences, worker->npartitions);
-	store_execute(&plan, LOCK_QUERY(""), 2, types, args, NULL);
-	if (SPI_processed != worker->npartitions)
-		raise_moved(worker);
+	store_execute(&plan, LOCKED_QUERY, 2, types, args, NULL);
+	if (SPI_processed > 0)
+		found = MemoryContextStrdup(context,
+									SPI_getvalue(SPI_tuptable->vals[0],
+												 SPI_tuptable->tupdesc, 1));
+	worker_commit_sql();
+	MemoryContextSwitchTo(context);
+	return found;
+}
+
+/*
+ * Waits, outside of any transaction, until nobody else has a position of the worker
+ * locked; when that lasts, it is shown.  The other may be a session that has called
+ * inbox.seek() and does not end its transaction.  Nobody waits for the worker
+ * meanwhile, since it has no locks.  May end the process.
+ */
+void
+position_wait(InboxWorker *worker)
+{
+	TimestampTz began = steady_now();
+	char		message[CONSUMER_MESSAGE_LEN];
+	char	   *locked;
+
+	culprit_clear(worker);
+	while ((locked = find_locked(worker)) != NULL)
+	{
+		snprintf(message, sizeof(message),
+				 "the position of %s is locked by another transaction, such as one that has called inbox.seek() and is still open",
+				 locked);
+		pfree(locked);
+		if (TimestampDifferenceExceeds(began, steady_now(), SHOW_AFTER_MS))
+			health_problem(worker, CONSUMER_WAITING_LOCK, message);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 POLL_MS, PG_WAIT_EXTENSION);
+		worker_check(worker);
+	}
+	if (worker->status.state == CONSUMER_WAITING_LOCK)
+	{
+		consumers_set_state(&worker->status, CONSUMER_RUNNING);
+		worker_show(worker);
+	}
 }
 
 /* Columns of a statement's arrays of moves. */
@@ -249,13 +340,9 @@ run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
 	}
 }
 
-/*
- * Moves the positions of partitions.  Raises an error when another worker has
- * taken one of them over, or somebody has moved it.  When the transaction has
- * committed, the places of the moves are where the rows are.
- */
-void
-position_move(InboxWorker *worker, Move *moves, int n)
+/* Runs the statement over n moves: by place, and then over what is not there. */
+static void
+run_moves(InboxWorker *worker, Move *moves, int n)
 {
 	Datum	   *columns[MOVE_COLUMNS];
 
@@ -274,6 +361,37 @@ position_move(InboxWorker *worker, Move *moves, int n)
 		if (k > 0)
 			run_move(worker, moves, columns, k, by_place);
 	}
+}
+
+/*
+ * Moves the positions of partitions.  Raises an error when another worker has
+ * taken one of them over, or somebody has moved it; and a serialization failure,
+ * with *disturbed, when somebody else has locked one and does not end soon: call
+ * position_wait() before the transaction begins anew.  When the transaction has
+ * committed, the places of the moves are where the rows are.
+ */
+void
+position_move(InboxWorker *worker, Move *moves, int n, volatile bool *disturbed)
+{
+	int			nest_level = NewGUCNestLevel();
+
+	/* Others may wait for what the handler has locked. */
+	(void) set_config_option("lock_timeout", LONGEST_WAIT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_TRY();
+	{
+		run_moves(worker, moves, n);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		*disturbed = true;
+		position_raise_disturbed();
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, nest_level);
 	for (int i = 0; i < n; i++)
 		if (!ItemPointerIsValid(&moves[i].place))
 			raise_moved(worker);

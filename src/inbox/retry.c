@@ -215,22 +215,21 @@ try_round(Round *round)
 	MemoryContext context = CurrentMemoryContext;
 	volatile RoundResult outcome = ROUND_COMMITTED;
 
+	if (round->disturbed)
+		position_wait(worker);
+	round->disturbed = false;
 	round->nmoves = 0;
 	round->taken = 0;
 	round->stopped = round->outdated = false;
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
-		if (round->disturbed)
-			position_wait_and_lock(worker);
 		handler_find(&round->handler, worker);
 		try_keys(round);
 		round->disturbed = !position_lock(worker, round->moves, round->nmoves);
 		if (round->disturbed)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a position is being changed by somebody else")));
-		position_move(worker, round->moves, round->nmoves);
+			position_raise_disturbed();
+		position_move(worker, round->moves, round->nmoves, &round->disturbed);
 		inbox_transaction_commit(worker, round->taken);
 	}
 	PG_CATCH();

@@ -50,7 +50,9 @@ extern void store_fail(InboxWorker *worker, InboxMessage *message,
 
 /* position.c */
 extern bool position_lock(InboxWorker *worker, const Move *moves, int n);
-extern void position_wait_and_lock(InboxWorker *worker);
-extern void position_move(InboxWorker *worker, Move *moves, int n);
+extern void position_wait(InboxWorker *worker);
+extern void position_move(InboxWorker *worker, Move *moves, int n,
+						  volatile bool *disturbed);
+extern void position_raise_disturbed(void);
 
 #endif							/* OUTBOX_INBOX_STORE_H */

@@ -58,6 +58,9 @@
 /* So often a message's own transaction begins anew before a failure counts. */
 #define MAX_TRIES 20
 
+/* Between two attempts to store a message that is too much. */
+#define STORE_PAUSE_MS 200
+
 /*
  * The limit grows by this share of the messages that were taken, so that it
  * doubles within twenty or so transactions that take as much as they may.
@@ -198,6 +201,45 @@ begin_again(InboxWorker *worker)
 	worker_restart(worker);
 }
 
+/* Ends a transaction, which comes to nothing. */
+static void
+undo(InboxWorker *worker, MemoryContext context)
+{
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(context);
+	handler_clean_up_after_transaction();
+	waiting_settle(worker, false);
+	report_settle(worker, false);
+}
+
+/*
+ * A transaction that took so many messages could not store them, since they are too
+ * much: ends it, and the next one takes fewer.  Returns true when it had only one,
+ * as often as the subscription tries a message, which is counted in tries: memory may
+ * have lacked for a moment.  Then failure, in context, tells why.
+ */
+bool
+inbox_transaction_take_less(InboxWorker *worker, MemoryContext context,
+							int taken, int *tries, HandlerFailure *failure)
+{
+	bool		final = taken <= 1 && ++*tries >= worker->subscription->max_attempts;
+
+	worker->phase = PHASE_OWN;
+	MemoryContextSwitchTo(context);
+	if (final)
+		handler_keep_failure(failure);
+	else
+		FlushErrorState();
+	undo(worker, context);
+	culprit_clear(worker);
+	lower_limit(worker, taken);
+	if (taken <= 1 && !final)
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 STORE_PAUSE_MS, PG_WAIT_EXTENSION);
+	worker_check(worker);
+	return final;
+}
+
 /*
  * An error was raised in a transaction that took so many messages: ends it.
  *
@@ -234,11 +276,7 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 		handler_keep_failure(failure);
 	else
 		FlushErrorState();
-	AbortCurrentTransaction();
-	MemoryContextSwitchTo(context);
-	handler_clean_up_after_transaction();
-	waiting_settle(worker, false);
-	report_settle(worker, false);
+	undo(worker, context);
 	if (refused)
 	{
 		pace_begin(worker);

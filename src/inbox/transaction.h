@@ -32,5 +32,8 @@ extern bool inbox_transaction_is_over(const InboxWorker *worker);
 extern AbortReason inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 										   int taken, int *tries,
 										   HandlerFailure *failure);
+extern bool inbox_transaction_take_less(InboxWorker *worker, MemoryContext context,
+										int taken, int *tries,
+										HandlerFailure *failure);
 
 #endif							/* OUTBOX_INBOX_TRANSACTION_H */

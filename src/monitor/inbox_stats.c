@@ -45,6 +45,7 @@ static const char *const state_names[] = {
 	[CONSUMER_DATA_LOST] = "data lost",
 	[CONSUMER_FULL] = "full",
 	[CONSUMER_BACKING_OFF] = "backing off",
+	[CONSUMER_WAITING_LOCK] = "waiting for lock",
 };
 
 /* A worker that is wanted and was never started is starting. */
