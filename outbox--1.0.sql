@@ -1441,7 +1441,7 @@ BEGIN
             END;
         END IF;
         locked_at := clock_timestamp();
-        WHILE locked AND taken < seen AND clock_timestamp() - locked_at < '20 ms' LOOP
+        WHILE locked AND taken < seen AND clock_timestamp() - locked_at < '10 ms' LOOP
             tried_at := clock_timestamp();
             first := taken + 1;
             taken := first;
@@ -1455,8 +1455,8 @@ BEGIN
                     SELECT u.ctid FROM inbox.%I u
                     WHERE u.ctid = ANY ($2) AND u.subscription = $3 AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
                 $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places[first:taken], past[1];
-            size := CASE WHEN clock_timestamp() - tried_at < '5 ms' THEN least(2 * size, 50)
-                         WHEN clock_timestamp() - tried_at > '10 ms' THEN greatest(size / 2, 1) ELSE size END;
+            size := CASE WHEN clock_timestamp() - tried_at < '3 ms' THEN least(2 * size, 50)
+                         WHEN clock_timestamp() - tried_at > '5 ms' THEN greatest(size / 2, 1) ELSE size END;
         END LOOP;
         past := CASE WHEN locked AND (taken < seen OR seen = looks_at) THEN ARRAY[past[1], statuses[taken], ids[taken]]
                      ELSE ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE o > past[1]), '', ''] END;
@@ -1647,7 +1647,7 @@ COMMENT ON FUNCTION inbox.sweep_messages(interval) IS
     'a step of inbox.expire(): deletes processed messages that are older than their subscription keeps them';
 
 CREATE FUNCTION inbox.expire() RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '30ms'
 AS $$
 DECLARE
     dedupe_window interval := current_setting('inbox.dedupe_window');
