@@ -16,9 +16,7 @@
  * No transaction of ours is open while events are sent: that may take as long
  * as Kafka is away, and what Kafka refuses is written by one of its own.
  *
- * A batch is only sent when nothing else is in flight.  Where there is always
- * something, that is waited for, but replays get half of the time at most: live
- * events wait for one batch, and then none is sent for as long as it took.
+ * A batch is only sent when nothing else is in flight; see turn.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,6 +39,7 @@
 #include "relay/ending.h"
 #include "relay/event_batch.h"
 #include "relay/exactly_once.h"
+#include "relay/turn.h"
 
 /* The columns are those of EventColumn, in their order. */
 #define NEXT_EVENTS \
@@ -68,14 +67,11 @@
 	"                 AND x.home OPERATOR(pg_catalog.=) e.home)" \
 	" ORDER BY e.id LIMIT $2"
 
-/* How long nothing is waited for, at least, behind a batch. */
+/* How long new events have their turn, at least, behind a batch. */
 #define LEAST_PAUSE_MS 100
 
 /* May there be a job?  Set when somebody asks, and when a relay starts. */
 static bool may_have_jobs = true;
-
-/* Until then nothing is waited for, by steady_now(). */
-static TimestampTz pause_until = 0;
 
 /* The oldest job that is not finished. */
 static struct
@@ -230,30 +226,15 @@ send_transaction(Relay *relay, EventBatch *batch)
 	exactly_once_commit(relay, exactly_once_position(relay));
 }
 
-/*
- * Is it time for a batch?  Waits for what is in flight when that has been in
- * the way for as long as the last batch took.
- */
+/* Is it time for a batch?  Waits for what is in flight then. */
 static bool
 may_send(Relay *relay)
 {
-	if (ledger_is_empty(relay->ledger))
-		return true;
-	if (steady_now() < pause_until)
+	if (!turn_is_due(relay))
 		return false;
 	sender_drain(relay);
 	deadletter_store(relay);
 	return true;
-}
-
-/* How long the pause is behind a batch that was begun then. */
-static void
-begin_pause(TimestampTz began)
-{
-	TimestampTz now = steady_now();
-
-	pause_until = Max(now + (now - began),
-					  TimestampTzPlusMilliseconds(now, LEAST_PAUSE_MS));
 }
 
 /*
@@ -281,7 +262,7 @@ replay_step(Relay *relay)
 			send_batch(relay, batch);
 		store_progress(relay);
 		ending_batch_done();
-		begin_pause(began);
+		turn_end(began, LEAST_PAUSE_MS);
 	}
 	may_have_jobs = job.id != 0;
 	return may_have_jobs;

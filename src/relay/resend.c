@@ -28,6 +28,7 @@
 #include "relay/parked.h"
 #include "relay/release.h"
 #include "relay/resend_batch.h"
+#include "relay/turn.h"
 
 /* Rows of a topic and key, by the index, which has no room for long keys. */
 #define OF_KEY(topic, key) \
@@ -204,34 +205,41 @@ send_waiting(Relay *relay)
 long
 resend_wait_ms(const Relay *relay, long at_most)
 {
-	return relay->connected && relay->caught_up ?
-		parked_wait_ms(steady_now(), at_most) : at_most;
+	TimestampTz now = steady_now();
+
+	if (!relay->connected || !relay->caught_up)
+		return at_most;
+	return Min(at_most, Max(may_have_work ? 0 : parked_wait_ms(now, at_most),
+							turn_wait_ms(now)));
 }
 
 /*
  * Sends a batch of events that were set aside and are to be sent now, if there
- * are any; what is in flight is waited for then.  Returns whether there may be
- * more.  Call between records.
+ * are any and it is time for one; what is in flight is waited for then.  Returns
+ * whether there may be more.  Call between records.
  */
 bool
 resend_step(Relay *relay)
 {
-	bool		released = false;
+	TimestampTz began = steady_now();
+	bool		more = false;
 
-	if (!relay->connected || !relay->caught_up)
-		return false;
-	if (!release_is_due(relay) && !may_have_work)
+	if (!relay->connected || !relay->caught_up ||
+		(!release_is_due(relay) && !may_have_work) || !turn_is_due(relay))
 		return false;
 
 	if (release_is_due(relay))
 	{
 		quiesce(relay);
-		released = release_step(relay);
+		more = release_step(relay);
 	}
 	if (may_have_work)
 	{
 		deadletter_store(relay);
 		may_have_work = send_retried(relay) || send_waiting(relay);
+		more |= may_have_work;
 	}
-	return released || may_have_work;
+	if (more)
+		turn_end(began, 0);
+	return more;
 }
