@@ -91,6 +91,40 @@ pass('without a lock on the message');
 sql('TRUNCATE obstacle');
 $seeker->query_safe('ROLLBACK');
 effects('1 2 3 4 5', 'and go on');
+
+# A transaction that has discarded or retried a message that waits, and stays open.
+my $taken = "SET lock_timeout = '20 s'; UPDATE counter SET n = n";
+sql("INSERT INTO obstacle VALUES ('6')");
+produce($topic, "a\t6");
+wait_for("SELECT attempts > 1 FROM inbox.message WHERE status = 'pending'", 'a message is tried again');
+my $id = sql("SELECT event_id FROM inbox.message WHERE status = 'pending'");
+$seeker->query_safe("BEGIN; SELECT inbox.discard('s', '$id')");
+state_is('waiting for lock', 'it was discarded in a transaction that is open: the state says so');
+like(sql('SELECT last_error FROM inbox.stat_subscription'), qr/^the subscription is locked by another transaction, such as one that has called inbox\.retry\(\) or inbox\.discard\(\)/,
+	'and last_error');
+is(sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), 0, 'and the worker waits without a lock');
+sql('TRUNCATE obstacle');
+$seeker->query_safe('ROLLBACK');
+effects('1 2 3 4 5 6', 'after it the message is handled');
+state_is('running', 'and the state is what it was');
+sql("SELECT inbox.unsubscribe('s')");
+
+# A subscription that is to stop while somebody has it locked.
+$topic = make_topic(topic_name('Stops'), 1);
+sql("INSERT INTO obstacle VALUES ('8')");
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle', max_attempts => 1, on_failure => 'stop', dedupe => 'none')");
+produce($topic, "a\t7");
+effects('1 2 3 4 5 6 7', 'a message is handled');
+$seeker->query_safe("BEGIN; SELECT inbox.discard('s', 'no such message')");
+produce($topic, "b\t7b", "a\t8", "b\t9");
+state_is('waiting for lock', 'a subscription that cannot stop shows it');
+sql($taken);
+pass('what the handler has locked is free meanwhile');
+$seeker->query_safe('ROLLBACK');
+state_is('stopped', 'then it stops');
+effects('1 2 3 4 5 6 7 7b', 'where it has to');
+sql("TRUNCATE obstacle; SELECT inbox.retry('s')");
+effects('1 2 3 4 5 6 7 7b 8 9', 'and goes on');
 $seeker->quit;
 sql("SELECT inbox.unsubscribe('s')");
 

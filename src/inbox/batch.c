@@ -132,7 +132,7 @@ take_failure(Batch *batch, int i, const HandlerFailure *failure)
 	report_failed(worker, message);
 	if (worker->subscription->stops)
 	{
-		store_stop(worker, message);
+		store_stop(worker, message, &batch->disturbed);
 		batch->stopped = true;
 	}
 }
@@ -285,7 +285,8 @@ reject(Batch *batch)
 		unprocessed_note();
 		if (batch->worker->subscription->stops)
 		{
-			store_stop(batch->worker, &batch->messages[i]);
+			store_stop(batch->worker, &batch->messages[i],
+					   &batch->disturbed);
 			batch->stopped = true;
 		}
 	}
@@ -386,7 +387,7 @@ try_batch(Batch *batch)
 		else if (inbox_transaction_abort(worker, context, batch->n, &batch->tries,
 										 &batch->failure) == ABORTED_AT_COMMIT)
 			culprit_suspect(worker);
-		/* Whoever has locked a position, it is not the message's fault. */
+		/* Whoever has locked something, it is not the message's fault. */
 		if (batch->disturbed)
 			batch->tries = tries;
 		committed = false;

@@ -58,7 +58,7 @@ typedef struct Batch
 	bool		stopped;		/* the subscription stops here */
 	bool		storing;		/* the messages are being stored */
 	bool		unstored;		/* the only one cannot be stored as it is */
-	bool		disturbed;		/* somebody has locked a position */
+	bool		disturbed;		/* somebody has locked something */
 	HandlerFailure failure;		/* of the commit */
 } Batch;
 

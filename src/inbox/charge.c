@@ -110,6 +110,9 @@ in_transaction(Round *round, Charge (*work) (Round *round, Waiting *waiting))
 
 	do
 	{
+		if (round->disturbed)
+			position_wait(worker);
+		round->disturbed = false;
 		round->outcomes[0].first_offset = waiting->first_offset;
 		round->outcomes[0].due = waiting->due;
 		round->outcomes[0].suspect = waiting->suspect;

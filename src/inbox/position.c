@@ -14,7 +14,9 @@
  *
  * A session that has called inbox.seek() has the row locked until its transaction
  * ends, which may take long.  So a batch does not wait for long: it is undone, and
- * the worker waits for the row with nothing locked, and shows that.
+ * the worker waits for the row with nothing locked, and shows that.  The same goes
+ * for who has called inbox.retry() or inbox.discard(), where the worker wants a
+ * message, or the row of the subscription, to stop it.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,7 +39,7 @@
 #include "base/worker.h"
 #include "inbox/culprit.h"
 
-/* So long a transaction waits for a position, with all that it has locked. */
+/* So long a transaction waits for a row, with all that it has locked. */
 #define LONGEST_WAIT "50ms"
 
 /* Then it waits without, looks so often, and shows after a while that it waits. */
@@ -91,15 +93,44 @@ raise_moved(InboxWorker *worker)
 }
 
 /*
- * Raises the error that a position is locked by somebody else, so that the
- * transaction begins anew.
+ * Raises the error that a row is locked by somebody else, so that the transaction
+ * begins anew.
  */
 void
 position_raise_disturbed(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("a position is being changed by somebody else")));
+			 errmsg("a row is being changed by somebody else")));
+}
+
+/*
+ * Lets statements wait for rows not for long, as others may wait for what the
+ * transaction has locked.  Returns what AtEOXact_GUC() needs to end that.
+ */
+int
+position_begin_short_waits(void)
+{
+	int			nest_level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", LONGEST_WAIT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
+}
+
+/*
+ * Such a statement has raised an error, which is being handled: raises it again, or,
+ * with *disturbed, a serialization failure, when somebody else has locked a row and
+ * does not end soon.
+ */
+void
+position_short_wait_failed(volatile bool *disturbed)
+{
+	if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+		PG_RE_THROW();
+	FlushErrorState();
+	*disturbed = true;
+	position_raise_disturbed();
 }
 
 #define LOCK_QUERY(where) \
@@ -187,14 +218,23 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 	"  WHERE f.topic OPERATOR(pg_catalog.=) p.topic" \
 	"  AND f.partition OPERATOR(pg_catalog.=) p.partition) LIMIT 1"
 
+/* The same of the subscription: who retries or discards messages has locked it. */
+#define SUBSCRIPTION_LOCKED_QUERY \
+	"WITH free AS MATERIALIZED (SELECT FROM inbox.subscription s" \
+	"  WHERE s.name OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE SKIP LOCKED)" \
+	" SELECT FROM inbox.subscription s" \
+	" WHERE s.name OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM free)"
+
 /*
- * Which position of the worker somebody else has locked, in the caller's memory
+ * What is in the way of the worker, since somebody else has locked it: the row of
+ * the subscription, where that was wanted, or a position; in the caller's memory
  * context, or NULL.  Runs a transaction of its own.
  */
 static char *
 find_locked(InboxWorker *worker)
 {
 	static SPIPlanPtr plan = NULL;
+	static SPIPlanPtr subscription_plan = NULL;
 	MemoryContext context = CurrentMemoryContext;
 	Oid			types[2] = {TEXTOID, INT8ARRAYOID};
 	Datum		args[2];
@@ -210,8 +250,15 @@ find_locked(InboxWorker *worker)
 	store_execute(&plan, LOCKED_QUERY, 2, types, args, NULL);
 	if (SPI_processed > 0)
 		found = MemoryContextStrdup(context,
-									SPI_getvalue(SPI_tuptable->vals[0],
-												 SPI_tuptable->tupdesc, 1));
+									psprintf("the position of %s is locked by another transaction, such as one that has called inbox.seek() and is still open",
+											 SPI_getvalue(SPI_tuptable->vals[0],
+														  SPI_tuptable->tupdesc, 1)));
+	else if (worker->wants_subscription)
+	{
+		store_execute(&subscription_plan, SUBSCRIPTION_LOCKED_QUERY, 1, types, args, NULL);
+		if (SPI_processed > 0)
+			found = MemoryContextStrdup(context, "the subscription is locked by another transaction, such as one that has called inbox.retry() or inbox.discard() and is still open");
+	}
 	worker_commit_sql();
 	MemoryContextSwitchTo(context);
 	return found;
@@ -219,8 +266,9 @@ find_locked(InboxWorker *worker)
 
 /*
  * Waits, outside of any transaction, until nobody else has a position of the worker
- * locked; when that lasts, it is shown.  The other may be a session that has called
- * inbox.seek() and does not end its transaction.  Nobody waits for the worker
+ * locked, or the subscription, where that was in the way; when that lasts, it is
+ * shown.  The other may be a session that has called inbox.seek(), retry() or
+ * discard() and does not end its transaction.  Nobody waits for the worker
  * meanwhile, since it has no locks.  May end the process.
  */
 void
@@ -231,14 +279,18 @@ position_wait(InboxWorker *worker)
 	char	   *locked;
 
 	culprit_clear(worker);
-	while ((locked = find_locked(worker)) != NULL)
+	while ((locked = find_locked(worker)) != NULL || worker->wants_subscription)
 	{
-		snprintf(message, sizeof(message),
-				 "the position of %s is locked by another transaction, such as one that has called inbox.seek() and is still open",
-				 locked);
-		pfree(locked);
-		if (TimestampDifferenceExceeds(began, steady_now(), SHOW_AFTER_MS))
-			health_problem(worker, CONSUMER_WAITING_LOCK, message);
+		/* A message may be locked by somebody who has not locked that. */
+		if (locked == NULL)
+			worker->wants_subscription = false;
+		else
+		{
+			strlcpy(message, locked, sizeof(message));
+			pfree(locked);
+			if (TimestampDifferenceExceeds(began, steady_now(), SHOW_AFTER_MS))
+				health_problem(worker, CONSUMER_WAITING_LOCK, message);
+		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 POLL_MS, PG_WAIT_EXTENSION);
 		worker_check(worker);
@@ -373,22 +425,15 @@ run_moves(InboxWorker *worker, Move *moves, int n)
 void
 position_move(InboxWorker *worker, Move *moves, int n, volatile bool *disturbed)
 {
-	int			nest_level = NewGUCNestLevel();
+	int			nest_level = position_begin_short_waits();
 
-	/* Others may wait for what the handler has locked. */
-	(void) set_config_option("lock_timeout", LONGEST_WAIT, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();
 	{
 		run_moves(worker, moves, n);
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		FlushErrorState();
-		*disturbed = true;
-		position_raise_disturbed();
+		position_short_wait_failed(disturbed);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);

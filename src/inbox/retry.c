@@ -9,7 +9,8 @@
  *
  * A round has locked messages when it comes to the positions.
  * inbox.unsubscribe() locks these first.  So the round does not wait for it
- * but is undone, and the next one waits before it locks anything.
+ * but is undone, and the next one waits before it locks anything.  It does the
+ * same when somebody else has locked messages, and does not end soon.
  *
  * A suspect (see culprit.c) runs alone, and its attempt is counted and on disk
  * before it begins.
@@ -76,7 +77,7 @@ retry_take_result(Round *round, InboxMessage *message, bool succeeded)
 	report_failed(round->worker, message);
 	if (round->worker->subscription->stops)
 	{
-		store_stop(round->worker, message);
+		store_stop(round->worker, message, &round->disturbed);
 		round->stopped = true;
 	}
 	return !round->stopped;
@@ -213,6 +214,7 @@ try_round(Round *round)
 {
 	InboxWorker *worker = round->worker;
 	MemoryContext context = CurrentMemoryContext;
+	int			tries = round->tries;
 	volatile RoundResult outcome = ROUND_COMMITTED;
 
 	if (round->disturbed)
@@ -238,6 +240,9 @@ try_round(Round *round)
 										  Max(round->nkeys, round->taken),
 										  &round->tries, &round->failure) == ABORTED_ANEW ?
 			ROUND_ANEW : ROUND_REFUSED;
+		/* Whoever has locked something, it is not the message's fault. */
+		if (round->disturbed)
+			round->tries = tries;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);

@@ -36,7 +36,7 @@ typedef struct Round
 	int			limit;			/* so many messages it may take */
 	int			taken;			/* and has taken so far */
 	int			tries;			/* transactions in vain for one message */
-	bool		disturbed;		/* somebody else had locked a position */
+	bool		disturbed;		/* somebody else had locked something */
 	bool		charged;		/* attempts were counted before */
 	bool		stopped;
 	bool		outdated;		/* what waits is not what we knew */

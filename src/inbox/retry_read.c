@@ -101,15 +101,26 @@ retry_load(InboxWorker *worker)
  * only the index that was meant is left.
  */
 static void
-read_in_order(SPIPlanPtr *plan, const char *query, Datum *args,
+read_in_order(Round *round, SPIPlanPtr *plan, const char *query, Datum *args,
 			  InboxMessage *messages, int *n)
 {
 	Oid			types[6] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID, BYTEAOID};
-	int			nest_level = NewGUCNestLevel();
+	int			nest_level = position_begin_short_waits();
 
 	(void) set_config_option("enable_sort", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	store_execute(plan, query, lengthof(types), types, args, NULL);
+	PG_TRY();
+	{
+		/* Who retries or discards messages has locked the subscription first. */
+		round->worker->wants_subscription = true;
+		store_execute(plan, query, lengthof(types), types, args, NULL);
+		round->worker->wants_subscription = false;
+	}
+	PG_CATCH();
+	{
+		position_short_wait_failed(&round->disturbed);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		message_from_tuple(&messages[(*n)++], SPI_tuptable->vals[i],
@@ -118,7 +129,8 @@ read_in_order(SPIPlanPtr *plan, const char *query, Datum *args,
 
 /*
  * Reads and locks the first messages of a key: limit, and one to know the next.
- * Returns them, and sets *n to their number.
+ * Returns them, and sets *n to their number.  Raises a serialization failure, and
+ * notes it in the round, when somebody else has locked one and does not end soon.
  */
 InboxMessage *
 retry_read(Round *round, const Waiting *waiting, int limit, int *n)
@@ -141,12 +153,12 @@ retry_read(Round *round, const Waiting *waiting, int limit, int *n)
 	args[4] = Int64GetDatum((int64) limit + 1);
 	args[5] = PointerGetDatum(cstring_to_text(""));
 	*n = 0;
-	read_in_order(&plan, queries[subscription->ordering], args, messages, n);
+	read_in_order(round, &plan, queries[subscription->ordering], args, messages, n);
 	if (subscription->ordering != ORDERING_KEY || *n == 0 || *n > limit ||
 		messages[0].nulls[MESSAGE_KEY])
 		return messages;
 	args[4] = Int64GetDatum((int64) limit + 1 - *n);
 	args[5] = messages[0].values[MESSAGE_KEY];
-	read_in_order(&behind_plan, BEHIND_QUERY, args, messages, n);
+	read_in_order(round, &behind_plan, BEHIND_QUERY, args, messages, n);
 	return messages;
 }

@@ -217,21 +217,37 @@ store_unreceive(const ReceivedItem **added, int nadded,
 /*
  * Stops the subscription at a message that failed for good.  Raises an error
  * when another worker has just stopped it at another message: this one shall
- * not have failed then, but be tried again when the subscription goes on.
+ * not have failed then, but be tried again when the subscription goes on.  And a
+ * serialization failure, with *disturbed, when somebody else has the subscription
+ * locked, as position_move() does of positions.
  */
 void
-store_stop(InboxWorker *worker, const InboxMessage *message)
+store_stop(InboxWorker *worker, const InboxMessage *message,
+		   volatile bool *disturbed)
 {
 	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
 	Datum		args[3] = {message->values[MESSAGE_SUBSCRIPTION],
 		message->values[MESSAGE_EVENT_ID],
 	message->values[MESSAGE_TOPIC]};
 
-	if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2, stopped_topic = $3"
-							  " WHERE name OPERATOR(pg_catalog.=) $1"
-							  " AND stopped_by IS NULL",
-							  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not stop a subscription");
+	int			nest_level = position_begin_short_waits();
+
+	PG_TRY();
+	{
+		worker->wants_subscription = true;
+		if (SPI_execute_with_args("UPDATE inbox.subscription SET stopped_by = $2, stopped_topic = $3"
+								  " WHERE name OPERATOR(pg_catalog.=) $1"
+								  " AND stopped_by IS NULL",
+								  3, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not stop a subscription");
+		worker->wants_subscription = false;
+	}
+	PG_CATCH();
+	{
+		position_short_wait_failed(disturbed);
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, nest_level);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),

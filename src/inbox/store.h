@@ -42,7 +42,8 @@ extern void store_receive_again(const ReceivedItem **items, Datum *times,
 								int n, bool *renewed);
 extern void store_unreceive(const ReceivedItem **added, int nadded,
 							const ReceivedItem **renewed, int nrenewed);
-extern void store_stop(InboxWorker *worker, const InboxMessage *message);
+extern void store_stop(InboxWorker *worker, const InboxMessage *message,
+					   volatile bool *disturbed);
 extern void store_reject(InboxMessage *message);
 extern int64 store_pause_ms(const Subscription *subscription, int attempts);
 extern void store_fail(InboxWorker *worker, InboxMessage *message,
@@ -54,5 +55,7 @@ extern void position_wait(InboxWorker *worker);
 extern void position_move(InboxWorker *worker, Move *moves, int n,
 						  volatile bool *disturbed);
 extern void position_raise_disturbed(void);
+extern int	position_begin_short_waits(void);
+extern void position_short_wait_failed(volatile bool *disturbed);
 
 #endif							/* OUTBOX_INBOX_STORE_H */

@@ -236,6 +236,8 @@ typedef struct InboxWorker
 	/* Messages that wait to be tried again; see retry.c */
 	HTAB	   *waiting;
 	bool		full;			/* so many wait that nothing is fetched */
+	bool		wants_subscription; /* its row, or what who has locked that
+									 * may have locked; see position.c */
 	FailureReport report;
 	Pace		pace;
 	bool		crashed;		/* not in inbox.survivor yet; see culprit.c */
