@@ -1409,6 +1409,8 @@ DECLARE
     seen integer;
     first integer;
     taken integer := 0;
+    moved integer := 0;
+    n integer;
     locked boolean := false;
     locked_at timestamptz;
     tried_at timestamptz;
@@ -1455,11 +1457,21 @@ BEGIN
                     SELECT u.ctid FROM inbox.%I u
                     WHERE u.ctid = ANY ($2) AND u.subscription = $3 AND u.status <> 'processed' FOR UPDATE SKIP LOCKED))
                 $query$, old_chunk, 'message_' || old_chunk) USING new_chunk, places[first:taken], past[1];
+            GET DIAGNOSTICS n = ROW_COUNT;
+            moved := moved + n;
             size := CASE WHEN clock_timestamp() - tried_at < '3 ms' THEN least(2 * size, 50)
                          WHEN clock_timestamp() - tried_at > '5 ms' THEN greatest(size / 2, 1) ELSE size END;
         END LOOP;
-        past := CASE WHEN locked AND (taken < seen OR seen = looks_at) THEN ARRAY[past[1], statuses[taken], ids[taken]]
-                     ELSE ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE o > past[1]), '', ''] END;
+        -- Any number of rows may have one id: it is not passed as long as some of them are moved.
+        n := taken;
+        WHILE moved > 0 AND n > 0 AND (statuses[n], ids[n]) = (statuses[taken], ids[taken])
+            AND (taken = seen OR (statuses[taken], ids[taken]) = (statuses[taken + 1], ids[taken + 1])) LOOP
+            n := n - 1;
+        END LOOP;
+        past := CASE WHEN NOT locked OR (taken = seen AND seen < looks_at)
+                     THEN ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE o > past[1]), '', '']
+                     WHEN n > 0 THEN ARRAY[past[1], statuses[n], ids[n]]
+                     ELSE past[1:3] END;
     END LOOP;
     -- A subscription that others keep locked holds up no other; it has its turn when they have had theirs.
     IF past[1] IS NULL AND left_at[1] IS NOT NULL THEN

@@ -252,6 +252,16 @@ is(expire_until("$of_s <> $chunk", $rows), $rows, 'and then that, too');
 wait_for("SELECT inbox.expire() IS NOT NULL AND pg_relation_size('inbox.message_$chunk') = 0", 'and the chunk is emptied');
 sql("SELECT inbox.unsubscribe('t', keep_messages => false)");
 
+# Many may have one id.
+$chunk = leave_behind();
+sql("SELECT inbox.subscribe('t', ARRAY['t'], 'handle', dedupe => 'none'), inbox.pause('t')");
+sql("UPDATE inbox.ring SET step = 1; INSERT INTO inbox.message (subscription, event_id, topic, partition, \"offset\", status, chunk) SELECT 't', 'same', 't', 0, i, 'failed', $chunk FROM generate_series(1, 10000) i");
+sql('CALL expire_all()') foreach 1 .. 10;
+is(sql("SELECT count(*) FROM inbox.message WHERE subscription = 't' AND chunk = $chunk"), 0, 'all that have one id are moved at once');
+is(sql("SELECT count(*) FROM inbox.message WHERE subscription = 't'"), 10000, 'and are all there');
+sql("SELECT inbox.unsubscribe('t', keep_messages => false)");
+is(expire_until("$of_s <> $chunk", $rows), $rows, 'with those of others');
+
 # As they are moved, others look, and some are locked.
 $chunk = leave_behind();
 $reader->query_safe("BEGIN; UPDATE inbox.message SET attempts = 6 WHERE event_id = '77'");
