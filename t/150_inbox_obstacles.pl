@@ -128,6 +128,30 @@ effects('1 2 3 4 5 6 7 7b 8 9', 'and goes on');
 $seeker->quit;
 sql("SELECT inbox.unsubscribe('s')");
 
+# To wait costs little, however many partitions there are, and whatever the planner
+# expects.
+$node->append_conf('postgresql.conf', "plan_cache_mode = force_generic_plan");
+$node->reload;
+my $wide = make_topic(topic_name('Wide'), 1000);
+sql("SELECT inbox.subscribe('wide', ARRAY['$wide'], 'handle')");
+wait_for("SELECT state = 'running' AND partitions = 1000 AND lag = 0 FROM inbox.stat_subscription WHERE name = 'wide'", 'a subscription over many partitions runs');
+$seeker = $node->background_psql('postgres');
+$seeker->query_safe("BEGIN; SELECT inbox.seek('wide', '$wide', 999, 0)");
+sql("TRUNCATE effect");
+run_log([ 'kcat', '-P', '-b', kafka_bootstrap(), '-t', $wide, '-p', 999, $0 ]) or die "kcat failed\n";
+wait_for("SELECT state = 'waiting for lock' FROM inbox.stat_subscription WHERE name = 'wide'", 'and waits');
+my $pid = sql("SELECT pid FROM inbox.consumer_status() WHERE subscription = 'wide'");
+my $cpu = cpu_of($pid);
+sql('SELECT pg_sleep(5)');
+$cpu = cpu_of($pid) - $cpu;
+cmp_ok($cpu, '<', 0.3, "which takes $cpu seconds of CPU in 5 seconds");
+$seeker->query_safe('ROLLBACK');
+wait_for('SELECT count(*) = 1 FROM effect', 'and goes on');
+$seeker->quit;
+sql("SELECT inbox.unsubscribe('wide')");
+$node->append_conf('postgresql.conf', "plan_cache_mode = auto");
+$node->reload;
+
 # ---------------------------------------------------------------------------
 # Messages that cannot be stored, for whose sake memory lacks
 

@@ -42,8 +42,12 @@
 /* So long a transaction waits for a row, with all that it has locked. */
 #define LONGEST_WAIT "50ms"
 
-/* Then it waits without, looks so often, and shows after a while that it waits. */
+/*
+ * Then it waits without, looks so often, the more positions the less, and shows after
+ * a while that it waits.
+ */
 #define POLL_MS 100
+#define PARTITIONS_PER_MS 5
 #define SHOW_AFTER_MS 1000
 
 #define MOVE_QUERY(where) \
@@ -201,6 +205,10 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 	return SPI_processed == n;
 }
 
+/* Hashed, whatever the planner thinks of how many there are. */
+#define HAS_FENCE \
+	"(p.fence OPERATOR(pg_catalog.=) ANY (SELECT pg_catalog.unnest($2))) IS TRUE"
+
 /*
  * A position of the worker that somebody else has locked.  Locks those that nobody
  * has, until the transaction ends.  One that has another fence by now is not among
@@ -209,14 +217,13 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 #define LOCKED_QUERY \
 	"WITH free AS MATERIALIZED (SELECT p.topic, p.partition FROM inbox.position p" \
 	"  WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
-	"  AND p.fence OPERATOR(pg_catalog.=) ANY ($2) FOR NO KEY UPDATE SKIP LOCKED)" \
+	"  AND " HAS_FENCE " FOR NO KEY UPDATE SKIP LOCKED)" \
 	" SELECT pg_catalog.format('partition %s of topic \"%s\"', p.partition, p.topic)" \
 	" FROM inbox.position p" \
 	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
-	" AND p.fence OPERATOR(pg_catalog.=) ANY ($2)" \
-	" AND NOT EXISTS (SELECT FROM free f" \
-	"  WHERE f.topic OPERATOR(pg_catalog.=) p.topic" \
-	"  AND f.partition OPERATOR(pg_catalog.=) p.partition) LIMIT 1"
+	" AND " HAS_FENCE \
+	" AND ((p.topic, p.partition) OPERATOR(pg_catalog.=) ANY" \
+	"  (SELECT f.topic, f.partition FROM free f)) IS NOT TRUE LIMIT 1"
 
 /* The same of the subscription: who retries or discards messages has locked it. */
 #define SUBSCRIPTION_LOCKED_QUERY \
@@ -292,7 +299,7 @@ position_wait(InboxWorker *worker)
 				health_problem(worker, CONSUMER_WAITING_LOCK, message);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 POLL_MS, PG_WAIT_EXTENSION);
+						 POLL_MS + worker->npartitions / PARTITIONS_PER_MS, PG_WAIT_EXTENSION);
 		worker_check(worker);
 	}
 	if (worker->status.state == CONSUMER_WAITING_LOCK)
