@@ -308,6 +308,8 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 			spread_note_answered(producer, handle, message, partition, now);
 		is_first = false;
 		spread_note_reported(producer, handle, message, partition, now);
+		if (producer->gate)
+			gate_note_reported(producer, message);
 		acquaintance_note_reported(producer, message,
 								   delivery.result == DELIVERY_OK, now);
 		handler(arg, &delivery);
@@ -387,6 +389,8 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 		rd_kafka_event_destroy(producer->event);
 		producer->event = NULL;
 	}
+	if (producer->gate)
+		gate_poll(producer, handler, arg);
 	events_check_fatal(producer);
 	handles_poll(producer);
 }

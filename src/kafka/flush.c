@@ -77,6 +77,15 @@ flush_is_unwanted(const KafkaConfig *config)
 }
 
 /*
+ * Is there to be a thread that flushes?  Not where a gate does the same.
+ */
+bool
+flush_is_wanted(const KafkaConfig *config)
+{
+	return !flush_is_unwanted(config) && !gate_is_wanted(config);
+}
+
+/*
  * Makes the library's configuration one for messages that are flushed.  They
  * must linger for less than a transaction may last.  Those without a key would
  * all go to one partition while they linger, which they only seem to do.
@@ -245,6 +254,11 @@ void
 producer_flush(Producer *producer)
 {
 	producer->flushes++;
+	if (producer->gate)
+	{
+		gate_step(producer, true);
+		return;
+	}
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		ProducerHandle *handle = producer->handles[i];
@@ -262,14 +276,30 @@ producer_flush(Producer *producer)
 }
 
 /*
- * The same while more comes, so that nothing gets old and the library is not
- * idle.  May be called often.
+ * Nothing more comes for now, but what was sent is only of use together with
+ * what comes soon, when producer_hurry() is called: has the library prepare for
+ * sending it, or sends it as well.
+ */
+void
+producer_prepare(Producer *producer)
+{
+	if (producer->gate)
+		gate_step(producer, false);
+	else
+		producer_flush(producer);
+}
+
+/*
+ * The same as producer_flush() while more comes, so that nothing gets old and
+ * the library is not idle.  May be called often.
  */
 void
 producer_flush_old(Producer *producer)
 {
 	TimestampTz now = steady_now();
 
+	if (producer->gate)
+		gate_step(producer, false);
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		ProducerHandle *handle = producer->handles[i];

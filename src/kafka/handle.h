@@ -111,6 +111,10 @@ struct ProducerTopic
 	int			run_partition;
 	int			run_left;		/* so many more to that */
 	uint64		run_flushes;	/* the producer's, when that began */
+
+	/* See gate.c */
+	struct GatePartition **gated;	/* by number; NULL if not used yet */
+	int			ngated;			/* size of the array */
 };
 
 typedef struct TransactionCall TransactionCall;
@@ -147,6 +151,9 @@ typedef struct HeaderList
 typedef struct Flusher Flusher;
 
 typedef struct RequestCounter RequestCounter;
+
+typedef struct Gate Gate;
+typedef struct GatePartition GatePartition;
 
 /* What of the messages sent is still under way; see flush.c */
 typedef struct Flushing
@@ -245,6 +252,8 @@ struct Producer
 	uint64		retries_before; /* of handles that have gone */
 	TimestampTz refreshed_at;	/* last asked for all topics */
 	int			refresh_ms;
+
+	Gate	   *gate;			/* NULL unless there is one; see gate.c */
 
 	Partitioner partitioner;	/* NULL when keys have no partition */
 	int			max_bytes;		/* of a message */
@@ -389,6 +398,7 @@ extern uint64 headers_delivered(Producer *producer,
 
 /* flush.c */
 extern bool flush_is_unwanted(const KafkaConfig *config);
+extern bool flush_is_wanted(const KafkaConfig *config);
 extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
 							char *error);
 extern void flush_note_sent(Producer *producer, ProducerHandle *handle,
@@ -442,6 +452,24 @@ extern bool handles_come(const Producer *producer, int wanted);
 extern void handles_poll(Producer *producer);
 extern void handles_leave(Producer *producer);
 extern void handles_close(Producer *producer);
+
+/* gate.c */
+extern bool gate_is_wanted(const KafkaConfig *config);
+extern bool gate_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
+						   char *error);
+extern void gate_create(Producer *producer, const rd_kafka_conf_t *conf);
+extern bool gate_send(Producer *producer, const Message *message,
+					  int number, SendResult *result);
+extern void gate_note_sent(Producer *producer, const Message *message,
+						   int partition);
+extern void gate_note_reported(Producer *producer,
+							   const rd_kafka_message_t *message);
+extern void gate_poll(Producer *producer, DeliveryHandler handler, void *arg);
+extern void gate_begin(Producer *producer);
+extern void gate_destroy(Producer *producer);
+
+/* gate_step.c */
+extern void gate_step(Producer *producer, bool release);
 
 /* events.c */
 extern void events_discard(Producer *producer, ProducerHandle *handle);

@@ -61,7 +61,8 @@ static const Setting defaults[] = {
  * becoming leader refuses a new producer's first request and then takes its
  * second, which it does since it knows nothing of that producer yet,
  * librdkafka concludes that it must have taken the first one as well ("implicit
- * ack").  What it gains, several handles do as well.
+ * ack").  What it gains, several handles do as well.  In Kafka transactions
+ * there are more, of different partitions: see gate.c.
  */
 static const Setting promises[] = {
 	{"enable.idempotence", "true"},
@@ -90,7 +91,8 @@ producer_configure(const KafkaConfig *config, char *error)
 	adjust_producer(conf, config);
 	if ((config->transactional_id &&
 		 !transaction_configure(conf, config->transactional_id, error)) ||
-		(!flush_is_unwanted(config) && !flush_configure(conf, config, error)))
+		(gate_is_wanted(config) && !gate_configure(conf, config, error)) ||
+		(flush_is_wanted(config) && !flush_configure(conf, config, error)))
 	{
 		rd_kafka_conf_destroy(conf);
 		return NULL;
@@ -121,6 +123,8 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	producer->batch_bytes = Min(handle_number(conf, "batch.size"), producer->max_bytes);
 	producer->compression = compression_configured(conf);
 	producer->transaction_ms = handle_number(conf, "transaction.timeout.ms");
+	if (gate_is_wanted(config))
+		gate_create(producer, conf);
 	if (flush_is_unwanted(config))
 		producer->linger_ms = handle_number(conf, "linger.ms");
 	producer->max_outstanding = handle_number(conf, "queue.buffering.max.messages");
@@ -129,7 +133,7 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 	producer->refresh_ms = handle_number(conf, "topic.metadata.refresh.interval.ms");
 	producer->max_handles = config->transactional_id || flush_is_unwanted(config) ?
 		1 : config->connections;
-	if (handles_open_first(producer, conf, !flush_is_unwanted(config), error))
+	if (handles_open_first(producer, conf, flush_is_wanted(config), error))
 		return true;
 	explain_refusal(config, error);
 	return false;
@@ -187,6 +191,7 @@ producer_release(void *arg)
 		return;
 	}
 	handles_close(producer);
+	gate_destroy(producer);
 	headers_destroy(producer);
 	wake_pipe_close(&producer->wake);
 }
@@ -363,11 +368,14 @@ producer_send(Producer *producer, const Message *message)
 	HeaderList *list;
 	ProducerHandle *handle;
 	rd_kafka_resp_err_t err;
+	SendResult	result;
 	int			partition;
 
 	partition = spread_partition(producer, topic, message);
 	if (spread_must_wait(producer, message, partition))
 		return SEND_QUEUE_FULL;
+	if (producer->gate && gate_send(producer, message, partition, &result))
+		return result;
 	handle = spread_choose(producer, topic, partition);
 	list = headers_make(producer, message);
 	list->partition = partition < topic->npartitions ? partition : -1;
@@ -381,6 +389,8 @@ producer_send(Producer *producer, const Message *message)
 	{
 		spread_note_sent(producer, handle, topic, message, list->partition);
 		acquaintance_note_sent(topic);
+		if (producer->gate)
+			gate_note_sent(producer, message, partition);
 	}
 	flush_note_sent(producer, handle, err);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)

@@ -181,6 +181,7 @@ extern SendResult producer_send(Producer *producer, const Message *message);
 extern void producer_pin(Producer *producer, bool pinned);
 extern void producer_hurry(Producer *producer);
 extern void producer_flush(Producer *producer);
+extern void producer_prepare(Producer *producer);
 extern void producer_flush_old(Producer *producer);
 extern const char *producer_library_version(void);
 extern bool producer_library_is_old(void);

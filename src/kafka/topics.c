@@ -142,6 +142,8 @@ producer_topic(Producer *producer, const char *name)
 		topic->outstanding = 0;
 		topic->new_npartitions = 0;
 		topic->run_partition = topic->run_left = 0;
+		topic->gated = NULL;
+		topic->ngated = 0;
 		topic->moved_at = 0;
 	}
 	topic->used_at = steady_now();

@@ -233,6 +233,8 @@ TransactionResult
 transaction_begin(Producer *producer)
 {
 	producer->hurried = false;
+	if (producer->gate)
+		gate_begin(producer);
 	return judge(producer, rd_kafka_begin_transaction(producer->handle));
 }
 

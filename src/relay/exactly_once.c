@@ -26,9 +26,9 @@
  * the coordinator abort what is open, or learns from the progress topic that
  * it was committed (resume.c).  It never guesses.
  *
- * A commit takes some 10 ms during which nothing can be sent.  So transactions
- * are at least outbox.transaction_interval apart, and when there is a backlog
- * they go on until they are large.
+ * A commit takes some 10 ms, or some round trips, during which nothing can be
+ * sent.  So transactions are at least outbox.transaction_interval apart, and
+ * when there is a backlog they go on until they are large.
  *
  *-------------------------------------------------------------------------
  */
@@ -56,6 +56,7 @@
 #define MESSAGE_BYTES 100		/* what a message takes beside its payload */
 #define MAX_RECORD_BYTES 900000 /* or half of what producer and topic take */
 #define LEAVE_MS 500			/* for an abort as the process ends */
+#define SOON_MS 1000			/* for which messages may wait for the end */
 #define RECORD_OFFSETS 2		/* a record, and Kafka's that ends it */
 
 /* Begins a Kafka transaction. */
@@ -371,6 +372,16 @@ exactly_once_idle_time(const Relay *relay, long timeout_ms)
 	return Min(timeout_ms,
 			   TimestampDifferenceMilliseconds(steady_now(),
 											   due_at(relay->exact, true)));
+}
+
+/*
+ * Will the open transaction, if there is one, be committed so soon that its
+ * messages may as well wait for that?
+ */
+bool
+exactly_once_ends_soon(const Relay *relay)
+{
+	return exactly_once_idle_time(relay, SOON_MS + 1) <= SOON_MS;
 }
 
 /*

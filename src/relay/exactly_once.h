@@ -54,6 +54,7 @@ extern bool exactly_once_is_full(const Relay *relay);
 extern bool exactly_once_is_due(const Relay *relay, bool idle);
 extern void exactly_once_step(Relay *relay, bool idle);
 extern long exactly_once_idle_time(const Relay *relay, long timeout_ms);
+extern bool exactly_once_ends_soon(const Relay *relay);
 extern void exactly_once_commit(Relay *relay, XLogRecPtr position);
 extern XLogRecPtr exactly_once_position(const Relay *relay);
 extern void exactly_once_reached(Relay *relay, const Watermark *reached);

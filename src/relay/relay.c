@@ -213,25 +213,45 @@ relay_tend(Relay *relay)
 		running_write();
 }
 
-/*
- * Waits for the latch, the producer, or the time-out in ms; -1 for none.
- */
-void
-relay_wait(Relay *relay, long timeout_ms)
+/* Waits as relay_wait() does, whatever is to be sent. */
+static void
+wait_for_event(Relay *relay, long timeout_ms)
 {
 	WaitEvent	event;
 
 	if (decode_has_slot())
 		timeout_ms = timeout_ms < 0 ? IDLE_MS : Min(timeout_ms, IDLE_MS);
 
-	if (relay->producer)
-		producer_flush(relay->producer);
 	if (relay->wait_set == NULL)
 		make_wait_set(relay);
 	(void) WaitEventSetWait(relay->wait_set,
 							kafka_config_wait_ms(relay->config, timeout_ms),
 							&event, 1, PG_WAIT_EXTENSION);
 	relay_tend(relay);
+}
+
+/*
+ * Waits for the latch, the producer, or the time-out in ms; -1 for none.
+ */
+void
+relay_wait(Relay *relay, long timeout_ms)
+{
+	if (relay->producer)
+		producer_flush(relay->producer);
+	wait_for_event(relay, timeout_ms);
+}
+
+/*
+ * Waits likewise for more to decode.
+ */
+static void
+wait_for_more(Relay *relay, long timeout_ms)
+{
+	if (exactly_once_ends_soon(relay))
+		producer_prepare(relay->producer);
+	else
+		producer_flush(relay->producer);
+	wait_for_event(relay, timeout_ms);
 }
 
 /* The plugin's sink: an event. */
@@ -383,7 +403,7 @@ stream(Relay *relay)
 		else
 		{
 			relay_show_now(relay);
-			relay_wait(relay, wait_time(relay, limit));
+			wait_for_more(relay, wait_time(relay, limit));
 		}
 	}
 	ending_restart();
