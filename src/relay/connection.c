@@ -23,15 +23,22 @@
 #define STALL_MS 3000			/* without an acknowledgement */
 
 /*
+ * Has the producer told us what is wrong with the connection since all was well?
+ */
+bool
+connection_has_error(const Relay *relay)
+{
+	return producer_stats(relay->producer)->nerrors > relay->errors_past;
+}
+
+/*
  * What is wrong with the connection, as far as the producer told us.
  */
 const char *
 connection_error(const Relay *relay)
 {
-	const ProducerStats *stats = producer_stats(relay->producer);
-
-	if (stats->nerrors > relay->errors_past)
-		return stats->error;
+	if (connection_has_error(relay))
+		return producer_stats(relay->producer)->error;
 	return relay->connected ? "Kafka acknowledges nothing" : "no broker answers";
 }
 

@@ -10,6 +10,7 @@
 
 #include "relay/relay.h"
 
+extern bool connection_has_error(const Relay *relay);
 extern const char *connection_error(const Relay *relay);
 extern bool connection_answers(Relay *relay, BrokerQuestion *question);
 extern bool connection_is_up(Relay *relay);

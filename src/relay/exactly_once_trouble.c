@@ -70,7 +70,9 @@ exactly_once_wait(Relay *relay, TimestampTz since)
 	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
 	{
 		if (TimestampDifferenceExceeds(since, steady_now(), STALL_MS))
-			relay_obstacle(relay, RELAY_WAITING_KAFKA, waiting);
+			relay_obstacle(relay, RELAY_WAITING_KAFKA,
+						   connection_has_error(relay) ?
+						   connection_error(relay) : waiting);
 		exactly_once_check_stall(relay);
 		relay_show(relay);
 		relay_wait(relay, 1000);
