@@ -57,6 +57,8 @@
 #define CROWDED_MS 1000
 #define REFRESH_MS 100			/* of that time */
 
+#define FAR_US 2000				/* if requests take so long, Kafka is far */
+
 /* Has a handle flushed without a pause until then; 0 for no longer. */
 static void
 keep_flushed(Flushing *flushing, TimestampTz until)
@@ -278,12 +280,13 @@ producer_flush(Producer *producer)
 /*
  * Nothing more comes for now, but what was sent is only of use together with
  * what comes soon, when producer_hurry() is called: has the library prepare for
- * sending it, or sends it as well.
+ * sending it, or sends it as well.  If Kafka is near, a request costs next to
+ * nothing, and what is answered by then need not be waited for.
  */
 void
 producer_prepare(Producer *producer)
 {
-	if (producer->gate)
+	if (producer->gate && producer->stats.round_trip_us >= FAR_US)
 		gate_step(producer, false);
 	else
 		producer_flush(producer);

@@ -27,9 +27,9 @@
  * library has, so there is nothing to remember of any of these.
  *
  * Nobody sees a message before its transaction is committed, and a broker that
- * is far away takes few requests in a second.  So a group grows until the end
- * of its transaction comes, or somebody waits for what is in it, or it is large
- * (gate_step.c).  The end takes a round trip for every five partitions, and one
+ * is far away takes few requests in a second.  So if it is far, a group grows
+ * until the end of its transaction comes, or somebody waits for what is in it,
+ * or it is large (gate_step.c).  The end takes a round trip for every five partitions, and one
  * for the coordinator.  That it has added the partitions by then takes none.
  *
  * That a group is one request (as librdkafka 2.0.2 and 2.14.0 are written; what
