@@ -1388,8 +1388,8 @@ COMMENT ON FUNCTION inbox.role_search_path(oid) IS
 -- the transaction ends.  So the rows are looked for before, which takes long where
 -- the index leads to many that somebody might still see and that have been moved;
 -- and the step ends with what it has moved, by the clock, whatever a row costs,
--- which may be large and have triggers: it takes one first, and more as long as that
--- is quick, in this step and those after it.
+-- which may be large and have triggers: it takes one first, however late it is by
+-- then, and more as long as that is quick, in this step and those after it.
 CREATE FUNCTION inbox.move_unprocessed(old_chunk smallint, new_chunk smallint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -1420,7 +1420,7 @@ BEGIN
     ELSIF past IS NULL OR past[1] <> ALL (owners) THEN
         past := ARRAY[(SELECT min(o) FROM unnest(owners) o WHERE past IS NULL OR o > past[1]), '', ''];
     END IF;
-    WHILE past[1] IS NOT NULL AND NOT locked AND clock_timestamp() - began < '20 ms' LOOP
+    WHILE past[1] IS NOT NULL AND NOT locked AND (seen IS NULL OR clock_timestamp() - began < '20 ms') LOOP
         EXECUTE format($query$
             SELECT count(*), array_agg(c.place ORDER BY c.number), array_agg(c.status ORDER BY c.number),
                    array_agg(c.event_id ORDER BY c.number), array_agg(c.bytes ORDER BY c.number)
@@ -1443,7 +1443,7 @@ BEGIN
             END;
         END IF;
         locked_at := clock_timestamp();
-        WHILE locked AND taken < seen AND clock_timestamp() - locked_at < '10 ms' LOOP
+        WHILE locked AND taken < seen AND (taken = 0 OR clock_timestamp() - locked_at < '10 ms') LOOP
             tried_at := clock_timestamp();
             first := taken + 1;
             taken := first;
@@ -1629,7 +1629,7 @@ BEGIN
         place := ROW(now(), 0, 0, place.step);
     END IF;
     size := place.step;
-    WHILE place.chunk < 4 AND clock_timestamp() - began < '20 ms' LOOP
+    WHILE place.chunk < 4 AND (gone IS NULL OR clock_timestamp() - began < '20 ms') LOOP
         IF pg_relation_size(format('inbox.%I', 'message_' || place.chunk)) <= place.block * current_setting('block_size')::bigint THEN
             place.chunk := place.chunk + 1;
             place.block := 0;

@@ -113,4 +113,28 @@ UPDATE inbox.sweep SET began_at = began_at - interval '21 minutes';
 DO $$ BEGIN WHILE inbox.expire() LOOP NULL; END LOOP; END $$;
 SELECT string_agg(event_id, ', ' ORDER BY event_id) FROM inbox.message;
 
+-- a step moves or deletes something, though time flies on a busy machine
+CREATE SEQUENCE ticks;
+CREATE FUNCTION fast_clock() RETURNS timestamptz LANGUAGE sql AS $$
+    SELECT clock_timestamp() + nextval('public.ticks') * interval '30 ms'
+$$;
+DO $$
+DECLARE
+    step regproc;
+BEGIN
+    FOREACH step IN ARRAY '{inbox.move_unprocessed,inbox.sweep_messages}'::regproc[] LOOP
+        EXECUTE replace(pg_get_functiondef(step), 'clock_timestamp()', 'public.fast_clock()');
+    END LOOP;
+END $$;
+DELETE FROM inbox.message;
+SELECT (last_value + 3) % 4 AS old_chunk FROM inbox.message_chunk_seq \gset
+INSERT INTO inbox.message (subscription, event_id, topic, partition, "offset", status, chunk)
+SELECT 'stock', 'failed ' || i, 'orders', 0, i, 'failed', :old_chunk FROM generate_series(1, 3) i;
+SELECT store('short', 'processed', 'brief');
+UPDATE inbox.message SET received_at = now() - interval '2 hours';
+UPDATE inbox.ring SET ended_at = ended_at - interval '31 days';
+UPDATE inbox.sweep SET began_at = began_at - interval '21 minutes';
+DO $$ BEGIN FOR i IN 1 .. 100 LOOP PERFORM inbox.expire(); END LOOP; END $$;
+SELECT event_id, chunk = :old_chunk AS left_behind FROM inbox.message ORDER BY event_id;
+
 ROLLBACK;
