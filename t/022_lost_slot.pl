@@ -116,7 +116,7 @@ my $offset = -s $node->logfile;
 write_wal(60);
 ok(slot_is_gone(), 'a slot that the server invalidated is dropped');
 my $log = slurp_file($node->logfile, $offset);
-like($log, qr/outbox relay lost its replication slot: the server removed WAL/,
+like($log, qr/outbox relay lost its replication slot: the server invalidated it/,
 	'which the log says');
 unlike($log, qr/outbox relay gives up/, 'it was not given up');
 publish(100);
@@ -135,6 +135,30 @@ $node->append_conf('postgresql.conf', "shared_preload_libraries = 'outbox'\n");
 $node->restart;
 wait_for_state($node, 'postgres', 'streaming');
 check('slot dropped by hand');
+
+# The server invalidates the slot because nobody uses it for too long.
+if ($node->pg_version >= 18)
+{
+	wait_for_watermark();
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = ''\nidle_replication_slot_timeout = '1s'\n");
+	$node->restart;
+	publish(100);
+	$node->poll_query_until('postgres',
+		"CHECKPOINT; SELECT invalidation_reason = 'idle_timeout' FROM pg_replication_slots",
+		"CHECKPOINT\nt")
+	  or die "the slot is not invalidated\n";
+	publish(100);
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'outbox'\nidle_replication_slot_timeout = 0\n");
+	$offset = -s $node->logfile;
+	$node->restart;
+	wait_for_state($node, 'postgres', 'streaming');
+	like(slurp_file($node->logfile, $offset),
+		qr/outbox relay lost its replication slot: the server invalidated it/,
+		'a slot that was idle for too long is lost, too');
+	check('slot idle for too long');
+}
 
 # The slot is given up when a part of a transaction is on Kafka: that part comes
 # once more, out of the table, and nothing that is decoded later is taken for it.

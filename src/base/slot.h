@@ -18,7 +18,7 @@ typedef enum SlotCondition
 {
 	SLOT_MISSING,
 	SLOT_USABLE,
-	SLOT_INVALIDATED,			/* the server removed WAL that it needs */
+	SLOT_INVALIDATED,			/* the server no longer keeps WAL for it */
 	SLOT_FOREIGN				/* the name is taken by a slot of another kind */
 } SlotCondition;
 

@@ -300,7 +300,7 @@ open_stream(Relay *relay)
 			break;
 		case SLOT_INVALIDATED:
 			ereport(LOG,
-					(errmsg("outbox relay lost its replication slot: the server removed WAL that it needed"),
+					(errmsg("outbox relay lost its replication slot: the server invalidated it"),
 					 errdetail("It catches up from the table.")));
 			decode_slot_drop();
 			polling_until_slot(relay);
