@@ -42,12 +42,12 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	# Kafka transactions do not wait for more new topics than Kafka creates in
 	# some seconds.
 	my $new = topic_name("$delivery.new");
-	sql("SELECT small('$new' || i, 'k', 1, 1) FROM generate_series(1, 100) i");
+	sql("SELECT small('$new' || i, 'k', 1, 1) FROM generate_series(1, 40) i");
 	wait_until_confirmed($node, 'postgres');
-	cmp_ok(sql('SELECT count(*) FROM outbox.stat_topic'), '>', 50, "$delivery: most of many new topics are parked")
+	cmp_ok(sql('SELECT count(*) FROM outbox.stat_topic'), '>', 5, "$delivery: the last of many new topics are parked")
 	  if $delivery eq 'exactly_once';
 	wait_until('SELECT count(*) = 0 FROM outbox.held_event');
-	is(join(' ', map { committed_lines(1, "$new$_", '%s', $bootstrap) } 1, 50, 51, 99, 100), '1 1 1 1 1',
+	is(join(' ', map { committed_lines(1, "$new$_", '%s', $bootstrap) } 1, 20, 39, 40), '1 1 1 1',
 		'and what was published for them arrives');
 
 	# What a broker refuses is found out there, too.
