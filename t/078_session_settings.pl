@@ -93,6 +93,8 @@ sub check_work
 	wait_until("SELECT bool_and(status = 'published') FROM outbox.events", "$what: and are known to be published");
 	wait_until('SELECT count(DISTINCT who) = 2 FROM observed', "$what: both workers were looked at");
 	my $wrong = sql(<<SQL);
+-- A worker's own, for the one statement that may have to wait for others.
+DELETE FROM observed WHERE who = 'position' AND name = 'lock_timeout' AND setting = '50';
 SELECT DISTINCT format('%s: %s = %s', who, name, setting) FROM observed
 WHERE setting IS DISTINCT FROM boot_val
 	AND name <> ALL (ARRAY[@{[ join ', ', map { "'$_'" } keys %exceptional ]}])

@@ -42,13 +42,17 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	# Kafka transactions do not wait for more new topics than Kafka creates in
 	# some seconds.
 	my $new = topic_name("$delivery.new");
-	sql("SELECT small('$new' || i, 'k', 1, 1) FROM generate_series(1, 40) i");
+	sql("SELECT small('$new' || i, 'k', 1, 1) FROM generate_series(1, 100) i");
 	wait_until_confirmed($node, 'postgres');
-	cmp_ok(sql('SELECT count(*) FROM outbox.stat_topic'), '>', 5, "$delivery: the last of many new topics are parked")
+	my @parked = split /\n/, sql('SELECT topic FROM outbox.stat_topic ORDER BY topic');
+	cmp_ok(scalar @parked, '>', 10, "$delivery: the last of many new topics are parked")
 	  if $delivery eq 'exactly_once';
+	# Each takes a Kafka transaction of its own, so a few do.
+	my @given_up = $delivery eq 'exactly_once' ? splice(@parked, 5) : ();
+	sql("SELECT outbox.discard_all(t) FROM unnest('{@{[join ',', @given_up]}}'::text[]) t");
 	wait_until('SELECT count(*) = 0 FROM outbox.held_event');
-	is(join(' ', map { committed_lines(1, "$new$_", '%s', $bootstrap) } 1, 20, 39, 40), '1 1 1 1',
-		'and what was published for them arrives');
+	@parked = map { "$new$_" } 1, 50, 51, 99, 100 if $delivery eq 'at_least_once';
+	is(join(' ', map { committed_lines(1, $_, '%s', $bootstrap) } @parked), '1 1 1 1 1', 'and what was published for them arrives');
 
 	# What a broker refuses is found out there, too.
 	my $limited = limited_topic("$delivery.limited");
