@@ -171,10 +171,14 @@ now()
 	echo "${EPOCHREALTIME/,/.}"
 }
 
-# cpu PID: CPU seconds of the main thread and of all threads so far.
+# cpu PID: CPU seconds of the main thread and of all threads so far, but for those
+# that end just now, as one does for each Kafka transaction.
 cpu()
 {
-	cat "/proc/$1/task/$1/schedstat" "/proc/$1"/task/*/schedstat |
+	{
+		cat "/proc/$1/task/$1/schedstat"
+		cat "/proc/$1"/task/*/schedstat 2>/dev/null || [ -e "/proc/$1" ]
+	} |
 		awk 'NR == 1 {main = $1} NR > 1 {all += $1} END {print main / 1e9, all / 1e9}'
 }
 
