@@ -52,9 +52,15 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END $$;
+-- All that is to be done.  The lock is the one that inbox.expire() takes; it does nothing
+-- as long as a worker has it.
 CREATE PROCEDURE expire_all() LANGUAGE plpgsql AS $$
+DECLARE
+	more boolean := true;
 BEGIN
-	WHILE inbox.expire() LOOP
+	WHILE more LOOP
+		LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE;
+		more := inbox.expire();
 		COMMIT;
 	END LOOP;
 END $$;

@@ -27,7 +27,8 @@ BEGIN
 END \$\$;
 CREATE TRIGGER slow BEFORE UPDATE OR DELETE ON inbox.message FOR EACH ROW EXECUTE FUNCTION take_long();
 
--- All that is to be done, and how long a step took at most.
+-- All that is to be done, and how long a step took at most.  The lock is the one that
+-- inbox.expire() takes; it does nothing as long as a worker has it.
 CREATE TABLE step (seconds float8);
 CREATE PROCEDURE expire_all() LANGUAGE plpgsql AS \$\$
 DECLARE
@@ -36,6 +37,7 @@ DECLARE
 	more boolean := true;
 BEGIN
 	WHILE more LOOP
+		LOCK TABLE inbox.ring IN SHARE ROW EXCLUSIVE MODE;
 		began := clock_timestamp();
 		more := inbox.expire();
 		COMMIT;
