@@ -134,10 +134,36 @@ health_refused(void *arg, const char *topic, int partition)
 
 	if (found == NULL)
 		return;
-	worker->settled = false;
-	found->health = PARTITION_DOUBTED;
 	found->refused = true;
-	marks_doubt(worker, found);
+	health_doubt(worker, found);
+}
+
+/*
+ * It may be another partition by now: it is to be read from its marks on.
+ */
+void
+health_doubt(InboxWorker *worker, Partition *partition)
+{
+	worker->settled = false;
+	partition->health = PARTITION_DOUBTED;
+	marks_doubt(worker, partition);
+}
+
+/*
+ * There is no topic of that name, or it cannot be read.  One that is there later
+ * may be another one.
+ */
+void
+health_missing(InboxWorker *worker, const char *topic)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->health == PARTITION_READ &&
+			strcmp(partition->at.topic, topic) == 0)
+			health_refused(worker, topic, partition->at.partition);
+	}
 }
 
 /*

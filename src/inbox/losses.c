@@ -93,7 +93,8 @@ run(const char *query, InboxWorker *worker, const Partition *partition,
 }
 
 /*
- * When the position was last stored, as a Unix time in ms.
+ * When the partition was known to be the one that was read, as a Unix time in ms:
+ * when it was verified, or when the position was last stored.
  */
 static int64
 read_at(InboxWorker *worker, Partition *partition)
@@ -101,6 +102,8 @@ read_at(InboxWorker *worker, Partition *partition)
 	bool		isnull;
 	int64		time = 0;
 
+	if (partition->rechecked)
+		return partition->verified_ms;
 	worker_begin_sql();
 	if (run("SELECT (EXTRACT(epoch FROM updated_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8"
 			" FROM inbox.position" OF_PARTITION, worker, partition, 0, 0, NULL,

@@ -45,19 +45,28 @@
 #include "port/pg_bswap.h"
 #include "port/pg_crc32c.h"
 
+/* The marks that a check goes by. */
+static const Mark *
+marks_of(const Partition *partition)
+{
+	return partition->rechecked ? partition->verified : partition->marks;
+}
+
 static bool
 has_marks(const Partition *partition)
 {
-	return partition->marks[MARKS - 1].offset >= 0;
+	return marks_of(partition)[MARKS - 1].offset >= 0;
 }
 
 /* Where a check begins; at the position when there is nothing to be checked. */
 static int64
 first_offset(const Partition *partition)
 {
+	const Mark *marks = marks_of(partition);
+
 	for (int i = 0; i < MARKS; i++)
-		if (partition->marks[i].offset >= 0)
-			return partition->marks[i].offset;
+		if (marks[i].offset >= 0)
+			return marks[i].offset;
 	return Max(partition->at.offset - 1, 0);
 }
 
@@ -68,6 +77,7 @@ void
 marks_begin(InboxWorker *worker, Partition *partition)
 {
 	worker->unchecked = true;
+	partition->rechecked = false;
 	partition->check_from = first_offset(partition);
 	partition->check = partition->check_from < partition->at.offset ?
 		CHECK_READING : CHECK_DONE;
@@ -85,6 +95,18 @@ marks_doubt(InboxWorker *worker, Partition *partition)
 	partition->check_from = first_offset(partition);
 	partition->check = CHECK_WANTED;
 	worker->unchecked = true;
+}
+
+/*
+ * It may have been another one for a while, and its last marks of that one: it is
+ * compared with those by which it was known before.
+ */
+void
+marks_doubt_since(InboxWorker *worker, Partition *partition)
+{
+	if (partition->check != CHECK_FAILED)
+		partition->rechecked = partition->verified[MARKS - 1].offset >= 0;
+	marks_doubt(worker, partition);
 }
 
 /*
@@ -160,6 +182,7 @@ set_mark(Mark *mark, const ConsumerRecord *record)
 {
 	mark->offset = record->offset;
 	mark->checksum = checksum(record);
+	mark->time_ms = record->timestamp_ms;
 }
 
 /*
@@ -197,19 +220,37 @@ finish(InboxWorker *worker, Partition *partition)
 		return;
 	}
 	partition->other_cluster = false;
+	partition->rechecked = false;
 	partition->check = CHECK_DONE;
+}
+
+/*
+ * Is there to be no message at that offset, in front of the position?  Behind the
+ * verified marks others have been read since.
+ */
+static bool
+excludes(InboxWorker *worker, const Partition *partition, int64 offset)
+{
+	return strcmp(worker->subscription->kafka_isolation, "read_committed") == 0 &&
+		!(partition->rechecked && offset > partition->verified[MARKS - 1].offset);
 }
 
 /* Looks at a message in front of the position. */
 static void
 compare(InboxWorker *worker, Partition *partition, const ConsumerRecord *record)
 {
+	const Mark *marks = marks_of(partition);
+
 	for (int i = 0; i < MARKS; i++)
 	{
-		if (partition->marks[i].offset != record->offset)
+		if (marks[i].offset != record->offset)
 			continue;
-		if (partition->marks[i].checksum == checksum(record))
+		if (marks[i].checksum == checksum(record))
+		{
 			partition->matched = true;
+			if (!partition->rechecked)
+				partition->marks[i].time_ms = record->timestamp_ms;
+		}
 		else
 			fail(worker, partition, record->offset);
 		return;
@@ -219,7 +260,7 @@ compare(InboxWorker *worker, Partition *partition, const ConsumerRecord *record)
 		set_mark(&partition->marks[MARKS - 1], record);
 		partition->marked = worker->offsets_moved = true;
 	}
-	else if (strcmp(worker->subscription->kafka_isolation, "read_committed") == 0)
+	else if (excludes(worker, partition, record->offset))
 		fail(worker, partition, record->offset);
 }
 

@@ -12,6 +12,7 @@
 
 extern void marks_begin(InboxWorker *worker, Partition *partition);
 extern void marks_doubt(InboxWorker *worker, Partition *partition);
+extern void marks_doubt_since(InboxWorker *worker, Partition *partition);
 extern int64 marks_start(Partition *partition);
 extern void marks_started(Partition *partition);
 extern bool marks_removed(Partition *partition, int64 low);

@@ -128,6 +128,7 @@ partitions_add(InboxWorker *worker, const char *topic, int number)
 	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
 	partition->at.partition = number;
 	partition->end = partition->known_end = -1;
+	recreation_init(partition);
 	partitions_key(&key, topic, number);
 	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
 	entry->partition = partition;
@@ -205,6 +206,8 @@ partitions_refresh_due(InboxWorker *worker)
 	if (consumer_is_answered(worker->consumer))
 		return steady_now();
 	/* The answer wakes us. */
+	if (worker->search->step == SEARCH_DONE)
+		return DT_NOEND;
 	due = takeover_due(worker, worker->search);
 	if (worker->search->slow_shown)
 		return due;
@@ -270,7 +273,17 @@ read_changed(InboxWorker *worker, Search *search)
 	worker->settled = false;
 }
 
-/* Ends a look: notes whether all that the subscription names is there. */
+static void
+drop_search(InboxWorker *worker)
+{
+	MemoryContextDelete(worker->search->context);
+	worker->search = NULL;
+}
+
+/*
+ * Ends a look: notes whether all that the subscription names is there.  If so, a
+ * last question is whether it is still what was read.
+ */
 static void
 finish_search(InboxWorker *worker)
 {
@@ -290,8 +303,8 @@ finish_search(InboxWorker *worker)
 									search->overtaken ? 0 :
 									search->incomplete || worker->strays ?
 									RETRY_MS : REFRESH_MS);
-	worker->search = NULL;
-	MemoryContextDelete(search->context);
+	if (search->incomplete || !recreation_ask(worker, search))
+		drop_search(worker);
 }
 
 /*
@@ -303,6 +316,12 @@ partitions_refresh(InboxWorker *worker)
 {
 	Search	   *search = worker->search;
 
+	if (search != NULL && search->step == SEARCH_DONE)
+	{
+		if (recreation_take(worker, search))
+			drop_search(worker);
+		return;
+	}
 	if (search == NULL)
 	{
 		if (worker->refresh_at > steady_now())

@@ -59,6 +59,8 @@ enter_topic(Search *search, const char *name)
 		topic->named = topic->answered = false;
 		topic->partitions = 0;
 		topic->leaders = NULL;
+		topic->watched = NULL;
+		topic->verdict = VERDICT_NONE;
 	}
 	return topic;
 }
@@ -74,8 +76,11 @@ search_failed(InboxWorker *worker, Search *search, const char *topic)
 	search->incomplete = true;
 	search->unreached = consumer_unreached(worker->consumer);
 	if (topic)
+	{
 		snprintf(search->error, CONSUMER_MESSAGE_LEN, "topic \"%s\": %s", topic,
 				 error);
+		health_missing(worker, topic);
+	}
 	else
 		strlcpy(search->error, error, CONSUMER_MESSAGE_LEN);
 }

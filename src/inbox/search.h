@@ -20,8 +20,18 @@ typedef enum SearchStep
 								 * disappeared */
 	SEARCH_FOUND,				/* all there are is known */
 	SEARCH_OFFSETS,				/* asked where new partitions begin */
-	SEARCH_READY				/* they can be taken over */
+	SEARCH_READY,				/* they can be taken over */
+	SEARCH_DONE					/* all is taken over, and it was asked whether
+								 * topics are still those that were read */
 } SearchStep;
+
+/* Is a topic the one that was read? */
+typedef enum TopicVerdict
+{
+	VERDICT_NONE,
+	VERDICT_SAME,
+	VERDICT_SUSPECT
+} TopicVerdict;
 
 /* A topic that is named, or was found. */
 typedef struct FoundTopic
@@ -31,6 +41,10 @@ typedef struct FoundTopic
 	bool		answered;		/* there was an answer about it */
 	int			partitions;		/* 0 when it cannot be read */
 	int		   *leaders;		/* of each; -1 for none */
+
+	/* See recreation.c */
+	Partition  *watched;		/* that is asked for; or NULL */
+	TopicVerdict verdict;
 } FoundTopic;
 
 /* A look for topics, and what it has brought so far. */

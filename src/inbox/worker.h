@@ -89,6 +89,7 @@ typedef struct Mark
 {
 	int64		offset;			/* -1 when there is none */
 	int64		checksum;
+	int64		time_ms;		/* 0 when it is not known: it is not stored */
 } Mark;
 
 #define MARKS 2					/* the last is the last message */
@@ -115,6 +116,15 @@ typedef struct Partition
 	PartitionCheck check;
 	int64		check_from;
 	bool		matched;		/* a mark was found since */
+	bool		rechecked;		/* it is compared with the verified marks */
+	Mark		verified[MARKS];	/* when it was last known to be the one
+									 * that was read, */
+	int64		verified_ms;	/* a Unix time; see recreation.c */
+	Mark		asked[MARKS];	/* when that was asked last, */
+	int64		asked_ms;
+	int64		asked_position;
+	int64		watch_time_ms;	/* first message after it is asked for, */
+	int64		watch_offset;	/* and was not before; -1 until known */
 	bool		other_cluster;	/* the position is from another one */
 	TimestampTz held_since;		/* by a producer's transaction; 0 if it is
 								 * not, DT_NOEND when that was told */
@@ -285,6 +295,8 @@ extern void health_lookup_failed(InboxWorker *worker, const char *message,
 								 bool unreached);
 extern void health_sign(Partition *partition);
 extern void health_refused(void *arg, const char *topic, int partition);
+extern void health_doubt(InboxWorker *worker, Partition *partition);
+extern void health_missing(InboxWorker *worker, const char *topic);
 extern void health_take_errors(InboxWorker *worker);
 extern void health_check(InboxWorker *worker, bool more);
 
@@ -313,6 +325,11 @@ extern void partitions_commit_offsets(InboxWorker *worker);
 extern void partitions_forget_shown(InboxWorker *worker);
 extern int64 partitions_end(InboxWorker *worker, Partition *partition);
 extern int64 partitions_lag(InboxWorker *worker);
+
+/* recreation.c */
+extern void recreation_init(Partition *partition);
+extern bool recreation_ask(InboxWorker *worker, Search *search);
+extern bool recreation_take(InboxWorker *worker, Search *search);
 
 /* losses.c */
 extern void losses_note(void *arg, const char *topic, int partition);
