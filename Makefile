@@ -8,7 +8,7 @@
 #   make html            make a site of docs/ in build/html
 #   make WERROR=1        warnings are errors
 #   make SANITIZE=1      look for errors at run time; see dev/sanitize
-#   make CHECK_FOREIGN=1 decode what src/relay/foreign.c would skip, and compare
+#   make CHECK_FOREIGN=1 decode what src/relay/wal/foreign_changes.c would skip, and compare
 
 PG_CONFIG ?= pg_config
 
@@ -17,7 +17,8 @@ MODULE_big = outbox
 DATA = outbox--1.0.sql outbox--0.9--1.0.sql
 PGFILEDESC = "outbox - messaging as part of the transaction"
 
-SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
+SOURCES = $(sort $(wildcard src/*/*.c src/*/*/*.c))
+HEADERS = $(sort $(wildcard src/*/*.h src/*/*/*.h))
 OBJS = $(SOURCES:.c=.o)
 
 ifneq ($(filter-out clean check-documents html,$(or $(MAKECMDGOALS),all)),)
@@ -28,7 +29,7 @@ endif
 
 EXTENSION_VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(srcdir)/outbox.control)
 # Compression libraries that are here tell how large a message is for a broker;
-# see src/kafka/compression.c.
+# see src/kafka/producer/compression.c.
 COMPRESSORS := $(foreach lib,zlib liblz4 libzstd,$(shell pkg-config --exists $(lib) && echo $(lib)))
 WITH_zlib = -DOUTBOX_WITH_ZLIB
 WITH_liblz4 = -DOUTBOX_WITH_LZ4
@@ -65,7 +66,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # It knows the version.
-src/base/worker.o: outbox.control
+src/core/background_worker.o: outbox.control
 
 # Fortified functions are hidden from the sanitizers.
 ifdef SANITIZE
@@ -73,7 +74,7 @@ override CPPFLAGS += -U_FORTIFY_SOURCE
 endif
 
 # Headers are few: rebuild all when one changes.
-$(OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS): $(HEADERS)
 
 .PHONY: installcheck installcheck-regress installcheck-isolation \
 	installcheck-tap format check-format check-documents html
@@ -130,7 +131,7 @@ installcheck-tap:
 INDENT = indent() { pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 \
 	-nfc1 -i4 -l79 -lp -lpl -nip -npro -sac -tpg -ts4 -Utypedefs.list | \
 	sed -E 's/^([A-Za-z_][A-Za-z_0-9]*)[ \t]+\*$$/\1 */'; }
-FORMATTED = $(SOURCES) $(wildcard src/*/*.h dev/*.c)
+FORMATTED = $(SOURCES) $(HEADERS) $(wildcard dev/*.c)
 
 format:
 	@$(INDENT); for f in $(FORMATTED); do \

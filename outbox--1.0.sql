@@ -1175,7 +1175,7 @@ COMMENT ON COLUMN inbox.position.lost_reason IS 'what happened from lost_from un
 -- An entry of inbox.received must be unique over all chunks.  Who adds one
 -- looks for it in the other chunks, seeing uncommitted entries too and
 -- waiting for them, and checks afterwards that the ring has not moved on
--- meanwhile: see src/inbox/received.c, which also has the functions for a
+-- meanwhile: see src/inbox/table/dedup.c, which also has the functions for a
 -- consumer's batch.
 --
 

@@ -289,7 +289,7 @@ $node->stop;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($bindir, $said) = ('', '');
 	IPC::Run::run(
-		[ 'dev/flawed', "$dir/flawed", 'src/base/session.c', 's/"search_path", "\Kpg_catalog, pg_temp/evil, pg_catalog/' ],
+		[ 'dev/flawed', "$dir/flawed", 'src/core/worker_session.c', 's/"search_path", "\Kpg_catalog, pg_temp/evil, pg_catalog/' ],
 		'<', \undef, '>', \$bindir, '2>', \$said)
 	  or die "dev/flawed failed: $said\n";
 	chomp $bindir;

@@ -13,14 +13,14 @@ use Test::More;
 my @flaws = (
 	[
 		'WAL is confirmed before Kafka has acknowledged it',
-		'src/relay/progress.c',
+		'src/relay/progress/slot_progress.c',
 		's/position = \Kledger_is_empty[^;]+/decode_position()/',
 		'relay terminated while brokers are frozen',
 		'lost'
 	],
 	[
 		'the watermark is not looked at',
-		'src/relay/watermark.c',
+		'src/relay/table/watermark_table.c',
 		's/if \(snapshot == NULL\)/if (true)/',
 		'slot dropped',
 		'repeated, though published long before a fault'

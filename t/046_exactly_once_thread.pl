@@ -22,7 +22,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir_short();
 my ($bindir, $said) = ('', '');
 IPC::Run::run(
 	[
-		'dev/flawed', "$dir/flawed", 'src/kafka/transaction.c', $expression
+		'dev/flawed', "$dir/flawed", 'src/kafka/producer/producer_transaction.c', $expression
 	],
 	'<', \undef, '>', \$bindir, '2>', \$said)
   or die "dev/flawed failed: $said\n";

@@ -30,13 +30,13 @@ my $patience = 0.03;   # and of refusals, for another request to overtake them
 my @flaws = (
 	[
 		'five requests are in flight',
-		'src/kafka/producer.c',
+		'src/kafka/producer/producer.c',
 		's/"max.in.flight", "1"/"max.in.flight", "5"/',
 		'no event is lost'
 	],
 	[
 		'a partition changes its handle while events are under way',
-		'src/kafka/spread.c',
+		'src/kafka/producer/partition_placement.c',
 		's/entry->outstanding > 0 \|\| keeps_handle/keeps_handle/',
 		'every key is in order'
 	]);

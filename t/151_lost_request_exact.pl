@@ -351,7 +351,7 @@ sub flawed
 	my ($flaw) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short();
 	my ($bindir, $said) = ('', '');
-	IPC::Run::run([ 'dev/flawed', "$dir/flawed", 'src/kafka/gate_step.c', $flaw ],
+	IPC::Run::run([ 'dev/flawed', "$dir/flawed", 'src/kafka/producer/gate_step.c', $flaw ],
 		'<', \undef, '>', \$bindir, '2>', \$said)
 	  or die "dev/flawed failed: $said\n";
 	chomp $bindir;

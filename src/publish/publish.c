@@ -23,12 +23,12 @@
 #include "utils/uuid.h"
 #include "utils/xid8.h"
 
-#include "base/guc.h"
-#include "publish/session.h"
-#include "publish/check.h"
-#include "publish/event.h"
-#include "publish/store.h"
-#include "publish/uuid7.h"
+#include "core/guc.h"
+#include "event/event.h"
+#include "event/event_check.h"
+#include "event/uuid7.h"
+#include "publish/event_insert.h"
+#include "publish/publisher_session.h"
 
 PG_FUNCTION_INFO_V1(outbox_publish);
 PG_FUNCTION_INFO_V1(outbox_publish_bytes);

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * failure_report.h
+ *	  Tells the server's log what became of messages that nobody looks after.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_FAILURE_REPORT_H
+#define OUTBOX_FAILURE_REPORT_H
+
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+
+extern void report_failed(InboxWorker *worker, const InboxMessage *message);
+extern void report_settle(InboxWorker *worker, bool committed);
+extern void report_check(InboxWorker *worker);
+extern TimestampTz report_due(const InboxWorker *worker);
+extern void report_end(InboxWorker *worker);
+
+#endif							/* OUTBOX_FAILURE_REPORT_H */

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler_backoff.h
+ *	  A pause while the handler takes long and comes to nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_HANDLER_BACKOFF_H
+#define OUTBOX_HANDLER_BACKOFF_H
+
+#include "inbox/batch/handler_call.h"
+#include "inbox/process/inbox_worker.h"
+
+extern void pace_begin(InboxWorker *worker);
+extern void pace_succeeded(InboxWorker *worker);
+extern void pace_failed(InboxWorker *worker, const HandlerFailure *failure);
+extern void pace_end(InboxWorker *worker, bool slow);
+extern void pace_rest(InboxWorker *worker);
+extern bool pace_is_backing_off(const InboxWorker *worker);
+extern bool pace_is_pausing(const InboxWorker *worker);
+extern TimestampTz pace_due(const InboxWorker *worker);
+
+#endif							/* OUTBOX_HANDLER_BACKOFF_H */

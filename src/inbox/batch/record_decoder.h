@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * record_decoder.h
+ *	  Makes a message of any record.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RECORD_DECODER_H
+#define OUTBOX_RECORD_DECODER_H
+
+#include "inbox/batch/handler_call.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+
+extern void decode_record(const Subscription *subscription,
+						  InboxMessage *message, const ConsumerRecord *record);
+extern bool decode_was_too_much(const ConsumerRecord *const *records, int n);
+extern void decode_without(const Subscription *subscription,
+						   InboxMessage *message, const ConsumerRecord *record,
+						   const HandlerFailure *failure);
+
+#endif							/* OUTBOX_RECORD_DECODER_H */

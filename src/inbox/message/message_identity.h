@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * message_identity.h
+ *	  What tells a message from others, and what it is about: the choice of
+ *	  who subscribes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_MESSAGE_IDENTITY_H
+#define OUTBOX_MESSAGE_IDENTITY_H
+
+#include "postgres.h"
+
+#include "utils/array.h"
+
+#include "inbox/message/message.h"
+#include "inbox/message/message_headers.h"
+#include "inbox/table/dedup.h"
+
+/* A field of JSON payloads that a column comes from. */
+typedef struct FieldRule
+{
+	const char *argument;		/* of inbox.subscribe() */
+	char	   *name;			/* as it was given; NULL: there is none */
+	ArrayType  *path;			/* its parts, a text[] */
+} FieldRule;
+
+/* Where identity, type and subject of messages are, and what they are for. */
+struct IdentityRules
+{
+	bool		by_position;	/* topic, partition and offset are the id */
+	bool		remembered;		/* in inbox.received */
+	bool		per_topic;		/* ids count within a topic */
+	bool		conflicts_fail; /* an id with another content is an error */
+	char	   *id_header;		/* in UTF-8, as Kafka has it; may be NULL */
+	char	   *type_header;	/* the same */
+	FieldRule	id_field;
+	FieldRule	type_field;
+	FieldRule	aggregate_id_field;
+};
+
+/* The names in inbox.received of a subscription. */
+typedef struct IdentityConsumers
+{
+	const char *subscription;
+	char	   *topic;			/* NULL before the first message */
+	Datum		all_topics;
+	Datum		one_topic;
+} IdentityConsumers;
+
+extern void identity_set_field(FieldRule *rule, const char *argument,
+							   const char *name, MemoryContext context);
+extern void identity_set(InboxMessage *message, const IdentityRules *rules,
+						 const MessageHeaders *headers, int64 unix_ms);
+extern void identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
+							   IdentityConsumers *consumers,
+							   const InboxMessage *message);
+extern bool identity_take_conflict(InboxMessage *message,
+								   const IdentityRules *rules,
+								   ReceivedItem *item);
+extern bool identity_set_again(InboxMessage *message,
+							   const IdentityRules *rules);
+
+#endif							/* OUTBOX_MESSAGE_IDENTITY_H */

@@ -1,0 +1,444 @@
+/*-------------------------------------------------------------------------
+ *
+ * assignment.c
+ *	  Which partitions a worker reads, and from where.
+ *
+ * Topics are looked up now and then (topic_search.c), so that new partitions
+ * and new topics that match a pattern are found, and taken over
+ * (partition_takeover.c).  Partition p belongs to worker p modulo the number
+ * of workers.
+ *
+ * Where a partition is read from says inbox.position.  The worker takes the
+ * row over by raising its fence; from then on the row moves only together
+ * with the effects of messages, and only while the fence is the worker's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/partition/topic_search.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "core/monotonic_clock.h"
+#include "inbox/partition/partition_marks.h"
+
+#define REFRESH_MS 10000		/* between two looks for new partitions */
+#define RETRY_MS 2000			/* when something was missing */
+#define FEW_PARTITIONS 100
+#define KNOWN_MS 1000			/* that their end is relied on, if there are
+								 * more */
+#define PATIENCE_FACTOR 3		/* an answer may take so many times as long as
+								 * the last, if not PATIENCE_MS */
+
+/* An entry of worker->partition_table. */
+typedef struct PartitionEntry
+{
+	TopicPartition key;			/* hash key */
+	Partition  *partition;
+} PartitionEntry;
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const TopicPartition *of = key;
+
+	return hash_combine(string_hash(of->topic, sizeof(of->topic)),
+						murmurhash32(of->partition));
+}
+
+static int
+match_keys(const void *a, const void *b, Size size)
+{
+	const TopicPartition *one = a;
+	const TopicPartition *other = b;
+
+	return one->partition != other->partition ||
+		strcmp(one->topic, other->topic) != 0;
+}
+
+/*
+ * Makes an empty table of entries that begin with a TopicPartition.
+ */
+HTAB *
+partitions_table(const char *name, Size entrysize, MemoryContext context)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(TopicPartition),
+		.entrysize = entrysize,
+		.hash = hash_key,
+		.match = match_keys,
+		.hcxt = context,
+	};
+
+	return hash_create(name, 256, &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * Makes the key of a partition.
+ */
+void
+partitions_key(TopicPartition *key, const char *topic, int partition)
+{
+	strlcpy(key->topic, topic, CONSUMER_TOPIC_LEN);
+	key->partition = partition;
+}
+
+/*
+ * The partition that the worker reads under this name, or NULL.
+ */
+Partition *
+partitions_find(InboxWorker *worker, const char *topic, int partition)
+{
+	TopicPartition key;
+	PartitionEntry *entry;
+
+	if (worker->npartitions == 0)
+		return NULL;
+	partitions_key(&key, topic, partition);
+	entry = hash_search(worker->partition_table, &key, HASH_FIND, NULL);
+	return entry ? entry->partition : NULL;
+}
+
+/*
+ * Adds a partition that the worker does not read yet.
+ */
+Partition *
+partitions_add(InboxWorker *worker, const char *topic, int number)
+{
+	Partition  *partition = MemoryContextAllocZero(TopMemoryContext,
+												   sizeof(Partition));
+	TopicPartition key;
+	PartitionEntry *entry;
+	int			n = worker->npartitions;
+
+	if (worker->partition_table == NULL)
+		worker->partition_table = partitions_table("outbox partitions",
+												   sizeof(PartitionEntry),
+												   TopMemoryContext);
+	/* The room doubles whenever it is used up. */
+	if (n == 0)
+		worker->partitions = MemoryContextAlloc(TopMemoryContext,
+												sizeof(Partition *));
+	else if ((n & (n - 1)) == 0)
+		worker->partitions = repalloc(worker->partitions,
+									  sizeof(Partition *) * n * 2);
+	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
+	partition->at.partition = number;
+	partition->end = partition->known_end = -1;
+	recreation_init(partition);
+	partitions_key(&key, topic, number);
+	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
+	entry->partition = partition;
+	worker->partitions[worker->npartitions++] = partition;
+	return partition;
+}
+
+/*
+ * Tells the library which partitions to fetch, and from where.
+ */
+void
+partitions_assign(InboxWorker *worker)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
+									 Max(worker->npartitions, 1));
+	int			n = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->lost || partition->gone)
+			continue;
+		list[n] = partition->at;
+		list[n++].offset = marks_start(partition);
+		marks_started(partition);
+	}
+	if (!consumer_assign(worker->consumer, list, n))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not assign partitions: %s",
+						consumer_error(worker->consumer))));
+	pfree(list);
+}
+
+/*
+ * Has n records fetched again that are of these partitions, in the order in
+ * which they were fetched, and were not processed.
+ */
+void
+partitions_give_back(InboxWorker *worker, Partition **partitions,
+					 const ConsumerRecord **records, int n)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) * Max(n, 1));
+	int			nlist = 0;
+
+	for (int i = n - 1; i >= 0; i--)
+		partitions[i]->at.offset = records[i]->offset;
+	for (int i = 0; i < n; i++)
+	{
+		Partition  *partition = partitions[i];
+
+		/* The first of each is enough. */
+		if (partition->at.offset != records[i]->offset)
+			continue;
+		list[nlist] = partition->at;
+		list[nlist++].offset = marks_start(partition);
+		marks_started(partition);
+	}
+	if (nlist > 0)
+		consumer_seek(worker->consumer, list, nlist);
+	pfree(list);
+}
+
+/*
+ * When to go on looking for partitions, by steady_now().
+ */
+TimestampTz
+partitions_refresh_due(InboxWorker *worker)
+{
+	TimestampTz due;
+
+	if (worker->search == NULL)
+		return worker->refresh_at;
+	if (consumer_is_answered(worker->consumer))
+		return steady_now();
+	/* The answer wakes us. */
+	if (worker->search->step == SEARCH_DONE)
+		return DT_NOEND;
+	due = takeover_due(worker, worker->search);
+	if (worker->search->slow_shown)
+		return due;
+	return Min(due, TimestampTzPlusMilliseconds(worker->search->asked_at,
+												worker->patience_ms));
+}
+
+/* Shows that an answer takes longer than it did so far. */
+static void
+check_patience(InboxWorker *worker)
+{
+	if (worker->search->slow_shown ||
+		!TimestampDifferenceExceeds(worker->search->asked_at, steady_now(),
+									worker->patience_ms))
+		return;
+	worker->search->slow_shown = true;
+	worker->looked = true;
+	worker->complete = false;
+	health_lookup_failed(worker, worker->search->step == SEARCH_OFFSETS ?
+						 "not all brokers have told yet where partitions begin" :
+						 "no broker has told yet which topics there are", true);
+}
+
+/* An answer has come: its like may take as long, and more. */
+static void
+learn_patience(InboxWorker *worker)
+{
+	long		taken = TimestampDifferenceMilliseconds(worker->search->asked_at,
+														steady_now());
+
+	worker->patience_ms = Max(PATIENCE_MS, PATIENCE_FACTOR * taken);
+}
+
+/*
+ * Partitions that a topic does not have any more, since it was made anew with
+ * fewer, are not waited for.
+ */
+static void
+drop_partitions(InboxWorker *worker, Search *search)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+		FoundTopic *topic = hash_search(search->topics, partition->at.topic,
+										HASH_FIND, NULL);
+
+		if (!partition->gone && topic != NULL && topic->partitions > 0 &&
+			partition->at.partition >= topic->partitions)
+			partition->gone = search->changed = true;
+	}
+}
+
+/* Reads what was taken over, too, and nothing that has gone. */
+static void
+read_changed(InboxWorker *worker, Search *search)
+{
+	worker->status.partitions = worker->npartitions;
+	if (!search->changed)
+		return;
+	search->changed = false;
+	partitions_assign(worker);
+	worker->offsets_moved = true;
+	worker->settled = false;
+}
+
+static void
+drop_search(InboxWorker *worker)
+{
+	MemoryContextDelete(worker->search->context);
+	worker->search = NULL;
+}
+
+/*
+ * Ends a look: notes whether all that the subscription names is there.  If so, a
+ * last question is whether it is still what was read.
+ */
+static void
+finish_search(InboxWorker *worker)
+{
+	Search	   *search = worker->search;
+
+	takeover_finish(worker, search);
+	drop_partitions(worker, search);
+	if (!search->incomplete)
+		strays_remove(worker, search);
+	read_changed(worker, search);
+	worker->looked = true;
+	worker->complete = !search->incomplete;
+	if (search->incomplete)
+		health_lookup_failed(worker, search->error, search->unreached);
+	worker->refresh_at =
+		TimestampTzPlusMilliseconds(steady_now(),
+									search->overtaken ? 0 :
+									search->incomplete || worker->strays ?
+									RETRY_MS : REFRESH_MS);
+	if (search->incomplete || !recreation_ask(worker, search))
+		drop_search(worker);
+}
+
+/*
+ * Looks for partitions when it is time, and notes whether Kafka answered and
+ * everything that the subscription names is there.  Does not wait for Kafka.
+ */
+void
+partitions_refresh(InboxWorker *worker)
+{
+	Search	   *search = worker->search;
+
+	if (search != NULL && search->step == SEARCH_DONE)
+	{
+		if (recreation_take(worker, search))
+			drop_search(worker);
+		return;
+	}
+	if (search == NULL)
+	{
+		if (worker->refresh_at > steady_now())
+			return;
+		search = worker->search = search_begin(worker);
+	}
+	if (search->step < SEARCH_FOUND && search_continue(worker, search))
+		learn_patience(worker);
+	if (search->step == SEARCH_FOUND)
+		takeover_begin(worker, search);
+	if (search->step > SEARCH_FOUND && takeover_continue(worker, search))
+	{
+		if (search->step == SEARCH_READY)
+		{
+			finish_search(worker);
+			return;
+		}
+		takeover_finish(worker, search);
+		read_changed(worker, search);
+	}
+	check_patience(worker);
+}
+
+/*
+ * Shows the stored positions to Kafka's tools, as offsets of the group.
+ */
+void
+partitions_commit_offsets(InboxWorker *worker)
+{
+	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
+									 Max(worker->npartitions, 1));
+	int			n = 0;
+
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->shown == partition->stored)
+			continue;
+		list[n] = partition->at;
+		list[n++].offset = partition->stored;
+		partition->shown = partition->stored;
+	}
+	if (n > 0)
+		consumer_commit(worker->consumer, list, n);
+	pfree(list);
+}
+
+/*
+ * They are to be shown again.
+ */
+void
+partitions_forget_shown(InboxWorker *worker)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+		worker->partitions[i]->shown = -1;
+	worker->offsets_moved = true;
+}
+
+/* Asks the library for the end of a partition, as the last messages told it. */
+static void
+ask_end(InboxWorker *worker, Partition *partition, TimestampTz now)
+{
+	int64		end;
+
+	if (!partition->gone &&
+		consumer_known_end(worker->consumer, partition->at.topic,
+						   partition->at.partition, &end))
+		partition->known_end = end;
+	partition->known_at = now;
+}
+
+/*
+ * Where a partition ends, as far as is known; -1 when it is not.  The library
+ * goes through all topics to find one, so with many partitions what it told is
+ * good for a second.
+ */
+int64
+partitions_end(InboxWorker *worker, Partition *partition)
+{
+	TimestampTz now = steady_now();
+
+	if (worker->npartitions <= FEW_PARTITIONS ||
+		TimestampDifferenceExceeds(partition->known_at, now, KNOWN_MS))
+		ask_end(worker, partition, now);
+	return Max(partition->known_end, partition->end);
+}
+
+/*
+ * How many messages are still to be read; -1 when that is not known yet.  With
+ * many partitions the ends of some are asked for, in turn: those that messages
+ * come of are known.
+ */
+int64
+partitions_lag(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+	int64		lag = 0;
+
+	if (worker->npartitions == 0 && !worker->complete)
+		return -1;
+	for (int i = 0; i < Min(worker->npartitions, FEW_PARTITIONS); i++)
+	{
+		worker->next_end = (worker->next_end + 1) % worker->npartitions;
+		ask_end(worker, worker->partitions[worker->next_end], now);
+	}
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+		int64		end = Max(partition->known_end, partition->end);
+
+		if (partition->gone)
+			continue;
+		if (end < 0)
+			return -1;
+		lag += Max(end - partition->at.offset, 0);
+	}
+	return lag;
+}

@@ -1,0 +1,425 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer_main.c
+ *	  The consumer: a background worker that takes a subscription's messages
+ *	  from Kafka into the database.
+ *
+ * Its life:
+ *
+ *	 attach		to its entry in shared memory, before it connects
+ *	 load		the subscription and the Kafka settings
+ *	 find		the partitions that are its, and take their positions over
+ *	 consume	batch by batch, and try again what failed
+ *
+ * Whatever changes its footing (the subscription, the Kafka settings, a
+ * command that wants the database empty) ends the process; the launcher
+ * starts the next one if it is wanted.  An error ends it as well.  So there is
+ * one way to begin, and it is used all the time.
+ *
+ * A process without a subscription's name is a scout: it lists the
+ * subscriptions for the launcher, removes what is old, and ends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "inbox/process/inbox_worker.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "core/background_worker.h"
+#include "core/compat.h"
+#include "core/monotonic_clock.h"
+#include "core/worker_session.h"
+#include "inbox/batch/batch.h"
+#include "inbox/batch/batch_transaction.h"
+#include "inbox/batch/crash_suspects.h"
+#include "inbox/batch/failure_report.h"
+#include "inbox/batch/handler_backoff.h"
+#include "inbox/batch/handler_call.h"
+#include "inbox/batch/redelivery.h"
+#include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/unprocessed_rows.h"
+#include "inbox/partition/partition_marks.h"
+
+#define BATCH_BYTES (4 * 1024 * 1024)
+#define SHOW_INTERVAL_MS 500
+#define MANY_PARTITIONS 100		/* whose lag is not counted more often */
+#define COMMIT_INTERVAL_MS 1000
+#define LASTING_MS 60000		/* who ran so long counts as working */
+
+/*
+ * Counts what is still to be read, unless that was just done and takes long.
+ */
+static void
+count_lag(InboxWorker *worker, TimestampTz now)
+{
+	worker->uncounted = worker->npartitions > MANY_PARTITIONS &&
+		worker->counted_at != 0 &&
+		!TimestampDifferenceExceeds(worker->counted_at, now, SHOW_INTERVAL_MS);
+	if (worker->uncounted)
+		return;
+	worker->counted_at = now;
+	worker->status.lag = worker->consumer ? partitions_lag(worker) : -1;
+	worker->status.read_until = 0;
+	for (int i = 0; i < worker->npartitions; i++)
+		worker->status.read_until = Max(worker->status.read_until,
+										worker->partitions[i]->read_until);
+}
+
+/*
+ * Publishes the status, unless it was just published.
+ */
+static void
+show(InboxWorker *worker, bool at_once)
+{
+	TimestampTz now = steady_now();
+
+	if (!at_once &&
+		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
+		return;
+	worker->shown_at = now;
+	count_lag(worker, now);
+	consumers_show(worker->entry, &worker->status);
+}
+
+/*
+ * Publishes the status, unless it was just published.
+ */
+void
+worker_show_sometimes(InboxWorker *worker)
+{
+	show(worker, false);
+}
+
+/*
+ * Publishes the status now.
+ */
+void
+worker_show(InboxWorker *worker)
+{
+	show(worker, true);
+}
+
+/*
+ * Ends the process on purpose; the launcher starts the next one at once, if
+ * one is wanted.
+ */
+void
+worker_restart(InboxWorker *worker)
+{
+	/* Perhaps the handler itself is why, and would be for ever. */
+	if (worker->phase == PHASE_ANEW)
+	{
+		culprit_suspect(worker);
+		charge_note(worker, NULL);
+	}
+	culprit_clear(worker);
+	consumers_progress(worker->entry);
+	proc_exit(0);
+}
+
+/*
+ * Does what must be done whenever the latch was set.  May end the process.
+ */
+void
+worker_check(InboxWorker *worker)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+
+	/* With a backlog, no wait would tell; and no server could start. */
+	if (!PostmasterIsAlive())
+		proc_exit(1);
+	worker_handle_reload();
+	if (consumers_must_leave(worker->entry) ||
+		(worker->subscription &&
+		 worker->entry->generation != worker->listed &&
+		 worker->entry->generation != worker->subscription->generation))
+		worker_restart(worker);
+}
+
+/*
+ * Waits for the latch, Kafka, or the time-out in ms; -1 for none.
+ */
+void
+worker_wait(InboxWorker *worker, long timeout_ms)
+{
+	WaitEvent	event;
+
+	if (worker->wait_set == NULL)
+	{
+		worker->wait_set = compat_create_wait_event_set(3);
+		AddWaitEventToSet(worker->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+						  MyLatch, NULL);
+		AddWaitEventToSet(worker->wait_set, WL_EXIT_ON_PM_DEATH,
+						  PGINVALID_SOCKET, NULL, NULL);
+		if (worker->consumer)
+			AddWaitEventToSet(worker->wait_set, WL_SOCKET_READABLE,
+							  consumer_event_fd(worker->consumer), NULL, NULL);
+	}
+	(void) WaitEventSetWait(worker->wait_set,
+							kafka_config_wait_ms(worker->config, timeout_ms),
+							&event, 1, PG_WAIT_EXTENSION);
+	worker_check(worker);
+}
+
+/* Looks for partitions when it is time. */
+static void
+refresh(InboxWorker *worker)
+{
+	int			before = worker->npartitions;
+
+	partitions_refresh(worker);
+	if (worker->npartitions > before)
+	{
+		culprit_look(worker, before);
+		retry_load(worker);
+	}
+	unprocessed_look(worker);
+}
+
+/* Fetches and processes what has come; returns whether there may be more. */
+static bool
+consume(InboxWorker *worker)
+{
+	const ConsumerHandler handler = {ends_note, health_refused, losses_note, worker};
+	bool		more;
+
+	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
+									  pace_is_backing_off(worker) ?
+									  inbox_transaction_limit(worker) :
+									  worker->subscription->batch_size,
+									  BATCH_BYTES, &handler, &more);
+	marks_check(worker);
+	losses_take(worker);
+	health_take_errors(worker);
+	if (worker->nrecords == 0)
+	{
+		ends_pass(worker);
+		return more;
+	}
+	batch_process(worker);
+	worker->offsets_moved = true;
+	consumer_release(worker->records, worker->nrecords);
+	worker->nrecords = 0;
+	ends_pass(worker);
+	return more;
+}
+
+/*
+ * Shows offsets to Kafka's tools, now and then.  Returns whether all are.
+ */
+static bool
+commit_offsets(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+
+	if (!worker->offsets_moved)
+		return true;
+	if (!TimestampDifferenceExceeds(worker->committed_at, now,
+									COMMIT_INTERVAL_MS))
+		return false;
+	worker->offsets_moved = false;
+	ends_store(worker);
+	partitions_commit_offsets(worker);
+	worker->committed_at = now;
+	return true;
+}
+
+/*
+ * Reports statistics, by which autovacuum goes, at most once a second.  What
+ * was too early to report is due later, even if nothing more happens.
+ */
+static void
+report_statistics(InboxWorker *worker)
+{
+	TimestampTz now = steady_now();
+	long		pause = pgstat_report_stat(worker->report_at <= now);
+
+	if (pause <= 0)
+		worker->report_at = DT_NOEND;
+	else if (worker->report_at == DT_NOEND)
+		worker->report_at = TimestampTzPlusMilliseconds(now, pause);
+}
+
+/* How long to wait for Kafka when nothing is to be done, in ms. */
+static long
+idle_time(InboxWorker *worker, bool offsets_shown)
+{
+	TimestampTz now = steady_now();
+	TimestampTz until = Min(Min(partitions_refresh_due(worker),
+								worker->report_at),
+							Min(Min(Max(waiting_due(worker), pace_due(worker)),
+									report_due(worker)),
+								losses_due(worker)));
+
+	if (worker->uncounted)
+		until = Min(until, TimestampTzPlusMilliseconds(worker->counted_at,
+													   SHOW_INTERVAL_MS + 1));
+	if (worker->entry->worker == 0)
+		until = Min(until, worker->expire_at);
+	if (!offsets_shown)
+		until = Min(until, TimestampTzPlusMilliseconds(worker->committed_at,
+													   COMMIT_INTERVAL_MS + 1));
+	return Max(TimestampDifferenceMilliseconds(now, until), 0) + 1;
+}
+
+/*
+ * Tries again what is due, and processes what has come, unless there is a pause;
+ * returns whether there may be more to do.
+ */
+static bool
+take_turn(InboxWorker *worker)
+{
+	bool		more = false;
+
+	if (pace_is_pausing(worker))
+	{
+		consumer_leave(worker->consumer);
+		return false;
+	}
+	if (waiting_due(worker) <= steady_now())
+	{
+		retry_run(worker);
+		more = waiting_due(worker) <= steady_now();
+	}
+	if (!waiting_is_full(worker))
+		more |= consume(worker);
+	else
+		consumer_leave(worker->consumer);
+	pace_rest(worker);
+	return more && !pace_is_pausing(worker);
+}
+
+/* Consumes until something ends the process. */
+static void
+run(InboxWorker *worker)
+{
+	for (;;)
+	{
+		bool		more;
+		bool		shown;
+
+		setup_check(worker);
+		refresh(worker);
+		more = take_turn(worker);
+		health_check(worker, more);
+		upkeep_run(worker);
+		shown = commit_offsets(worker);
+		report_statistics(worker);
+		report_check(worker);
+		culprit_rest(worker);
+		if (!worker->lasted &&
+			TimestampDifferenceExceeds(worker->began_at,
+									   steady_now(), LASTING_MS))
+		{
+			consumers_progress(worker->entry);
+			worker->lasted = true;
+		}
+		if (more)
+		{
+			show(worker, false);
+			worker_check(worker);
+		}
+		else
+		{
+			show(worker, true);
+			worker_wait(worker, idle_time(worker, shown));
+		}
+	}
+}
+
+static InboxWorker *the_worker = NULL;
+
+/* Says why the process was ended. */
+static void
+show_overdue_handler(InboxWorker *worker)
+{
+	strlcpy(worker->status.error,
+			"the handler went on after handler_timeout, and its process was ended",
+			CONSUMER_MESSAGE_LEN);
+	worker->status.error_at = GetCurrentTimestamp();
+	consumers_show(worker->entry, &worker->status);
+	ereport(LOG,
+			(errmsg("handler of subscription \"%s\" went on after handler_timeout, so its process ends",
+					worker->entry->name)));
+}
+
+/* Gives back what librdkafka holds before the process ends. */
+static void
+worker_exit(int code, Datum arg)
+{
+	InboxWorker *worker = the_worker;
+
+	if (handler_is_overdue())
+		show_overdue_handler(worker);
+	else if (consumers_must_leave(worker->entry))
+		culprit_clear(worker);
+	report_end(worker);
+	charge_end(worker);
+	if (worker->consumer == NULL)
+		return;
+	consumer_release(worker->records, worker->nrecords);
+	worker->nrecords = 0;
+	consumer_close(worker->consumer);
+	worker->consumer = NULL;
+}
+
+static InboxWorker *
+worker_create(ConsumerEntry *entry)
+{
+	InboxWorker *worker = MemoryContextAllocZero(TopMemoryContext,
+												 sizeof(InboxWorker));
+
+	worker->entry = entry;
+	consumers_load(entry, &worker->status);
+	consumers_set_state(&worker->status, CONSUMER_STARTING);
+	worker->status.started_at = GetCurrentTimestamp();
+	worker->began_at = steady_now();
+	worker->status.lag = -1;
+	worker->status.partitions = 0;
+	worker->report_at = DT_NOEND;
+	worker->unreached = true;
+	worker->patience_ms = 1000;
+	worker->suspects_at_once = 1;
+	culprit_suspect(worker);	/* what the one before had under way */
+	consumers_show(entry, &worker->status);
+	return worker;
+}
+
+/*
+ * Entry point of a consumer process; the argument is the number of its entry.
+ */
+void
+outbox_consumer_main(Datum arg)
+{
+	ConsumerEntry *entry;
+
+	worker_setup_signals();
+	entry = consumers_attach(DatumGetInt32(arg));
+	if (entry == NULL)
+		proc_exit(0);
+	session_connect(entry->database);
+	MemoryContextSwitchTo(TopMemoryContext);
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox consumer");
+	(void) set_config_option("application_name", entry->name, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+	inbox_transaction_configure();
+	if (entry->worker == SCOUT_WORKER)
+		upkeep_scout(entry);
+
+	the_worker = worker_create(entry);
+	before_shmem_exit(worker_exit, (Datum) 0);
+	waiting_create(the_worker);
+	setup_wait(the_worker);
+	run(the_worker);
+}

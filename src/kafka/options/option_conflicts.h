@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * option_conflicts.h
+ *	  Checks whether the options of a server go together.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_OPTION_CONFLICTS_H
+#define OUTBOX_OPTION_CONFLICTS_H
+
+#include "nodes/pg_list.h"
+
+extern void combination_check(List *options);
+
+#endif							/* OUTBOX_OPTION_CONFLICTS_H */

@@ -1,0 +1,416 @@
+/*-------------------------------------------------------------------------
+ *
+ * producer_events.c
+ *	  Serves what librdkafka has to say: deliveries, errors, log messages and
+ *	  statistics.
+ *
+ * All of them come through one queue and are served on the main thread, with
+ * no frame of librdkafka on the stack; so the handler and the server's log
+ * may raise errors.  The event that is being served stays with the producer
+ * until it is done: after an error the next call goes on behind the message
+ * that failed.
+ *
+ * A broker that is away makes librdkafka report the same failure again and
+ * again.  What is being repeated is logged once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <unistd.h>
+
+#include "common/hashfn.h"
+#include "utils/timestamp.h"
+
+#include "core/monotonic_clock.h"
+#include "kafka/client/client.h"
+#include "kafka/client/error_class.h"
+#include "kafka/client/statistics.h"
+
+/* librdkafka's log levels are those of syslog. */
+#define LEVEL_ERROR 3
+#define LEVEL_WARNING 4
+#define LEVEL_DEBUG 7
+
+/* Messages that were logged lately, and how long a pause makes one new. */
+#define LOGGED_MESSAGES 16
+#define REPEAT_MS 60000
+
+typedef struct LoggedMessage
+{
+	uint32		hash;
+	TimestampTz seen;
+} LoggedMessage;
+
+/* Outlives the producer, which may be opened again and again. */
+static LoggedMessage logged[LOGGED_MESSAGES];
+
+/*
+ * Was such a message seen within the last minute?  Numbers make no
+ * difference, save in the name of the broker in front.
+ */
+static bool
+is_repeated(const char *text)
+{
+	TimestampTz now = steady_now();
+	const char *body = strstr(text, ": ");
+	LoggedMessage *oldest = &logged[0];
+	uint32		hash = 0;
+	bool		repeated;
+
+	for (const char *p = text; *p; p++)
+		if (p < body || !isdigit((unsigned char) *p))
+			hash = hash_combine(hash, (unsigned char) *p);
+	for (int i = 0; i < LOGGED_MESSAGES; i++)
+	{
+		if (logged[i].hash == hash)
+		{
+			oldest = &logged[i];
+			break;
+		}
+		if (logged[i].seen < oldest->seen)
+			oldest = &logged[i];
+	}
+	repeated = oldest->hash == hash && oldest->seen != 0 &&
+		!TimestampDifferenceExceeds(oldest->seen, now, REPEAT_MS);
+	oldest->hash = hash;
+	oldest->seen = now;
+	return repeated;
+}
+
+/*
+ * Copies a message of the library without what is of no use to a reader or
+ * changes each time: the thread in front, the circumstances behind.
+ */
+static void
+copy_message(char *target, const char *text)
+{
+	const char *end = strstr(text, "]: ");
+	char	   *circumstances;
+
+	if (strncmp(text, "[thrd:", 6) == 0 && end)
+		text = end + 3;
+
+	strlcpy(target, text, PRODUCER_ERROR_LEN);
+	circumstances = strstr(target, " (after ");
+	if (circumstances)
+		*circumstances = '\0';
+}
+
+/*
+ * Is it no more than a lost connection?  Those come and go; when Kafka cannot
+ * be reached again, another message says why.
+ */
+static bool
+is_mere_disconnect(const char *message)
+{
+	static const char end[] = ": Disconnected";
+	size_t		len = strlen(message);
+
+	return len >= strlen(end) &&
+		strcmp(message + len - strlen(end), end) == 0;
+}
+
+/*
+ * Passes a message of the library's log on to the server's.  Newer releases
+ * only log that a broker closes connections: if this is such a message, and it
+ * can be explained, copies that to error (PRODUCER_ERROR_LEN bytes) and returns
+ * true.
+ */
+bool
+events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
+{
+	char		message[PRODUCER_ERROR_LEN];
+	const char *facility;
+	const char *text;
+	int			level;
+
+	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
+		return false;
+	copy_message(message, text);
+
+	/*
+	 * CONFWARN is about what we set on purpose, and FATAL comes as an error
+	 * event too.
+	 */
+	if (level > LEVEL_WARNING || strcmp(facility, "CONFWARN") == 0 ||
+		strcmp(facility, "FATAL") == 0 || is_mere_disconnect(message))
+		ereport(level < LEVEL_DEBUG ? DEBUG1 : DEBUG2,
+				(errmsg_internal("librdkafka: %s: %s", facility, message)));
+	else if (!is_repeated(message))
+		ereport(LOG,
+				(errmsg("librdkafka: %s: %s", facility, message)));
+	/* What is worse comes as an error event, too. */
+	if (level <= LEVEL_ERROR || level >= LEVEL_DEBUG ||
+		strcmp(facility, "FAIL") != 0 || !explain_connection(handle, text, message))
+		return false;
+	strlcpy(error, message, PRODUCER_ERROR_LEN);
+	return true;
+}
+
+/*
+ * Notes whether the producer is beyond use, and why.
+ */
+void
+events_check_fatal(Producer *producer)
+{
+	for (int i = 0; i < producer->nhandles && !producer->fatal; i++)
+	{
+		rd_kafka_t *handle = producer->handles[i]->handle;
+
+		if (rd_kafka_fatal_error(handle, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
+			continue;
+		producer->fatal = true;
+		producer->error_name = "";
+		(void) rd_kafka_fatal_error(handle, producer->error,
+									sizeof(producer->error));
+	}
+}
+
+/*
+ * Copies the text of an error event to error (PRODUCER_ERROR_LEN bytes), and
+ * returns whether the event is worth counting.  "All brokers are down" says
+ * less than the error of the last broker, which is there already (has_error)
+ * and is kept, or else comes next.
+ */
+bool
+events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
+				  char *error, bool has_error)
+{
+	bool		vague = rd_kafka_event_error(event) ==
+	RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+	char		message[PRODUCER_ERROR_LEN];
+
+	copy_message(message, rd_kafka_event_error_string(event));
+	if (is_mere_disconnect(message) || (vague && !has_error))
+		return false;
+	if (vague)
+		return true;
+	(void) explain_connection(handle, rd_kafka_event_error_string(event), message);
+	strlcpy(error, message, PRODUCER_ERROR_LEN);
+	return true;
+}
+
+/* Keeps an error event for stat_relay. */
+static void
+take_error(Producer *producer, rd_kafka_event_t *event)
+{
+	ProducerStats *stats = &producer->stats;
+
+	topics_note_trouble(producer);
+	if (events_error_text(producer->event_of->handle, event, stats->error,
+						  stats->error[0] != '\0'))
+		stats->nerrors++;
+}
+
+/*
+ * The next message of a delivery report.  While it is served, the header list
+ * of the one after it is on its way to the processor.
+ */
+static const rd_kafka_message_t *
+next_delivery(Producer *producer, rd_kafka_event_t *event)
+{
+	const rd_kafka_message_t *message = producer->next_message;
+
+	if (message == NULL)
+		message = rd_kafka_event_message_next(event);
+	producer->next_message = rd_kafka_event_message_next(event);
+	if (producer->next_message)
+		__builtin_prefetch(producer->next_message->_private);
+	return message;
+}
+
+/*
+ * How many bytes a broker gets of a message, which its headers are part of
+ * still, when it is sent alone; -1 if that cannot be known.
+ */
+static int
+measure(const Producer *producer, const rd_kafka_message_t *message)
+{
+	Message		copy = {
+		.key = {message->key, message->key_len},
+		.value = {message->payload, message->len},
+	};
+	rd_kafka_headers_t *headers;
+	const void *value;
+	size_t		len;
+	int			bytes;
+
+	if (rd_kafka_message_headers(message, &headers) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		copy.headers = palloc(sizeof(MessageHeader) * rd_kafka_header_cnt(headers));
+		while (rd_kafka_header_get_all(headers, copy.nheaders,
+									   &copy.headers[copy.nheaders].name,
+									   &value, &len) == RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			MessageHeader *header = &copy.headers[copy.nheaders++];
+
+			header->name_len = strlen(header->name);
+			header->value.data = value;
+			header->value.len = len;
+		}
+	}
+	bytes = producer_sent_bytes(producer, &copy);
+	if (copy.headers)
+		pfree(copy.headers);
+	return bytes;
+}
+
+/*
+ * What became of a message.  Measures the first that was refused for its size:
+ * it may have been alone, and then nothing else tells how large it was.
+ */
+static Delivery
+describe(Producer *producer, const rd_kafka_message_t *message)
+{
+	Delivery	delivery = {
+		.result = errors_classify(message->err),
+		.error_name = "",
+		.error_text = "",
+		.bytes = (int) (message->len + message->key_len),
+		.value_bytes = (int) message->len,
+		.offset = message->offset,
+	};
+
+	if (delivery.result == DELIVERY_TOO_LARGE && !producer->too_large)
+	{
+		producer->too_large = true;
+		delivery.sent_bytes = measure(producer, message);
+	}
+	if (delivery.result != DELIVERY_OK)
+	{
+		delivery.error_name = rd_kafka_err2name(message->err);
+		delivery.error_text = rd_kafka_err2str(message->err);
+		delivery.topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "";
+		producer->doubts++;
+	}
+	delivery.opaque = headers_delivered(producer, message);
+	return delivery;
+}
+
+/* Tells the handler what became of each message of a delivery report. */
+static void
+take_deliveries(Producer *producer, rd_kafka_event_t *event,
+				DeliveryHandler handler, void *arg)
+{
+	ProducerHandle *handle = producer->event_of;
+	const rd_kafka_message_t *message;
+	TimestampTz now = steady_now();
+	bool		is_first = true;
+
+	while ((message = next_delivery(producer, event)) != NULL)
+	{
+		int			partition = ((HeaderList *) message->_private)->partition;
+		Delivery	delivery = describe(producer, message);
+
+		if (is_first)
+			spread_note_answered(producer, handle, message, partition, now);
+		is_first = false;
+		spread_note_reported(producer, handle, message, partition, now);
+		if (producer->gate)
+			gate_note_reported(producer, message);
+		acquaintance_note_reported(producer, message,
+								   delivery.result == DELIVERY_OK, now);
+		handler(arg, &delivery);
+	}
+}
+
+/* Takes what a handle tells of itself, and adds up what all of them told. */
+static void
+take_statistics(Producer *producer, rd_kafka_event_t *event)
+{
+	ProducerStats *stats = &producer->stats;
+
+	statistics_parse(rd_kafka_event_stats(event), &producer->event_of->stats);
+	stats->retries = producer->retries_before;
+	for (int i = 0; i < producer->nhandles; i++)
+		stats->retries += producer->handles[i]->stats.retries;
+	if (producer->event_of->stats.round_trip_us >= 0)
+		stats->round_trip_us = producer->event_of->stats.round_trip_us;
+}
+
+static void
+take_event(Producer *producer, rd_kafka_event_t *event,
+		   DeliveryHandler handler, void *arg)
+{
+	switch (rd_kafka_event_type(event))
+	{
+		case RD_KAFKA_EVENT_DR:
+			take_deliveries(producer, event, handler, arg);
+			break;
+		case RD_KAFKA_EVENT_ERROR:
+			take_error(producer, event);
+			break;
+		case RD_KAFKA_EVENT_LOG:
+			if (events_log(producer->event_of->handle, event, producer->stats.error))
+				producer->stats.nerrors++;
+			break;
+		case RD_KAFKA_EVENT_STATS:
+			take_statistics(producer, event);
+			break;
+		default:
+			break;
+	}
+}
+
+/* Is there an event to be served?  The rest of one comes first. */
+static bool
+has_event(Producer *producer)
+{
+	for (; producer->event == NULL && producer->polled < producer->nhandles;
+		 producer->polled++)
+	{
+		producer->event_of = producer->handles[producer->polled];
+		producer->event = rd_kafka_queue_poll(producer->event_of->queue, 0);
+		if (producer->event)
+			break;
+	}
+	return producer->event != NULL;
+}
+
+/*
+ * Serves everything that has happened: calls the handler for each message
+ * that was delivered or not, and keeps errors, log messages and statistics.
+ * Does not wait.  The handler may raise an error; the next call then goes on
+ * with the next message.  Neither a transaction nor a particular memory
+ * context is needed.
+ */
+void
+producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
+{
+	wake_pipe_empty(&producer->wake);
+	topics_poll(producer);
+	producer->polls++;
+	producer->polled = 0;
+	while (has_event(producer))
+	{
+		take_event(producer, producer->event, handler, arg);
+		rd_kafka_event_destroy(producer->event);
+		producer->event = NULL;
+	}
+	if (producer->gate)
+		gate_poll(producer, handler, arg);
+	events_check_fatal(producer);
+	handles_poll(producer);
+}
+
+/*
+ * Throws away all events of a handle, before it is closed.
+ */
+void
+events_discard(Producer *producer, ProducerHandle *handle)
+{
+	rd_kafka_event_t *event;
+
+	if (producer->event_of == handle)
+	{
+		producer->next_message = NULL;
+		if (producer->event)
+			rd_kafka_event_destroy(producer->event);
+		producer->event = NULL;
+		producer->event_of = NULL;
+	}
+	while ((event = rd_kafka_queue_poll(handle->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
+}

@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * request_counter.c
+ *	  Counts the produce requests that the library sends.
+ *
+ * Reports tell which requests were answered, so whoever counts both knows when
+ * nothing is under way to a broker.  The library's threads do the counting; they
+ * may outlive the handle's owner, so the counters stay for ever and are used
+ * again.  They serve to send messages in good time, nothing else: a thread that
+ * still counts where another handle does so now does no harm.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "port/atomics.h"
+
+#include "kafka/client/client.h"
+
+#define COUNTERS (2 * MAX_HANDLES)
+#define PRODUCE 0				/* the request, in Kafka's protocol */
+
+struct RequestCounter
+{
+	pg_atomic_uint32 all;
+	pg_atomic_uint32 to[LEADER_SLOTS];	/* by broker */
+};
+
+static RequestCounter counters[COUNTERS];
+
+/* The library has written a request.  Runs in one of its threads. */
+static rd_kafka_resp_err_t
+on_request_sent(rd_kafka_t *handle, int socket, const char *broker_name,
+				int32_t broker, int16_t request, int16_t version,
+				int32_t correlation, size_t size, void *opaque)
+{
+	RequestCounter *counter = opaque;
+
+	if (request == PRODUCE)
+	{
+		pg_atomic_fetch_add_u32(&counter->to[(unsigned int) broker % LEADER_SLOTS], 1);
+		pg_atomic_fetch_add_u32(&counter->all, 1);
+	}
+	return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/* A handle was made; its threads do not run yet. */
+static rd_kafka_resp_err_t
+on_new(rd_kafka_t *handle, const rd_kafka_conf_t *conf, void *opaque,
+	   char *error, size_t size)
+{
+	return rd_kafka_interceptor_add_on_request_sent(handle, "outbox",
+													on_request_sent, opaque);
+}
+
+/*
+ * Has the requests of the handle that is made out of this configuration, and of
+ * no other, counted.
+ */
+RequestCounter *
+requests_count(rd_kafka_conf_t *conf)
+{
+	static int	last = 0;
+	RequestCounter *counter = &counters[last++ % COUNTERS];
+
+	pg_atomic_init_u32(&counter->all, 0);
+	for (int i = 0; i < LEADER_SLOTS; i++)
+		pg_atomic_init_u32(&counter->to[i], 0);
+	rd_kafka_conf_interceptor_add_on_new(conf, "outbox", on_new, counter);
+	return counter;
+}
+
+/*
+ * How many were sent, to all brokers.
+ */
+uint32
+requests_sent(RequestCounter *counter)
+{
+	return pg_atomic_read_u32(&counter->all);
+}
+
+/*
+ * The same for the brokers of one slot.
+ */
+uint32
+requests_sent_to(RequestCounter *counter, int slot)
+{
+	return pg_atomic_read_u32(&counter->to[slot]);
+}

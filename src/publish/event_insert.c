@@ -1,0 +1,387 @@
+/*-------------------------------------------------------------------------
+ *
+ * event_insert.c
+ *	  outbox.event as publish() sees it: the chunk that takes new rows, the
+ *	  numbers of rows, and the way in.
+ *
+ * Rows go into the current chunk without parsing, planning, partition routing
+ * or SPI, and mostly without the executor (direct_insert.c).  What is left out
+ * is left out because it could not fail: the caller has checked the event, and
+ * the partition constraint holds by choice of the chunk.  When the table's
+ * owner added something of their own, a trigger, a constraint or a column, the
+ * executor inserts the row.
+ *
+ * An id that publish() makes is like no other, so only ids that publishers give
+ * need an index that says so: that of the rows whose id_given is true.  In the
+ * others the commonest media type is left out, too.
+ *
+ * Privileges on table and sequences are not checked: whoever may execute
+ * publish() may publish, and cannot do anything else by it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "publish/event_insert.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodes.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/uuid.h"
+
+#include "core/compat.h"
+#include "core/database_id.h"
+#include "core/extension_relations.h"
+#include "event/event.h"
+#include "event/event_check.h"
+#include "publish/direct_insert.h"
+#include "publish/publisher_session.h"
+
+#define STORE_SCHEMA "outbox"
+#define CHUNK_SEQUENCE "event_chunk_seq"
+#define ID_SEQUENCE "event_id_seq"
+
+/* Chunks, by number. */
+static const char *const chunk_names[NCHUNKS] = {
+	"event_0", "event_1", "event_2", "event_3",
+	"event_4", "event_5", "event_6", "event_7"
+};
+
+/* Where our relations are. */
+typedef struct StoreOids
+{
+	Oid			chunk_sequence;
+	Oid			id_sequence;
+	Oid			chunks[NCHUNKS];
+} StoreOids;
+
+static StoreOids oids;
+static OwnRelations own = {
+	.schema = STORE_SCHEMA,
+	.oids = (Oid *) &oids,
+	.count = sizeof(oids) / sizeof(Oid)
+};
+
+PG_FUNCTION_INFO_V1(outbox_current_chunk);
+
+/*
+ * The chunk that takes new rows: the last value of a sequence.  Raises an
+ * error when the extension is not there.
+ */
+int16
+store_current_chunk(void)
+{
+	int64		chunk = own_sequence_value(&own, &oids.chunk_sequence,
+										   CHUNK_SEQUENCE);
+
+	if (chunk < 0 || chunk >= NCHUNKS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no chunk " INT64_FORMAT " of %s.event",
+						chunk, STORE_SCHEMA),
+				 errdetail("Sequence \"%s.%s\" was set to a value that extension outbox does not use.",
+						   STORE_SCHEMA, CHUNK_SEQUENCE),
+				 errhint("Set it to a value from 0 to %d.", NCHUNKS - 1)));
+	return (int16) chunk;
+}
+
+/*
+ * Opens a chunk, and takes a lock that shall last until the end of the
+ * transaction.  Raises an error when it is not as the extension made it.
+ */
+Relation
+store_open_chunk(int16 chunk, LOCKMODE lockmode)
+{
+	const char *name = chunk_names[chunk];
+	Relation	relation = own_relation_open(&own, &oids.chunks[chunk], name,
+											 RELKIND_RELATION, lockmode);
+
+	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
+		!RelationIsPermanent(relation))
+		own_relation_is_wrong(STORE_SCHEMA, name);
+	return relation;
+}
+
+/*
+ * The next number of a row.  The chunk must have been opened before: its lock
+ * keeps the sequence from being dropped.
+ */
+static int64
+next_id(void)
+{
+	Oid			sequence = oids.id_sequence;
+
+	if (!OidIsValid(sequence))
+	{
+		Relation	relation = own_relation_open(&own, &oids.id_sequence,
+												 ID_SEQUENCE, RELKIND_SEQUENCE,
+												 AccessShareLock);
+
+		sequence = RelationGetRelid(relation);
+		relation_close(relation, NoLock);
+	}
+	return nextval_internal(sequence, false);
+}
+
+/*
+ * Is a CHECK constraint ours: check_event() of columns, and nothing else?
+ * There is nothing in that which planning would evaluate or look up by name.
+ */
+static bool
+is_our_check(const Expr * check)
+{
+	const		FuncExpr *call = (const FuncExpr *) check;
+	FmgrInfo	function;
+	ListCell   *lc;
+
+	if (!IsA(check, FuncExpr))
+		return false;
+	foreach(lc, call->args)
+		if (!IsA(lfirst(lc), Var))
+		return false;
+	fmgr_info(call->funcid, &function);
+	return function.fn_addr == outbox_check_event;
+}
+
+/*
+ * Does a chunk have triggers or CHECK constraints that the extension did not
+ * make and the insertion of a row has to heed?  Triggers for each statement do
+ * not fire: there is no statement.
+ */
+bool
+store_has_extras(Relation chunk)
+{
+	TupleConstr *constr = RelationGetDescr(chunk)->constr;
+	TriggerDesc *triggers = chunk->trigdesc;
+
+	for (int i = 0; constr && i < constr->num_check; i++)
+		if (!is_our_check(compat_check_node(&constr->check[i], chunk)))
+			return true;
+	return triggers && (triggers->trig_insert_before_row ||
+						triggers->trig_insert_after_row);
+}
+
+/*
+ * Prepares CHECK constraints: ours with the rights of the table's owner, since
+ * who may execute publish() need not be allowed to execute check_event().  What
+ * others call is the publisher's affair, as in an INSERT.
+ */
+static void
+prepare_checks(ResultRelInfo *target, EState *estate)
+{
+	Relation	chunk = target->ri_RelationDesc;
+	TupleConstr *constr = RelationGetDescr(chunk)->constr;
+	int			nchecks = constr ? constr->num_check : 0;
+	Oid			user;
+	int			context;
+
+	if (nchecks == 0)
+		return;
+	COMPAT_CHECKS(target) = palloc0(nchecks * sizeof(ExprState *));
+	GetUserIdAndSecContext(&user, &context);
+	for (int i = 0; i < nchecks; i++)
+	{
+		Expr	   *check;
+
+		if (!compat_is_enforced(&constr->check[i]))
+			continue;
+		check = compat_check_node(&constr->check[i], chunk);
+		if (is_our_check(check))
+			SetUserIdAndSecContext(chunk->rd_rel->relowner,
+								   context | SECURITY_LOCAL_USERID_CHANGE);
+		COMPAT_CHECKS(target)[i] = ExecPrepareExpr(check, estate);
+		SetUserIdAndSecContext(user, context);
+	}
+}
+
+/*
+ * Inserts the row in the slot, with triggers, constraints and all.  Closes the
+ * indexes.
+ */
+static void
+insert_slot(ResultRelInfo *target, EState *estate, TupleTableSlot *slot)
+{
+	/* Here the triggers' queue finds the relation. */
+	estate->es_opened_result_relations =
+		lappend(estate->es_opened_result_relations, target);
+	prepare_checks(target, estate);
+	AfterTriggerBeginQuery();
+	ExecSimpleRelationInsert(target, estate, slot);
+	AfterTriggerEndQuery(estate);
+	ExecCloseResultRelations(estate);
+}
+
+/* Sets columns that the owner added, all but one of ours, to their defaults. */
+static void
+set_defaults(Relation chunk, int id_given, EState *estate, TupleTableSlot *slot)
+{
+	TupleDesc	desc = RelationGetDescr(chunk);
+
+	for (int i = EVENT_NFIXED; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Expr	   *expr;
+
+		if (att->attisdropped || att->attgenerated || i == id_given)
+			continue;
+		expr = (Expr *) build_column_default(chunk, i + 1);
+		if (expr == NULL)
+			continue;
+		slot->tts_values[i] = ExecEvalExpr(ExecInitExpr(expression_planner(expr), NULL),
+										   GetPerTupleExprContext(estate),
+										   &slot->tts_isnull[i]);
+	}
+}
+
+/* Has the executor insert a row into the open chunk. */
+static void
+insert_by_executor(Relation chunk, const Datum *values, const bool *nulls)
+{
+	TupleDesc	desc = RelationGetDescr(chunk);
+	int			id_given = event_id_given_column(desc);
+	EState	   *estate = CreateExecutorState();
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot;
+
+	InitResultRelInfo(target, chunk, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+
+	slot = table_slot_create(chunk, &estate->es_tupleTable);
+	memset(slot->tts_isnull, true, desc->natts * sizeof(bool));
+	memcpy(slot->tts_values, values, EVENT_NFIXED * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, EVENT_NFIXED * sizeof(bool));
+	if (id_given >= 0)
+	{
+		slot->tts_values[id_given] = values[EVENT_ID_GIVEN];
+		slot->tts_isnull[id_given] = nulls[EVENT_ID_GIVEN];
+	}
+	set_defaults(chunk, id_given, estate, slot);
+	ExecStoreVirtualTuple(slot);
+	insert_slot(target, estate, slot);
+
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	MemoryContextSwitchTo(old);
+	FreeExecutorState(estate);
+}
+
+/* Is it the media type that rows need not have? */
+static bool
+is_json(Datum type)
+{
+	struct varlena *text = (struct varlena *) DatumGetPointer(type);
+
+	return VARSIZE_ANY_EXHDR(text) == JSON_TYPE_LEN &&
+		memcmp(VARDATA_ANY(text), JSON_TYPE, JSON_TYPE_LEN) == 0;
+}
+
+/*
+ * Sets the column id_given of a row, and leaves the media type out where that
+ * can be.  A row that has none must not look as if it were left out.  Nor can
+ * it be in a table of a release before.
+ */
+static void
+set_id_given(Relation chunk, bool id_given, Datum *values, bool *nulls)
+{
+	values[EVENT_ID_GIVEN] = BoolGetDatum(true);
+	nulls[EVENT_ID_GIVEN] = !id_given && !nulls[EVENT_CONTENT_TYPE];
+	if (nulls[EVENT_ID_GIVEN] && is_json(values[EVENT_CONTENT_TYPE]) &&
+		event_id_given_column(RelationGetDescr(chunk)) >= 0)
+		nulls[EVENT_CONTENT_TYPE] = true;
+}
+
+/* Inserts a row into the open chunk of a number. */
+static void
+insert_row(Relation chunk, int16 number, Datum *values, bool *nulls)
+{
+	if (!direct_insert(chunk, number, values, nulls))
+		insert_by_executor(chunk, values, nulls);
+}
+
+/*
+ * Raises the error that is being handled: in the publisher's words when it is
+ * that the chunk has an event of this id already, else as it is.
+ */
+static void
+rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
+{
+	ErrorData  *error = CopyErrorData();
+	char		index[NAMEDATALEN];
+	char		id[UUID_TEXT_LEN + 1];
+
+	snprintf(index, sizeof(index), "%s_event_id_chunk_key",
+			 RelationGetRelationName(chunk));
+	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		error->schema_name && strcmp(error->schema_name, STORE_SCHEMA) == 0 &&
+		error->constraint_name && strcmp(error->constraint_name, index) == 0)
+	{
+		uuid_to_text(event_id, id);
+		error->message = pstrdup("an event with this event_id was published before");
+		error->detail = psprintf("The event_id is %s.", id);
+		error->hint = pstrdup("Every event needs an event_id of its own; leave event_id out to get a new one.");
+	}
+	FlushErrorState();
+	ReThrowError(error);
+}
+
+/*
+ * Stores an event, whose columns are in the order of EventColumn and have
+ * been checked.  Sets the columns id, chunk, home and id_given, which says that
+ * event_id came from the publisher and may exist already.
+ */
+void
+store_insert(Datum *values, bool *nulls, bool id_given)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int16		number = store_current_chunk();
+	Relation	chunk = store_open_chunk(number, RowExclusiveLock);
+
+	values[EVENT_CHUNK] = Int16GetDatum(number);
+	values[EVENT_ID] = Int64GetDatum(next_id());
+	values[EVENT_HOME] = Int32GetDatum(home_id());
+	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_HOME] = false;
+	set_id_given(chunk, id_given, values, nulls);
+
+	if (id_given)
+	{
+		PG_TRY();
+		{
+			insert_row(chunk, number, values, nulls);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(context);
+			rethrow_duplicate(chunk, DatumGetUUIDP(values[EVENT_EVENT_ID]));
+		}
+		PG_END_TRY();
+	}
+	else
+		insert_row(chunk, number, values, nulls);
+	relation_close(chunk, NoLock);
+}
+
+/*
+ * current_chunk() RETURNS smallint
+ *
+ * The chunk of outbox.event that takes new rows.
+ */
+Datum
+outbox_current_chunk(PG_FUNCTION_ARGS)
+{
+	/* It is the default of a column: somebody inserts without publish(). */
+	session_publishes();
+	PG_RETURN_INT16(store_current_chunk());
+}

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * new_topics.h
+ *	  Events for topics that the producer does not know yet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_NEW_TOPICS_H
+#define OUTBOX_NEW_TOPICS_H
+
+#include "relay/state/relay.h"
+
+extern bool newtopics_wanted(void);
+extern void newtopics_keep(Relay *relay, const char *topic, const Event *event,
+						   const Commit *commit, uint64 number);
+extern bool newtopics_keep_behind(Relay *relay, const Event *event,
+								  const Commit *commit, uint64 number);
+extern void newtopics_flush(Relay *relay);
+extern void newtopics_step(Relay *relay, bool idle);
+extern long newtopics_wait_ms(long timeout_ms);
+extern void newtopics_forget(void);
+
+#endif							/* OUTBOX_NEW_TOPICS_H */

@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * record_timestamp.h
+ *	  The Kafka timestamp of an event.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RECORD_TIMESTAMP_H
+#define OUTBOX_RECORD_TIMESTAMP_H
+
+#include "relay/state/relay.h"
+#include "relay/wal/output_plugin.h"
+
+extern int64 timestamp_of(const Relay *relay, const Commit *commit);
+extern bool timestamp_refused(Relay *relay, const Commit *commit,
+							  int64 timestamp_ms);
+
+#endif							/* OUTBOX_RECORD_TIMESTAMP_H */

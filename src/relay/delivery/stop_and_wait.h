@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * stop_and_wait.h
+ *	  Events that are sent one at a time, because something is refused.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_STOP_AND_WAIT_H
+#define OUTBOX_STOP_AND_WAIT_H
+
+#include "relay/state/relay.h"
+
+extern bool careful_wanted(Relay *relay, const Event *event);
+extern bool careful_start(const Relay *relay, const Event *event,
+						  const ProducerTopic *topic);
+extern bool careful_explain(Relay *relay);
+extern void careful_refuse(Relay *relay, const Event *event, uint64 number);
+extern void careful_send(Relay *relay, const Event *event,
+						 const Commit *commit, uint64 number);
+
+#endif							/* OUTBOX_STOP_AND_WAIT_H */

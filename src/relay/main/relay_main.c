@@ -1,0 +1,497 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay_main.c
+ *	  The relay: the background worker that publishes one database's events.
+ *
+ * Its life:
+ *
+ *	 attach		to its entry of the registry, before it connects, so that a
+ *				command that wants the database empty can hold it off
+ *	 look		whether the extension is here; if not, it drops a slot that
+ *				an earlier one left, says so and ends
+ *	 configure	wait until the server allows what is needed and the foreign
+ *				server "kafka" exists (relay_startup.c)
+ *	 catch up	only when there is no slot to go on with: from the table, until
+ *				there is one
+ *	 stream		WAL -> plugin -> sender -> Kafka, and back: acknowledgement
+ *				-> ledger -> slot
+ *
+ * Whatever changes its footing (settings, the extension, a broken pipeline, a
+ * command that wants the database empty) ends the process; the launcher
+ * starts the next one at once, or after a back-off if it made no progress.
+ * So there is one way to begin, and it is used all the time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "relay/state/relay.h"
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "core/background_worker.h"
+#include "core/compat.h"
+#include "core/monotonic_clock.h"
+#include "core/worker_session.h"
+#include "inbox/process/inbox_worker.h"
+#include "relay/delivery/broker_connection.h"
+#include "relay/delivery/dead_letters.h"
+#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/new_topics.h"
+#include "relay/main/relay_startup.h"
+#include "relay/process/ending.h"
+#include "relay/progress/resume_point.h"
+#include "relay/progress/slot_progress.h"
+#include "relay/source/catchup.h"
+#include "relay/source/polling.h"
+#include "relay/source/replay.h"
+#include "relay/table/identity_table.h"
+#include "relay/table/watermark_table.h"
+#include "relay/wal/async_commit_flush.h"
+#include "relay/wal/output_plugin.h"
+#include "relay/wal/running_xacts.h"
+#include "relay/wal/slot_decoder.h"
+#include "relay/wal/slot_limit.h"
+
+#define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
+#define SHOW_INTERVAL_MS 100
+#define IDLE_MS 1000
+#define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
+#define BEHIND_MS 1000			/* a commit, that is not acknowledged */
+#define MEBIBYTE (1024 * 1024)
+
+/*
+ * Freed memory that the C library keeps.  With less it returns what a batch
+ * took to the kernel and asks for it again with the next.
+ */
+#define KEEP_FREED_BYTES (16 * MEBIBYTE)
+
+/* What was published before we came, and need not be sent again. */
+static const Watermark *skip = NULL;
+
+/*
+ * Publishes the status, but not too often.
+ */
+void
+relay_show(Relay *relay)
+{
+	TimestampTz now = steady_now();
+	const ProducerStats *stats;
+
+	if (!TimestampDifferenceExceeds(relay->shown_at, now, SHOW_INTERVAL_MS))
+		return;
+	relay->shown_at = now;
+	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
+	if (decode_is_open())
+		relay->status.pinned_by = decode_oldest_open();
+	catchup_show(relay);
+	if (relay->producer)
+	{
+		stats = producer_stats(relay->producer);
+		relay->status.retries = relay->retries_before + stats->retries;
+		relay->status.round_trip_us = stats->round_trip_us;
+	}
+	shmem_relay_publish(&relay->status);
+}
+
+/*
+ * Publishes the status at once.
+ */
+void
+relay_show_now(Relay *relay)
+{
+	relay->shown_at = 0;
+	relay_show(relay);
+}
+
+/*
+ * Nothing is in the way (any more): shows the working state.  Not while an
+ * event is held that was not accepted before.
+ */
+void
+relay_work(Relay *relay)
+{
+	if (relay->held)
+		return;
+	relay->logged_state = relay->working_state;
+	if (relay->status.state == relay->working_state)
+		return;
+	shmem_set_state(&relay->status, relay->working_state);
+	relay_show_now(relay);
+}
+
+/*
+ * Something is in the way: shows the state and why.  Logs it when it begins,
+ * not while it lasts.
+ */
+void
+relay_obstacle(Relay *relay, RelayState state, const char *message)
+{
+	shmem_set_state(&relay->status, state);
+	if (message != relay->status.error)
+		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
+	relay->status.error_at = GetCurrentTimestamp();
+	relay_show_now(relay);
+	if (relay->logged_state == state)
+		return;
+	relay->logged_state = state;
+	ereport(LOG,
+			(errmsg("outbox relay waits: %s", message),
+			 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
+}
+
+static void
+make_wait_set(Relay *relay)
+{
+	relay->wait_set = compat_create_wait_event_set(3);
+	AddWaitEventToSet(relay->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
+					  MyLatch, NULL);
+	AddWaitEventToSet(relay->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
+					  NULL, NULL);
+	if (relay->producer)
+		AddWaitEventToSet(relay->wait_set, WL_SOCKET_READABLE,
+						  producer_event_fd(relay->producer), NULL, NULL);
+}
+
+/*
+ * Does what must be done whenever the latch was set.  May end the process:
+ * at SIGTERM, when the database is held, and, since decoding cannot be left
+ * halfway, when settings (files that they name included) or extension changed
+ * while something is in the way.
+ */
+void
+relay_handle_latch(Relay *relay)
+{
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	worker_handle_reload();
+	if (shmem_relay_must_leave())
+		ending_restart();
+	if (relay->status.state != relay->working_state &&
+		(relay->configuration != shmem_relay_configuration() ||
+		 relay->requests != shmem_relay_requests() ||
+		 (relay->config && kafka_config_files_changed(relay->config))))
+		ending_restart();
+}
+
+/* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
+static bool
+is_behind(const Relay *relay)
+{
+	TimestampTz oldest = ledger_oldest_commit(relay->ledger);
+
+	return !settings_polling() &&
+		(relay->status.state != relay->working_state ||
+		 (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(),
+													BEHIND_MS)));
+}
+
+/*
+ * Does what must be done now and then, and after every wait: what the latch
+ * asks for, and, since the slot may be ours, keeping it from holding too much.
+ * May end the process.
+ */
+void
+relay_tend(Relay *relay)
+{
+	relay_handle_latch(relay);
+	slot_limit_keep(relay);
+	if (is_behind(relay))
+		running_write();
+}
+
+/* Waits as relay_wait() does, whatever is to be sent. */
+static void
+wait_for_event(Relay *relay, long timeout_ms)
+{
+	WaitEvent	event;
+
+	if (decode_has_slot())
+		timeout_ms = timeout_ms < 0 ? IDLE_MS : Min(timeout_ms, IDLE_MS);
+
+	if (relay->wait_set == NULL)
+		make_wait_set(relay);
+	(void) WaitEventSetWait(relay->wait_set,
+							kafka_config_wait_ms(relay->config, timeout_ms),
+							&event, 1, PG_WAIT_EXTENSION);
+	relay_tend(relay);
+}
+
+/*
+ * Waits for the latch, the producer, or the time-out in ms; -1 for none.
+ */
+void
+relay_wait(Relay *relay, long timeout_ms)
+{
+	if (relay->producer)
+		producer_flush(relay->producer);
+	wait_for_event(relay, timeout_ms);
+}
+
+/*
+ * Waits likewise for more to decode.
+ */
+static void
+wait_for_more(Relay *relay, long timeout_ms)
+{
+	if (exactly_once_ends_soon(relay))
+		producer_prepare(relay->producer);
+	else
+		producer_flush(relay->producer);
+	wait_for_event(relay, timeout_ms);
+}
+
+/* The plugin's sink: an event. */
+static void
+stream_event(void *arg, const Event *event, const Commit *commit)
+{
+	Relay	   *relay = arg;
+
+	/* When deliveries are exact, so is the position. */
+	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
+				 watermark_shows(skip, event->xid)))
+	{
+		deadletter_met(event);
+		return;
+	}
+	progress_note_event(relay, event);
+	if (handover_covers(commit))
+		deadletter_met(event);
+	else
+		sender_event(relay, event, commit);
+}
+
+/* The plugin's sink: the end of a transaction. */
+static void
+stream_commit(void *arg, XLogRecPtr end)
+{
+	ledger_close_commit(((Relay *) arg)->ledger, end);
+}
+
+/* Creates the slot and catches up, or goes on with the slot there is. */
+static void
+open_stream(Relay *relay)
+{
+	static EventSink sink = {stream_event, stream_commit};
+	Watermark  *watermark = watermark_load(TopMemoryContext);
+
+	sink.arg = relay;
+	switch (decode_slot_condition())
+	{
+		case SLOT_FOREIGN:
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("the replication slot of the outbox relay exists and is not ours"),
+					 errhint("Drop the slot \"%s\" if nobody needs it.",
+							 NameStr(relay->status.slot))));
+			break;
+		case SLOT_INVALIDATED:
+			ereport(LOG,
+					(errmsg("outbox relay lost its replication slot: the server invalidated it"),
+					 errdetail("It catches up from the table.")));
+			decode_slot_drop();
+			polling_until_slot(relay);
+			break;
+		case SLOT_MISSING:
+			polling_until_slot(relay);
+			break;
+		case SLOT_USABLE:
+			skip = watermark;
+			break;
+	}
+	relay->working_state = RELAY_STREAMING;
+	decode_open(&sink);
+	progress_begin();
+	relay->status.confirmed = decode_confirmed();
+}
+
+/* Decodes some records; returns whether there may be more. */
+static bool
+decode_some(Relay *relay, XLogRecPtr limit)
+{
+	for (int i = 0; i < RECORDS_PER_ROUND && !exactly_once_is_full(relay); i++)
+		if (!decode_next(limit))
+			return false;
+	return true;
+}
+
+/*
+ * Starts over in an orderly way when the settings have changed, or to let go of
+ * topics.
+ */
+static void
+check_settings(Relay *relay)
+{
+	if (!settings_outdated(relay))
+		return;
+	if (relay->connected && relay->exact)
+		exactly_once_commit(relay, decode_position());
+	/* What was sent behind an event that is kept would come twice. */
+	else if (relay->connected)
+		newtopics_flush(relay);
+	progress_confirm(relay);
+	decode_save_slot();
+	ending_restart();
+}
+
+/* How long to wait for more: not long while WAL waits to become safe. */
+static long
+idle_time(XLogRecPtr limit)
+{
+	return decode_wal_end() > limit ? UNFLUSHED_MS : IDLE_MS;
+}
+
+/* How long to wait when there is nothing to do. */
+static long
+wait_time(const Relay *relay, XLogRecPtr limit)
+{
+	long		timeout_ms = exactly_once_idle_time(relay, idle_time(limit));
+
+	return newtopics_wait_ms(resend_wait_ms(relay, timeout_ms));
+}
+
+/* Streams until something ends the process. */
+static void
+stream(Relay *relay)
+{
+	while (!settings_polling())
+	{
+		XLogRecPtr	limit = decode_limit();
+		bool		more;
+
+		/* What is committed after a change lies beyond the limit. */
+		check_settings(relay);
+		more = decode_some(relay, limit);
+		relay->caught_up |= !more || decode_position() >= relay->began_lsn;
+		unflushed_check();
+		newtopics_step(relay, !more);
+		relay->status.received = decode_position();
+		if (skip && relay->status.received > skip->lsn)
+			skip = NULL;
+		sender_poll(relay);
+		if (relay->exact)
+			exactly_once_step(relay, !more);
+		progress_confirm(relay);
+		if (relay->exact == NULL)
+			progress_move_watermark(relay);
+		connection_check(relay);
+		if (ledger_is_empty(relay->ledger) &&
+			relay->status.confirmed == decode_position())
+			decode_trim();
+		more |= resend_step(relay);
+		more |= replay_step(relay);
+		if (more)
+		{
+			producer_flush_old(relay->producer);
+			relay_show(relay);
+			relay_handle_latch(relay);
+			slot_limit_keep(relay);
+		}
+		else
+		{
+			relay_show_now(relay);
+			wait_for_more(relay, wait_time(relay, limit));
+		}
+	}
+	ending_restart();
+}
+
+static Relay *
+relay_create(uint64 requests)
+{
+	Relay	   *relay = MemoryContextAllocZero(TopMemoryContext, sizeof(Relay));
+
+	shmem_relay_load(&relay->status);
+	shmem_set_state(&relay->status, RELAY_STARTING);
+	relay->status.started_at = GetCurrentTimestamp();
+	relay->status.in_flight = 0;
+	relay->status.catching_up = false;
+	relay->status.pinned_by = InvalidTransactionId;
+	decode_slot_name(NameStr(relay->status.slot));
+	relay->requests = requests;
+	relay->began_lsn = decode_wal_end();
+	relay->configuration = shmem_relay_configuration();
+	relay->logged_state = RELAY_STARTING;
+	relay->working_state = RELAY_STARTING;
+	relay->reopen_delay = FIRST_BACKOFF_MS;
+	relay->ledger = ledger_create(TopMemoryContext);
+	encode_init(&relay->encoder, TopMemoryContext);
+	relay->retries_before = relay->status.retries;
+	relay_show_now(relay);
+	return relay;
+}
+
+/*
+ * Ends this relay when its database does not hold the extension.  Returns the
+ * number of requests that it has answered.
+ */
+static uint64
+leave_if_absent(void)
+{
+	uint64		requests;
+
+	do
+	{
+		requests = shmem_relay_requests();
+		if (worker_extension_exists())
+		{
+			/* Consumers shall not have to wait for what the relay waits for. */
+			(void) load_publish_list();
+			return requests;
+		}
+		if (decode_slot_condition() == SLOT_USABLE ||
+			decode_slot_condition() == SLOT_INVALIDATED)
+			decode_slot_drop();
+	} while (!shmem_relay_absent(requests));
+	proc_exit(0);
+}
+
+/* The C library would find these out, but only after a large transaction. */
+static void
+configure_malloc(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, KEEP_FREED_BYTES);
+	(void) mallopt(M_TRIM_THRESHOLD, KEEP_FREED_BYTES);
+#endif
+}
+
+/*
+ * Entry point of a relay process; the argument is the database's oid.
+ */
+void
+outbox_relay_main(Datum arg)
+{
+	Oid			database = DatumGetObjectId(arg);
+	Relay	   *relay;
+
+	configure_malloc();
+	worker_setup_signals();
+	if (!shmem_relay_attach(database))
+		proc_exit(0);
+	session_connect(database);
+	MemoryContextSwitchTo(TopMemoryContext);
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
+	relay = relay_create(leave_if_absent());
+	ending_begin(relay);
+	settings_wait(relay);
+	resume_start(relay);
+	deadletter_start(relay);
+	if (settings_polling())
+		polling_run(relay);
+	open_stream(relay);
+	stream(relay);
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay_startup.h
+ *	  What must be in place before a relay can work.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RELAY_STARTUP_H
+#define OUTBOX_RELAY_STARTUP_H
+
+#include "relay/state/relay.h"
+
+extern bool settings_polling(void);
+extern void settings_wait(Relay *relay);
+extern bool settings_outdated(Relay *relay);
+
+#endif							/* OUTBOX_RELAY_STARTUP_H */

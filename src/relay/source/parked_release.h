@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * parked_release.h
+ *	  Sends what was parked, once it can be.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PARKED_RELEASE_H
+#define OUTBOX_PARKED_RELEASE_H
+
+#include "relay/state/relay.h"
+
+extern bool release_is_due(Relay *relay);
+extern bool release_step(Relay *relay);
+
+#endif							/* OUTBOX_PARKED_RELEASE_H */

@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * polling.h
+ *	  The polling publisher.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_POLLING_H
+#define OUTBOX_POLLING_H
+
+#include "relay/state/relay.h"
+
+pg_noreturn extern void polling_run(Relay *relay);
+extern void polling_until_slot(Relay *relay);
+
+#endif							/* OUTBOX_POLLING_H */

@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.h
+ *	  Sends published events again, on request.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_REPLAY_H
+#define OUTBOX_REPLAY_H
+
+#include "relay/state/relay.h"
+
+extern void replay_look(void);
+extern bool replay_step(Relay *relay);
+
+#endif							/* OUTBOX_REPLAY_H */

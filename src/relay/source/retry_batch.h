@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * retry_batch.h
+ *	  A batch of events that were set aside and are sent again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RETRY_BATCH_H
+#define OUTBOX_RETRY_BATCH_H
+
+#include "relay/delivery/dead_letters.h"
+#include "relay/state/event_batch.h"
+
+/* The columns are those of EventColumn, in their order.  Two more
+ * follow: whether it is a replay, and the position where it was set aside. */
+#define EVENT_COLUMNS \
+	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
+	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given"
+
+#define SAME_EVENT \
+	" JOIN outbox.event e ON e.id OPERATOR(pg_catalog.=) d.id" \
+	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
+	" AND e.home OPERATOR(pg_catalog.=) d.home"
+
+extern void resend_take_rows(void);
+extern int	resend_size(void);
+extern uint64 resend_send(Relay *relay, ResendKind kind, const char *topic,
+						  Slice key);
+extern void resend_prove(const char *forget);
+extern void resend_settle(Relay *relay, ResendKind kind, uint64 nrows,
+						  const char *forget);
+
+#endif							/* OUTBOX_RETRY_BATCH_H */

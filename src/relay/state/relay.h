@@ -1,0 +1,137 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay.h
+ *	  What the parts of the relay process share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_RELAY_H
+#define OUTBOX_RELAY_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+
+#include "core/compat.h"
+#include "event/event.h"
+#include "kafka/producer/producer.h"
+#include "registry/databases.h"
+#include "relay/state/ledger.h"
+#include "relay/state/record_encoder.h"
+
+/* A wait for something to pass begins with this, and doubles. */
+#define FIRST_BACKOFF_MS 100
+
+/* How long a Kafka transaction may stand still at first; doubles likewise. */
+#define FIRST_PATIENCE_MS 3000
+
+typedef struct ExactlyOnce ExactlyOnce;
+
+/* What a broker was asked, to see whether it answers. */
+typedef struct BrokerQuestion
+{
+	uint64		number;			/* 0 for none */
+	TimestampTz asked_at;		/* by steady_now() */
+} BrokerQuestion;
+
+typedef struct Relay
+{
+	RelayStatus status;			/* published by relay_show() */
+	RelayState	working_state;	/* what to show when nothing is in the way */
+	RelayState	logged_state;	/* obstacle that the log tells of */
+	XLogRecPtr	began_lsn;		/* end of WAL when this process began */
+	bool		caught_up;		/* decoding is past that: what is stored and
+								 * comes again has come */
+	uint64		requests;		/* shared counter when we looked for the
+								 * extension */
+
+	/* Kafka; all NULL until there is a configuration */
+	KafkaConfig *config;
+	uint64		configuration;	/* shared counter when config was read */
+	Producer   *producer;
+	WaitEventSet *wait_set;		/* latch, postmaster, producer */
+
+	/* Kafka transactions; see exactly_once.c */
+	ExactlyOnce *exact;			/* NULL unless deliveries are exact */
+	int			patience;		/* ms, with a transaction that does not move */
+	uint64		fenced;			/* shared counter of configurations, plus one,
+								 * when another relay took over; else 0 */
+
+	/* What is under way; see sender.c */
+	Ledger	   *ledger;
+	Encoder		encoder;
+	uint64		careful;		/* events left to send one at a time */
+	uint64		refused_through;	/* one more than the number of the last
+									 * refused event; 0 if none */
+	int64		max_age;		/* of timestamps; see record_timestamp.c */
+	uint64		set_aside;		/* events that were not sent, so far */
+	bool		connected;		/* a broker answered, and no error since */
+	BrokerQuestion question;	/* does one? */
+	TimestampTz opened_at;		/* the producer */
+	int			reopen_delay;	/* ms, before a broken producer is replaced */
+	bool		held;			/* an event was not accepted: only its
+								 * delivery clears the way */
+	uint64		errors_seen;	/* of the producer's */
+	uint64		unanswered_seen;	/* of what it asked */
+	uint64		errors_past;	/* those before all was well the last time */
+	uint64		retries_before; /* retries counted by former producers */
+	bool		acknowledged;	/* something was, since last looked */
+	TimestampTz waiting_since;	/* last acknowledgement, or when the first of
+								 * what is in flight was sent */
+	BrokerQuestion stuck_question;	/* does one, though nothing moves? */
+	TimestampTz stuck_reached_at;	/* since when; 0 if none does */
+	uint64		stuck_next;		/* number of the first event that is not
+								 * acknowledged, */
+	TimestampTz stuck_since;	/* and since when */
+	bool		stuck;			/* what is in flight waits for what is parked */
+	struct Parked *releasing;	/* whose events are sent now; NULL if none */
+	bool		can_resend;		/* whoever sends now starts again by himself */
+	bool		broken;			/* and has to: see sender_finish() */
+	bool		delivery_failed;
+	DeliveryResult failure;
+	const char *failure_name;	/* librdkafka's name of the code */
+	char		failure_text[PRODUCER_ERROR_LEN];
+	int			batch_bytes;	/* to be sent at once, at most; 0: as set */
+	int			ntoo_large;		/* messages that this producer has sent and
+								 * that were refused for their size, or that
+								 * of their batch; */
+	int			too_large;		/* bytes of the smallest one's payload; 0 for
+								 * none */
+	int			too_large_sent; /* bytes that a broker gets of it when it is
+								 * sent alone; -1 if not known */
+	char		too_large_topic[SUSPECT_TOPIC_LEN];
+
+	TimestampTz shown_at;		/* when status was last published */
+} Relay;
+
+/* relay_main.c */
+extern PGDLLEXPORT void outbox_relay_main(Datum arg);
+extern void relay_show(Relay *relay);
+extern void relay_show_now(Relay *relay);
+extern void relay_work(Relay *relay);
+extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
+extern void relay_handle_latch(Relay *relay);
+extern void relay_tend(Relay *relay);
+extern void relay_wait(Relay *relay, long timeout_ms);
+
+/* sender.c */
+extern bool sender_open(Relay *relay);
+extern void sender_open_patiently(Relay *relay);
+extern void sender_close(Relay *relay);
+extern void sender_leave(Relay *relay, int timeout_ms);
+extern void sender_serve(Relay *relay);
+extern void sender_poll(Relay *relay);
+extern void sender_event(Relay *relay, const Event *event,
+						 const Commit *commit);
+extern void sender_send(Relay *relay, const Event *event, const Commit *commit,
+						uint64 number);
+extern void sender_drain(Relay *relay);
+extern uint64 sender_begin(Relay *relay);
+extern bool sender_finish(Relay *relay);
+extern void sender_back_off(Relay *relay, int *delay_ms);
+extern void sender_reopen(Relay *relay);
+extern void sender_replace(Relay *relay);
+extern SendResult sender_leave_message(Relay *relay, const Message *message);
+extern void sender_await_deliveries(Relay *relay);
+
+#endif							/* OUTBOX_RELAY_H */

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * decoding_context.h
+ *	  Decoding contexts that read WAL without waiting for it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_DECODING_CONTEXT_H
+#define OUTBOX_DECODING_CONTEXT_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "replication/logical.h"
+
+extern LogicalDecodingContext *decoder_create_slot(const char *name);
+extern LogicalDecodingContext *decoder_open(void);
+extern bool decoder_read(LogicalDecodingContext *context, XLogRecPtr limit);
+
+#endif							/* OUTBOX_DECODING_CONTEXT_H */

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot_creation.h
+ *	  Creates the relay's slot, without waiting for anybody.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SLOT_CREATION_H
+#define OUTBOX_SLOT_CREATION_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+
+extern bool startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for);
+extern bool startpoint_has_more(void);
+extern TransactionId startpoint_committing(void);
+extern const char *startpoint_snapshot(void);
+
+#endif							/* OUTBOX_SLOT_CREATION_H */

@@ -1,0 +1,226 @@
+/*-------------------------------------------------------------------------
+ *
+ * command_guard.c
+ *	  Commands that would hide events from the relay, or let them go too early.
+ *
+ * The relay finds outbox.event by its name, and the chunks as its partitions;
+ * it sees what is in the WAL as changes of a heap.  A transaction counts as
+ * published whether or not the relay has seen its rows.  So its owner may add
+ * to the table what he likes, but what would make rows invisible is refused,
+ * as it is for system tables.  So is what would take away the triggers that keep
+ * rows until they are on Kafka (event_row_guard.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "server/command_guard.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
+#include "utils/lsyscache.h"
+
+#include "core/background_worker.h"
+
+#define GUARDED_SCHEMA "outbox"
+#define GUARDED_TABLE "event"
+
+/* The triggers of the table and of its chunks. */
+#define ROW_TRIGGER "keep_rows"
+#define CHUNK_TRIGGER "keep_chunk"
+
+/* Is it outbox.event or a chunk of it? */
+static bool
+is_guarded(const RangeVar * name)
+{
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+
+	if (OidIsValid(relid) && get_rel_relispartition(relid))
+		relid = get_partition_parent(relid, true);
+	return OidIsValid(relid) &&
+		get_rel_namespace(relid) == get_namespace_oid(GUARDED_SCHEMA, true) &&
+		strcmp(get_rel_name(relid), GUARDED_TABLE) == 0;
+}
+
+/* Raises the error for a command that is not allowed. */
+static void
+refuse(const RangeVar * name, const char *action)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot %s \"%s.%s\"", action, GUARDED_SCHEMA,
+					name->relname),
+			 errdetail("Extension outbox would not find all events of the table %s.%s any more.",
+					   GUARDED_SCHEMA, GUARDED_TABLE),
+			 errhint("To remove events that are on Kafka, use DELETE or TRUNCATE.")));
+}
+
+/* Raises the error if a command would take away a trigger that keeps rows. */
+static void
+check_trigger(const RangeVar * table, const char *trigger, const char *action)
+{
+	if ((strcmp(trigger, ROW_TRIGGER) == 0 ||
+		 strcmp(trigger, CHUNK_TRIGGER) == 0) && is_guarded(table))
+		refuse(table, psprintf("%s the trigger \"%s\" of", action, trigger));
+}
+
+static void
+check_alter_table(const AlterTableStmt * stmt)
+{
+	ListCell   *lc;
+
+	if (!is_guarded(stmt->relation))
+		return;
+	foreach(lc, stmt->cmds)
+	{
+		const		AlterTableCmd *command = lfirst_node(AlterTableCmd, lc);
+
+		switch (command->subtype)
+		{
+			case AT_AttachPartition:
+			case AT_DetachPartition:
+			case AT_DetachPartitionFinalize:
+				refuse(stmt->relation, "attach or detach partitions of");
+				break;
+			case AT_SetUnLogged:
+				refuse(stmt->relation, "stop the logging of");
+				break;
+			case AT_SetAccessMethod:
+				refuse(stmt->relation, "change the access method of");
+				break;
+			case AT_DisableTrig:
+			case AT_EnableReplicaTrig:
+				check_trigger(stmt->relation, command->name, "disable");
+				break;
+			case AT_DisableTrigAll:
+			case AT_DisableTrigUser:
+				refuse(stmt->relation, "disable the triggers of");
+				break;
+			default:
+				break;
+		}
+	}
+}
+
+/* A table that is about to be created must not be a partition of ours. */
+static void
+check_create(const CreateStmt * stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->partbound == NULL)
+		return;
+	foreach(lc, stmt->inhRelations)
+	{
+		if (is_guarded(lfirst_node(RangeVar, lc)))
+			refuse(lfirst_node(RangeVar, lc), "add partitions to");
+	}
+}
+
+static void
+check_move(const AlterObjectSchemaStmt * stmt)
+{
+	if (stmt->relation && is_guarded(stmt->relation))
+		refuse(stmt->relation, "move");
+}
+
+/* What has a name of its own in the table may be renamed, save our triggers. */
+static void
+check_rename(const RenameStmt *stmt)
+{
+	if (stmt->relation == NULL)
+		return;
+	if (stmt->renameType == OBJECT_TRIGGER)
+		check_trigger(stmt->relation, stmt->subname, "rename");
+	else if (stmt->subname == NULL && is_guarded(stmt->relation))
+		refuse(stmt->relation, "rename");
+}
+
+/* DROP TRIGGER names it behind its table. */
+static void
+check_drop(const DropStmt * stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->removeType != OBJECT_TRIGGER)
+		return;
+	foreach(lc, stmt->objects)
+	{
+		List	   *names = lfirst_node(List, lc);
+		List	   *table = list_truncate(list_copy(names),
+										  list_length(names) - 1);
+
+		if (table != NIL)
+			check_trigger(makeRangeVarFromNameList(table), strVal(llast(names)),
+						  "drop");
+	}
+}
+
+/* Is there anything to guard from this command's user? */
+static bool
+is_on_guard(void)
+{
+	return !creating_extension && !IsBinaryUpgrade && !allowSystemTableMods &&
+		IsTransactionState() &&
+		OidIsValid(get_extension_oid(EXTENSION_NAME, true));
+}
+
+/* Raises an error when a command on outbox.event must not be executed. */
+static void
+check(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_AlterTableStmt:
+			check_alter_table((AlterTableStmt *) stmt);
+			break;
+		case T_RenameStmt:
+			check_rename((RenameStmt *) stmt);
+			break;
+		case T_AlterObjectSchemaStmt:
+			check_move((AlterObjectSchemaStmt *) stmt);
+			break;
+		case T_CreateStmt:
+			check_create((CreateStmt *) stmt);
+			break;
+		case T_CreateTrigStmt:
+			check_trigger(((CreateTrigStmt *) stmt)->relation,
+						  ((CreateTrigStmt *) stmt)->trigname, "replace");
+			break;
+		case T_DropStmt:
+			check_drop((DropStmt *) stmt);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Raises an error when a utility command must not be executed.  Needs a
+ * transaction.
+ */
+void
+guard_check(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_AlterTableStmt:
+		case T_RenameStmt:
+		case T_AlterObjectSchemaStmt:
+		case T_CreateStmt:
+		case T_CreateTrigStmt:
+		case T_DropStmt:
+		case T_RuleStmt:
+		case T_IndexStmt:
+			if (!is_on_guard())
+				return;
+			check(stmt);
+			guard_check_inbox(stmt);
+			break;
+		default:
+			break;
+	}
+}

@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * command_guard.h
+ *	  Commands that would hide events from the relay.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_COMMAND_GUARD_H
+#define OUTBOX_COMMAND_GUARD_H
+
+#include "postgres.h"
+
+#include "nodes/nodes.h"
+
+extern void guard_check(Node *stmt);
+extern void guard_check_inbox(const Node *stmt);
+
+#endif							/* OUTBOX_COMMAND_GUARD_H */
