@@ -30,7 +30,7 @@ my $patience = 0.03;   # and of refusals, for another request to overtake them
 my @flaws = (
 	[
 		'five requests are in flight',
-		'src/kafka/producer/producer.c',
+		'src/kafka/producer/idempotent_producer.c',
 		's/"max.in.flight", "1"/"max.in.flight", "5"/',
 		'no event is lost'
 	],

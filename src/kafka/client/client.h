@@ -333,12 +333,12 @@ extern void adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config);
 extern bool adjust_check_producer(const rd_kafka_conf_t *conf,
 								  const KafkaConfig *config, char *error);
 
-/* producer.c */
+/* idempotent_producer.c */
 extern rd_kafka_conf_t *producer_configure(const KafkaConfig *config,
 										   char *error);
 extern void producer_set_error(Producer *producer, rd_kafka_resp_err_t err);
 
-/* consumer.c */
+/* assigned_consumer.c */
 extern rd_kafka_conf_t *consumer_configure(const KafkaConfig *config,
 										   const char *group,
 										   const char *isolation, char *error);

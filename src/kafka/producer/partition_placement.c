@@ -4,7 +4,8 @@
  *	  Which partition a message goes to, and through which of the producer's
  *	  handles.
  *
- * A handle has one request under way to each broker (producer.c says why), and
+ * A handle has one request under way to each broker (idempotent_producer.c says
+ * why), and
  * the library puts messages of one partition only into a request.  So where
  * Kafka is far away, messages of many partitions would wait for each other.  A
  * producer may have several handles then, each with its own connections, and

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * consumer.c
+ * assigned_consumer.c
  *	  A Kafka consumer that fits PostgreSQL's process model.
  *
  * It joins no group.  The owner says which partitions it shall read, from

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * producer.c
+ * idempotent_producer.c
  *	  An idempotent Kafka producer that fits PostgreSQL's process model.
  *
  * librdkafka's threads do the network; the files listed in client.h are all
