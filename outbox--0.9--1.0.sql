@@ -105,14 +105,14 @@ FROM outbox.event e
 -- outbox.publish() leaves the commonest out
 CROSS JOIN LATERAL (SELECT CASE WHEN e.content_type IS NULL AND e.id_given IS NOT TRUE THEN 'application/json'
                                 ELSE e.content_type END AS content_type) t
-LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
-LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
-LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition
-LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.home = e.home
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.database_id = e.database_id AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.database_id = e.database_id AND NOT h.replay
+LEFT JOIN outbox.parked_topic p ON p.topic = h.topic AND p.partition = h.partition
+LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.database_id = e.database_id
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
-    WHERE w.home = e.home AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    WHERE w.database_id = e.database_id AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
     ORDER BY w.upper_xid, w.id
     LIMIT 1
 ) w ON true;
@@ -123,7 +123,7 @@ COMMENT ON COLUMN inbox.position.rerun_since IS
     'when rerun_until was set, or, where the clock was set back, the time after the latest_receipt of the subscription';
 
 -- A subscription that is made anew knows whether the server has crashed since.
-ALTER TABLE inbox.survivor DROP CONSTRAINT survivor_subscription_fkey;
+ALTER TABLE inbox.crash_marker DROP CONSTRAINT crash_marker_subscription_fkey;
 
 CREATE OR REPLACE FUNCTION outbox.drop_slot() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -280,7 +280,7 @@ COMMENT ON FUNCTION inbox.subscribe(text, text[], text, text, integer, interval,
 
 CREATE OR REPLACE VIEW inbox.stat_subscription AS
 SELECT s.name,
-       CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
+       CASE WHEN s.paused OR s.database_id <> outbox.database_id() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
             WHEN f.error IS NOT NULL THEN 'stopped'
             WHEN l.error IS NOT NULL THEN l.state
@@ -297,15 +297,15 @@ SELECT s.name,
        p.duplicates,
        m.failed,
        m.retrying,
-       CASE WHEN s.home <> outbox.home()
+       CASE WHEN s.database_id <> outbox.database_id()
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
             WHEN pg_catalog.pg_is_in_recovery()
             THEN 'this server is a standby, and consumes when it is promoted'
             ELSE coalesce(b.error, f.error, e.error) END AS last_error,
-       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
+       CASE WHEN s.database_id <> outbox.database_id() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
             ELSE e.error_at END AS last_error_at,
        m.waiting,
-       CASE WHEN s.paused OR s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+       CASE WHEN s.paused OR s.database_id <> outbox.database_id() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
             WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
             WHEN f.error IS NOT NULL THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at

@@ -81,10 +81,10 @@ AS 'MODULE_PATHNAME', 'outbox_current_chunk';
 COMMENT ON FUNCTION outbox.current_chunk() IS
     'the chunk of outbox.event that takes new rows';
 
-CREATE FUNCTION outbox.home() RETURNS integer
+CREATE FUNCTION outbox.database_id() RETURNS integer
 LANGUAGE C STABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME', 'outbox_home';
-COMMENT ON FUNCTION outbox.home() IS
+AS 'MODULE_PATHNAME', 'outbox_database_id';
+COMMENT ON FUNCTION outbox.database_id() IS
     'the number of this database: other numbers mark rows that were published elsewhere';
 
 CREATE FUNCTION outbox.check_event(aggregate_type text, aggregate_id text, event_type text,
@@ -95,23 +95,23 @@ COMMENT ON FUNCTION outbox.check_event(text, text, text, bytea, text, jsonb, tex
     'true for an event that Kafka can take; else an error that says what is wrong with it';
 
 CREATE TABLE outbox.event (
-    id              bigint      NOT NULL DEFAULT pg_catalog.nextval('outbox.event_id_seq'::pg_catalog.regclass),
-    event_id        uuid        NOT NULL,
-    aggregate_type  text        NOT NULL,
-    aggregate_id    text,
-    event_type      text        NOT NULL,
-    payload         bytea,
-    content_type    text,
-    headers         jsonb,
-    topic           text,
-    partition_key   text,
-    deliver_at      timestamptz,
-    created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    xid             xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-    chunk           smallint    NOT NULL DEFAULT outbox.current_chunk(),
-    home            integer     NOT NULL DEFAULT outbox.home(),
-    id_given        boolean     DEFAULT true,
-    PRIMARY KEY (id, chunk, home),
+    id             bigint      NOT NULL DEFAULT pg_catalog.nextval('outbox.event_id_seq'::pg_catalog.regclass),
+    event_id       uuid        NOT NULL,
+    aggregate_type text        NOT NULL,
+    aggregate_id   text,
+    event_type     text        NOT NULL,
+    payload        bytea,
+    content_type   text,
+    headers        jsonb,
+    topic          text,
+    partition_key  text,
+    deliver_at     timestamptz,
+    created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    xid            xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+    chunk          smallint    NOT NULL DEFAULT outbox.current_chunk(),
+    database_id    integer     NOT NULL DEFAULT outbox.database_id(),
+    id_given       boolean     DEFAULT true,
+    PRIMARY KEY (id, chunk, database_id),
     CONSTRAINT event_check CHECK (outbox.check_event(aggregate_type, aggregate_id, event_type,
         payload, content_type, headers, topic, partition_key))
 ) PARTITION BY LIST (chunk);
@@ -172,7 +172,7 @@ COMMENT ON COLUMN outbox.event.deliver_at IS 'not to be sent before this time';
 COMMENT ON COLUMN outbox.event.created_at IS 'start of the transaction that published';
 COMMENT ON COLUMN outbox.event.xid IS 'transaction that published; tells with outbox.watermark whether the event is on Kafka';
 COMMENT ON COLUMN outbox.event.chunk IS 'partition that holds the row';
-COMMENT ON COLUMN outbox.event.home IS 'database that published; xid has a meaning there';
+COMMENT ON COLUMN outbox.event.database_id IS 'database that published; xid has a meaning there';
 COMMENT ON COLUMN outbox.event.id_given IS 'did the publisher choose event_id, so that it must be unique? NULL where outbox.publish() made it';
 
 CREATE TABLE outbox.event_0 PARTITION OF outbox.event FOR VALUES IN (0);
@@ -252,7 +252,7 @@ COMMENT ON TABLE outbox.event_6 IS 'chunk 6 of outbox.event';
 COMMENT ON TABLE outbox.event_7 IS 'chunk 7 of outbox.event';
 
 CREATE TABLE outbox.identity (
-    home              integer     NOT NULL PRIMARY KEY,
+    database_id       integer     NOT NULL PRIMARY KEY,
     system_identifier bigint      NOT NULL,
     database          oid         NOT NULL,
     database_name     name        NOT NULL,
@@ -261,7 +261,7 @@ CREATE TABLE outbox.identity (
 
 COMMENT ON TABLE outbox.identity IS
     'the database that this is, and those that it is a copy of; see outbox.resume()';
-COMMENT ON COLUMN outbox.identity.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.identity.database_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.identity.system_identifier IS 'database cluster, as pg_control_system() shows it';
 COMMENT ON COLUMN outbox.identity.database IS 'oid of the database there';
 COMMENT ON COLUMN outbox.identity.database_name IS 'name of the database when its relay first ran';
@@ -278,35 +278,35 @@ FOR EACH STATEMENT EXECUTE FUNCTION outbox.wake_relay();
 ALTER TABLE outbox.identity ENABLE ALWAYS TRIGGER wake_relay;
 
 CREATE TABLE outbox.watermark (
-    id        bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
-    home      integer     NOT NULL DEFAULT outbox.home(),
-    lsn       pg_lsn      NOT NULL,
-    snapshot  pg_snapshot NOT NULL,
-    upper_xid xid8        NOT NULL GENERATED ALWAYS AS (pg_catalog.pg_snapshot_xmax(snapshot)) STORED,
-    taken_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (home, id)
+    id          bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    database_id integer     NOT NULL DEFAULT outbox.database_id(),
+    lsn         pg_lsn      NOT NULL,
+    snapshot    pg_snapshot NOT NULL,
+    upper_xid   xid8        NOT NULL GENERATED ALWAYS AS (pg_catalog.pg_snapshot_xmax(snapshot)) STORED,
+    taken_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (database_id, id)
 );
-CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (home, upper_xid);
+CREATE INDEX watermark_upper_xid_idx ON outbox.watermark (database_id, upper_xid);
 CREATE INDEX watermark_taken_at_idx ON outbox.watermark (taken_at);
 
 COMMENT ON TABLE outbox.watermark IS
-    'how far the relay has come: an event whose xid is visible in the latest snapshot of its home is on Kafka';
+    'how far the relay has come: an event whose xid is visible in the latest snapshot of its database is on Kafka';
 COMMENT ON COLUMN outbox.watermark.id IS 'order of the rows; the latest counts';
-COMMENT ON COLUMN outbox.watermark.home IS 'database whose events it is about';
+COMMENT ON COLUMN outbox.watermark.database_id IS 'database whose events it is about';
 COMMENT ON COLUMN outbox.watermark.lsn IS 'everything committed up to here is acknowledged by Kafka';
 COMMENT ON COLUMN outbox.watermark.snapshot IS 'transactions whose events are acknowledged';
 COMMENT ON COLUMN outbox.watermark.upper_xid IS 'upper end of snapshot, to find the first row that shows a transaction';
 COMMENT ON COLUMN outbox.watermark.taken_at IS 'when it became true';
 
 CREATE TABLE outbox.exactly_once (
-    home     integer     NOT NULL PRIMARY KEY DEFAULT outbox.home(),
-    since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    timeline bigint      NOT NULL
+    database_id integer     NOT NULL PRIMARY KEY DEFAULT outbox.database_id(),
+    since       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    timeline    bigint      NOT NULL
 );
 
 COMMENT ON TABLE outbox.exactly_once IS
     'has a row while the relay delivers exactly once, and until it has gone on from what that left on Kafka';
-COMMENT ON COLUMN outbox.exactly_once.home IS 'as in outbox.event';
+COMMENT ON COLUMN outbox.exactly_once.database_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.exactly_once.since IS 'when it began to';
 COMMENT ON COLUMN outbox.exactly_once.timeline IS
     'where it did so last; a server that was restored since to a point in time is perhaps a copy';
@@ -318,7 +318,7 @@ COMMENT ON FUNCTION outbox.progress_snapshot(text) IS
     'transactions whose events are on Kafka according to a record of the progress topic, not counting a catch-up under way';
 
 CREATE TABLE outbox.catchup (
-    home         integer     NOT NULL PRIMARY KEY,
+    database_id  integer     NOT NULL PRIMARY KEY,
     snapshot     pg_snapshot NOT NULL,
     lsn          pg_lsn      NOT NULL,
     last_id      bigint      NOT NULL,
@@ -329,9 +329,9 @@ CREATE TABLE outbox.catchup (
 );
 
 COMMENT ON TABLE outbox.catchup IS
-    'how far a catch-up has come that takes more than a second: of the events whose xid is visible in the snapshot of their home, those up to last_id are on Kafka';
-COMMENT ON COLUMN outbox.catchup.home IS 'database whose events it publishes';
-COMMENT ON COLUMN outbox.catchup.snapshot IS 'what it publishes: the transactions seen here and not in the latest watermark of home';
+    'how far a catch-up has come that takes more than a second: of the events whose xid is visible in the snapshot of their database, those up to last_id are on Kafka';
+COMMENT ON COLUMN outbox.catchup.database_id IS 'database whose events it publishes';
+COMMENT ON COLUMN outbox.catchup.snapshot IS 'what it publishes: the transactions seen here and not in the latest watermark of that database';
 COMMENT ON COLUMN outbox.catchup.lsn IS 'what the snapshot shows was committed before';
 COMMENT ON COLUMN outbox.catchup.last_id IS 'without from_id, events up to this id are on Kafka; with from_id, all events of those transactions whose last event has this id or a lower one';
 COMMENT ON COLUMN outbox.catchup.from_id IS 'NULL when events are published in the order of ids; else transactions are, in the order of their last events, but for events up to this id, which are on Kafka already';
@@ -377,21 +377,21 @@ COMMENT ON COLUMN outbox.replay_job.finished_at IS 'when all of it was on Kafka'
 --
 
 CREATE TABLE outbox.dead_letter (
-    position   bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
-    event_id   text        NOT NULL,
-    topic      text        NOT NULL,
-    key        text,
-    error_code text        NOT NULL,
-    error      text        NOT NULL,
-    attempts   integer     NOT NULL DEFAULT 1,
-    failed_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    state      text        NOT NULL DEFAULT 'failed' CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'retrying'])),
-    holds      boolean     NOT NULL,
-    replay     boolean     NOT NULL,
-    id         bigint      NOT NULL PRIMARY KEY,
-    chunk      smallint    NOT NULL,
-    xid        xid8        NOT NULL,
-    home       integer     NOT NULL
+    position    bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id    text        NOT NULL,
+    topic       text        NOT NULL,
+    key         text,
+    error_code  text        NOT NULL,
+    error       text        NOT NULL,
+    attempts    integer     NOT NULL DEFAULT 1,
+    failed_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    state       text        NOT NULL DEFAULT 'failed' CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'retrying'])),
+    holds       boolean     NOT NULL,
+    replay      boolean     NOT NULL,
+    id          bigint      NOT NULL PRIMARY KEY,
+    chunk       smallint    NOT NULL,
+    xid         xid8        NOT NULL,
+    database_id integer     NOT NULL
 );
 CREATE INDEX dead_letter_event_id_idx ON outbox.dead_letter (event_id);
 CREATE INDEX dead_letter_topic_idx ON outbox.dead_letter (topic);
@@ -417,20 +417,20 @@ COMMENT ON COLUMN outbox.dead_letter.replay IS 'was it published before, and ref
 COMMENT ON COLUMN outbox.dead_letter.id IS 'row in outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.chunk IS 'partition of outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.xid IS 'transaction that published';
-COMMENT ON COLUMN outbox.dead_letter.home IS 'database that published';
+COMMENT ON COLUMN outbox.dead_letter.database_id IS 'database that published';
 
 CREATE TABLE outbox.held_event (
-    position bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
-    event_id text        NOT NULL,
-    topic    text        NOT NULL,
-    key      text,
-    partition integer,
-    held_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    replay   boolean     NOT NULL DEFAULT false,
-    id       bigint      NOT NULL PRIMARY KEY,
-    chunk    smallint    NOT NULL,
-    xid      xid8        NOT NULL,
-    home     integer     NOT NULL,
+    position    bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    event_id    text        NOT NULL,
+    topic       text        NOT NULL,
+    key         text,
+    partition   integer,
+    held_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    replay      boolean     NOT NULL DEFAULT false,
+    id          bigint      NOT NULL PRIMARY KEY,
+    chunk       smallint    NOT NULL,
+    xid         xid8        NOT NULL,
+    database_id integer     NOT NULL,
     CHECK (key IS NOT NULL OR partition IS NOT NULL)
 );
 -- A key may be longer than an index has room for.
@@ -440,7 +440,7 @@ CREATE INDEX held_event_parked_idx ON outbox.held_event (topic, partition, posit
 CREATE INDEX held_event_event_id_idx ON outbox.held_event (event_id);
 
 COMMENT ON TABLE outbox.held_event IS
-    'events that wait: for their topic, which cannot be written now (outbox.stat_topic), or behind a dead letter of the same topic and key (outbox.on_poison)';
+    'events that wait: for their topic, which cannot be written now (outbox.stat_topic), or behind a dead letter of the same topic and key (outbox.on_dead_letter)';
 COMMENT ON COLUMN outbox.held_event.position IS 'order in which they will be sent';
 COMMENT ON COLUMN outbox.held_event.event_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.held_event.topic IS 'Kafka topic';
@@ -451,11 +451,11 @@ COMMENT ON COLUMN outbox.held_event.replay IS 'was it published before, and is t
 COMMENT ON COLUMN outbox.held_event.id IS 'row in outbox.event';
 COMMENT ON COLUMN outbox.held_event.chunk IS 'partition of outbox.event';
 COMMENT ON COLUMN outbox.held_event.xid IS 'transaction that published';
-COMMENT ON COLUMN outbox.held_event.home IS 'database that published';
+COMMENT ON COLUMN outbox.held_event.database_id IS 'database that published';
 
 -- Topics, or partitions of them, that cannot be written now.  Written by the
 -- relay alone.
-CREATE TABLE outbox.parked (
+CREATE TABLE outbox.parked_topic (
     topic      text        NOT NULL,
     partition  integer     NOT NULL,
     state      text        NOT NULL CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['waiting', 'sending'])),
@@ -464,20 +464,20 @@ CREATE TABLE outbox.parked (
     since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (topic, partition)
 );
-COMMENT ON TABLE outbox.parked IS
+COMMENT ON TABLE outbox.parked_topic IS
     'topics and partitions that cannot be written now, so that their events wait in outbox.held_event; see outbox.stat_topic';
-COMMENT ON COLUMN outbox.parked.topic IS 'Kafka topic';
-COMMENT ON COLUMN outbox.parked.partition IS 'partition of it, or -1 for all';
-COMMENT ON COLUMN outbox.parked.state IS 'waiting, or sending when it can be written again and those that waited are being sent';
-COMMENT ON COLUMN outbox.parked.error_code IS 'librdkafka''s name of the error';
-COMMENT ON COLUMN outbox.parked.error IS 'why it cannot be written';
-COMMENT ON COLUMN outbox.parked.since IS 'when the relay found out';
+COMMENT ON COLUMN outbox.parked_topic.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.parked_topic.partition IS 'partition of it, or -1 for all';
+COMMENT ON COLUMN outbox.parked_topic.state IS 'waiting, or sending when it can be written again and those that waited are being sent';
+COMMENT ON COLUMN outbox.parked_topic.error_code IS 'librdkafka''s name of the error';
+COMMENT ON COLUMN outbox.parked_topic.error IS 'why it cannot be written';
+COMMENT ON COLUMN outbox.parked_topic.since IS 'when the relay found out';
 
 CREATE TABLE outbox.discarded_event (
     id           bigint      NOT NULL PRIMARY KEY,
     chunk        smallint    NOT NULL,
     xid          xid8        NOT NULL,
-    home         integer     NOT NULL,
+    database_id  integer     NOT NULL,
     event_id     text        NOT NULL,
     topic        text        NOT NULL,
     key          text,
@@ -490,7 +490,7 @@ COMMENT ON TABLE outbox.discarded_event IS
 COMMENT ON COLUMN outbox.discarded_event.id IS 'row in outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.chunk IS 'partition of outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.xid IS 'transaction that published';
-COMMENT ON COLUMN outbox.discarded_event.home IS 'database that published';
+COMMENT ON COLUMN outbox.discarded_event.database_id IS 'database that published';
 COMMENT ON COLUMN outbox.discarded_event.event_id IS 'as in outbox.event';
 COMMENT ON COLUMN outbox.discarded_event.topic IS 'Kafka topic that it was for';
 COMMENT ON COLUMN outbox.discarded_event.key IS 'Kafka key';
@@ -517,7 +517,7 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.dead_letter_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.held_event_position_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('outbox.parked', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.parked_topic', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.discarded_event', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.catchup', '');
 
@@ -571,26 +571,26 @@ LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, 
 AS $$
 BEGIN
     LOCK TABLE outbox.identity IN EXCLUSIVE MODE;
-    IF NOT EXISTS (SELECT FROM outbox.identity WHERE home <> outbox.home() AND NOT adopted) THEN
+    IF NOT EXISTS (SELECT FROM outbox.identity WHERE database_id <> outbox.database_id() AND NOT adopted) THEN
         RAISE EXCEPTION 'this database is not a copy that waits to be adopted'
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = format('Its relay is in state "%s".', (SELECT state FROM outbox.relay_status())),
                   HINT = 'outbox.resume() is for a database that was restored from a dump or copied.';
     END IF;
     IF pending THEN
-        UPDATE outbox.identity SET adopted = true WHERE home <> outbox.home();
+        UPDATE outbox.identity SET adopted = true WHERE database_id <> outbox.database_id();
     ELSE
         -- a snapshot that shows every transaction that there can be
-        INSERT INTO outbox.watermark (home, lsn, snapshot)
-        SELECT home, '0/0', '9223372036854775807:9223372036854775807:'
-        FROM outbox.identity WHERE home <> outbox.home();
+        INSERT INTO outbox.watermark (database_id, lsn, snapshot)
+        SELECT database_id, '0/0', '9223372036854775807:9223372036854775807:'
+        FROM outbox.identity WHERE database_id <> outbox.database_id();
         INSERT INTO outbox.watermark (lsn, snapshot)
         VALUES (pg_current_wal_insert_lsn(), pg_current_snapshot());
-        DELETE FROM outbox.held_event WHERE home <> outbox.home();
-        DELETE FROM outbox.dead_letter WHERE home <> outbox.home();
-        DELETE FROM outbox.discarded_event WHERE home <> outbox.home();
+        DELETE FROM outbox.held_event WHERE database_id <> outbox.database_id();
+        DELETE FROM outbox.dead_letter WHERE database_id <> outbox.database_id();
+        DELETE FROM outbox.discarded_event WHERE database_id <> outbox.database_id();
         DELETE FROM outbox.catchup;
-        DELETE FROM outbox.identity WHERE home <> outbox.home();
+        DELETE FROM outbox.identity WHERE database_id <> outbox.database_id();
     END IF;
 END
 $$;
@@ -617,7 +617,7 @@ BEGIN
                   HINT = 'Exchange them.';
     END IF;
     SELECT w.snapshot INTO mark FROM outbox.watermark w
-    WHERE w.home = outbox.home() ORDER BY w.id DESC LIMIT 1;
+    WHERE w.database_id = outbox.database_id() ORDER BY w.id DESC LIMIT 1;
     IF mark IS NULL THEN
         RETURN 0;
     END IF;
@@ -627,10 +627,10 @@ BEGIN
     FROM outbox.event e
     WHERE e.created_at BETWEEN replay.since AND replay.until
       AND (replay.aggregate_type IS NULL OR e.aggregate_type = replay.aggregate_type)
-      AND e.home = outbox.home() AND pg_visible_in_snapshot(e.xid, mark)
-      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id AND d.home = e.home)
-      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id AND h.home = e.home)
-      AND NOT EXISTS (SELECT FROM outbox.discarded_event x WHERE x.id = e.id AND x.home = e.home)
+      AND e.database_id = outbox.database_id() AND pg_visible_in_snapshot(e.xid, mark)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.id = e.id AND d.database_id = e.database_id)
+      AND NOT EXISTS (SELECT FROM outbox.held_event h WHERE h.id = e.id AND h.database_id = e.database_id)
+      AND NOT EXISTS (SELECT FROM outbox.discarded_event x WHERE x.id = e.id AND x.database_id = e.database_id)
     HAVING count(*) > 0
     RETURNING j.total INTO events;
     RETURN coalesce(events, 0);
@@ -644,7 +644,7 @@ LANGUAGE plpgsql STRICT VOLATILE SECURITY DEFINER SET search_path = pg_catalog, 
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM outbox.dead_letter d WHERE d.event_id = retry.event_id::text
-               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home)) THEN
+               AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.database_id = d.database_id)) THEN
         RAISE EXCEPTION 'event % cannot be sent again', retry.event_id
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = 'It is no longer in outbox.event.',
@@ -675,7 +675,7 @@ DECLARE
 BEGIN
     UPDATE outbox.dead_letter d SET state = 'retrying'
     WHERE d.state = 'failed' AND (retry_all.topic IS NULL OR d.topic = retry_all.topic)
-      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.home = d.home);
+      AND EXISTS (SELECT FROM outbox.event e WHERE e.id = d.id AND e.chunk = d.chunk AND e.database_id = d.database_id);
     GET DIAGNOSTICS letters = ROW_COUNT;
     RETURN letters;
 END
@@ -691,21 +691,21 @@ DECLARE
     events bigint;
 BEGIN
     DELETE FROM outbox.discarded_event x
-    WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = x.id AND e.chunk = x.chunk AND e.home = x.home);
+    WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = x.id AND e.chunk = x.chunk AND e.database_id = x.database_id);
     WITH letters AS (
         DELETE FROM outbox.dead_letter d WHERE d.id = ANY (ids)
-        RETURNING d.id, d.chunk, d.xid, d.home, d.event_id, d.topic, d.key, d.error, d.replay
+        RETURNING d.id, d.chunk, d.xid, d.database_id, d.event_id, d.topic, d.key, d.error, d.replay
     ), held AS (
         DELETE FROM outbox.held_event h WHERE h.id = ANY (ids)
-        RETURNING h.id, h.chunk, h.xid, h.home, h.event_id, h.topic, h.key,
-                  coalesce((SELECT p.error FROM outbox.parked p WHERE p.topic = h.topic AND p.partition = h.partition),
+        RETURNING h.id, h.chunk, h.xid, h.database_id, h.event_id, h.topic, h.key,
+                  coalesce((SELECT p.error FROM outbox.parked_topic p WHERE p.topic = h.topic AND p.partition = h.partition),
                            'waited behind a dead letter') AS error, h.replay
     ), both_kinds AS (
         SELECT * FROM letters UNION ALL SELECT * FROM held
     ), noted AS (
         -- one that was published before, and was only to be replayed, still counts as published
-        INSERT INTO outbox.discarded_event (id, chunk, xid, home, event_id, topic, key, error)
-        SELECT id, chunk, xid, home, event_id, topic, key, error FROM both_kinds WHERE NOT replay
+        INSERT INTO outbox.discarded_event (id, chunk, xid, database_id, event_id, topic, key, error)
+        SELECT id, chunk, xid, database_id, event_id, topic, key, error FROM both_kinds WHERE NOT replay
         ON CONFLICT (id) DO NOTHING
     )
     SELECT count(*) INTO events FROM both_kinds;
@@ -790,14 +790,14 @@ FROM outbox.event e
 -- outbox.publish() leaves the commonest out
 CROSS JOIN LATERAL (SELECT CASE WHEN e.content_type IS NULL AND e.id_given IS NOT TRUE THEN 'application/json'
                                 ELSE e.content_type END AS content_type) t
-LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.home = e.home AND NOT d.replay
-LEFT JOIN outbox.held_event h ON h.id = e.id AND h.home = e.home AND NOT h.replay
-LEFT JOIN outbox.parked p ON p.topic = h.topic AND p.partition = h.partition
-LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.home = e.home
+LEFT JOIN outbox.dead_letter d ON d.id = e.id AND d.database_id = e.database_id AND NOT d.replay
+LEFT JOIN outbox.held_event h ON h.id = e.id AND h.database_id = e.database_id AND NOT h.replay
+LEFT JOIN outbox.parked_topic p ON p.topic = h.topic AND p.partition = h.partition
+LEFT JOIN outbox.discarded_event x ON x.id = e.id AND x.database_id = e.database_id
 LEFT JOIN LATERAL (
     SELECT w.taken_at
     FROM outbox.watermark w
-    WHERE w.home = e.home AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
+    WHERE w.database_id = e.database_id AND w.upper_xid > e.xid AND pg_catalog.pg_visible_in_snapshot(e.xid, w.snapshot)
     ORDER BY w.upper_xid, w.id
     LIMIT 1
 ) w ON true;
@@ -850,18 +850,18 @@ DECLARE
     event record;
     oldest timestamptz;
 BEGIN
-    FOR place IN SELECT outbox.home() UNION SELECT i.home FROM outbox.identity i WHERE i.adopted LOOP
-        SELECT e.id INTO high FROM outbox.event e WHERE e.home = place ORDER BY e.id DESC LIMIT 1;
+    FOR place IN SELECT outbox.database_id() UNION SELECT i.database_id FROM outbox.identity i WHERE i.adopted LOOP
+        SELECT e.id INTO high FROM outbox.event e WHERE e.database_id = place ORDER BY e.id DESC LIMIT 1;
         CONTINUE WHEN high IS NULL;
         high := high + 1;
-        mark := coalesce((SELECT w.snapshot FROM outbox.watermark w WHERE w.home = place ORDER BY w.id DESC LIMIT 1),
+        mark := coalesce((SELECT w.snapshot FROM outbox.watermark w WHERE w.database_id = place ORDER BY w.id DESC LIMIT 1),
                          '1:1:');
         -- a catch-up has published what is in front
-        first := coalesce((SELECT coalesce(c.from_id, c.last_id) + 1 FROM outbox.catchup c WHERE c.home = place), 0);
-        SELECT e.id INTO low FROM outbox.event e WHERE e.home = place AND e.id >= first ORDER BY e.id LIMIT 1;
+        first := coalesce((SELECT coalesce(c.from_id, c.last_id) + 1 FROM outbox.catchup c WHERE c.database_id = place), 0);
+        SELECT e.id INTO low FROM outbox.event e WHERE e.database_id = place AND e.id >= first ORDER BY e.id LIMIT 1;
         WHILE low < high LOOP
             SELECT e.id, e.xid INTO event FROM outbox.event e
-            WHERE e.home = place AND e.id >= low + (high - low) / 2 ORDER BY e.id LIMIT 1;
+            WHERE e.database_id = place AND e.id >= low + (high - low) / 2 ORDER BY e.id LIMIT 1;
             IF pg_visible_in_snapshot(event.xid, mark) THEN
                 low := event.id + 1;
             ELSE
@@ -869,7 +869,7 @@ BEGIN
             END IF;
         END LOOP;
         SELECT e.created_at INTO event FROM outbox.event e
-        WHERE e.home = place AND e.id >= greatest(first, high - 10000) AND NOT pg_visible_in_snapshot(e.xid, mark)
+        WHERE e.database_id = place AND e.id >= greatest(first, high - 10000) AND NOT pg_visible_in_snapshot(e.xid, mark)
         ORDER BY e.id LIMIT 1;
         oldest := least(oldest, event.created_at);
     END LOOP;
@@ -939,11 +939,11 @@ SELECT p.topic,
        pg_catalog.min(h.oldest) AS oldest,
        (pg_catalog.array_agg(p.error ORDER BY p.since DESC))[1] AS last_error,
        pg_catalog.min(p.since) AS since
-FROM outbox.parked p,
+FROM outbox.parked_topic p,
 LATERAL (
     SELECT pg_catalog.count(*) AS events,
            (SELECT e.created_at FROM outbox.held_event f
-            JOIN outbox.event e ON e.id = f.id AND e.chunk = f.chunk AND e.home = f.home
+            JOIN outbox.event e ON e.id = f.id AND e.chunk = f.chunk AND e.database_id = f.database_id
             WHERE f.topic = p.topic AND f.partition = p.partition ORDER BY f.position LIMIT 1) AS oldest
     FROM outbox.held_event h WHERE h.topic = p.topic AND h.partition = p.partition
 ) h
@@ -1028,7 +1028,7 @@ CREATE TABLE inbox.subscription (
     group_id           text,
     paused             boolean     NOT NULL DEFAULT false,
     stopped_by         text,
-    home               integer     NOT NULL DEFAULT outbox.home(),
+    database_id        integer     NOT NULL DEFAULT outbox.database_id(),
     generation         bigint      NOT NULL DEFAULT 1,
     created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -1078,8 +1078,8 @@ COMMENT ON COLUMN inbox.subscription.paused IS 'set by inbox.pause()';
 COMMENT ON COLUMN inbox.subscription.stopped_by IS
     'event_id of the message that stopped the subscription; reset by inbox.retry() or inbox.discard() of it';
 COMMENT ON COLUMN inbox.subscription.stopped_topic IS 'topic of that message; NULL: not known';
-COMMENT ON COLUMN inbox.subscription.home IS
-    'database that it is for, see outbox.home(): in a copy, where it differs, nothing is consumed until inbox.resume()';
+COMMENT ON COLUMN inbox.subscription.database_id IS
+    'database that it is for, see outbox.database_id(): in a copy, where it differs, nothing is consumed until inbox.resume()';
 COMMENT ON COLUMN inbox.subscription.generation IS
     'grows with every change that workers shall notice, those of seek, retry and discard too';
 COMMENT ON COLUMN inbox.subscription.created_at IS 'when it was made';
@@ -1329,15 +1329,15 @@ COMMENT ON COLUMN inbox.sweep.step IS 'how many rows were deleted at a time, as 
 
 -- Emptied by a crash of the server, and by nothing else: a subscription that is
 -- made anew knows whether there was one.
-CREATE UNLOGGED TABLE inbox.survivor (
+CREATE UNLOGGED TABLE inbox.crash_marker (
     subscription text    NOT NULL,
     worker       integer NOT NULL,
     PRIMARY KEY (subscription, worker)
 );
-COMMENT ON TABLE inbox.survivor IS
+COMMENT ON TABLE inbox.crash_marker IS
     'workers that have worked since the server last crashed; one that is not here takes its first messages one by one, since a handler may have been the cause';
-COMMENT ON COLUMN inbox.survivor.subscription IS 'name of the subscription';
-COMMENT ON COLUMN inbox.survivor.worker IS 'number of the worker';
+COMMENT ON COLUMN inbox.crash_marker.subscription IS 'name of the subscription';
+COMMENT ON COLUMN inbox.crash_marker.worker IS 'number of the worker';
 
 -- What a dump of the database carries.  Not inbox.ring: consumers may have
 -- filled it before it is restored, and without it rows just stay longer.
@@ -1801,7 +1801,7 @@ COMMENT ON FUNCTION inbox.consumer_status() IS
 
 CREATE VIEW inbox.stat_subscription AS
 SELECT s.name,
-       CASE WHEN s.paused OR s.home <> outbox.home() THEN 'paused'
+       CASE WHEN s.paused OR s.database_id <> outbox.database_id() THEN 'paused'
             WHEN s.stopped_by IS NOT NULL OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN 'stopped'
             WHEN f.error IS NOT NULL THEN 'stopped'
             WHEN l.error IS NOT NULL THEN l.state
@@ -1818,15 +1818,15 @@ SELECT s.name,
        p.duplicates,
        m.failed,
        m.retrying,
-       CASE WHEN s.home <> outbox.home()
+       CASE WHEN s.database_id <> outbox.database_id()
             THEN pg_catalog.format('this database is a copy and consumes nothing; call inbox.resume(%L) to consume here too', s.name)
             WHEN pg_catalog.pg_is_in_recovery()
             THEN 'this server is a standby, and consumes when it is promoted'
             ELSE coalesce(b.error, f.error, e.error) END AS last_error,
-       CASE WHEN s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
+       CASE WHEN s.database_id <> outbox.database_id() OR pg_catalog.pg_is_in_recovery() OR coalesce(b.error, f.error) IS NOT NULL THEN NULL
             ELSE e.error_at END AS last_error_at,
        m.waiting,
-       CASE WHEN s.paused OR s.home <> outbox.home() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
+       CASE WHEN s.paused OR s.database_id <> outbox.database_id() OR pg_catalog.pg_is_in_recovery() OR b.error IS NOT NULL THEN NULL
             WHEN s.stopped_by IS NOT NULL THEN m.stopped_at
             WHEN f.error IS NOT NULL THEN NULL
             WHEN l.error IS NOT NULL THEN l.lost_at
@@ -1963,5 +1963,5 @@ GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status(), outbox.pending_since() TO pg_monitor;
 GRANT SELECT ON outbox.stat_relay, outbox.stat_topic TO pg_monitor;
 GRANT USAGE ON SCHEMA inbox TO pg_monitor;
-GRANT EXECUTE ON FUNCTION outbox.home(), inbox.consumer_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.database_id(), inbox.consumer_status() TO pg_monitor;
 GRANT SELECT ON inbox.stat_subscription TO pg_monitor;

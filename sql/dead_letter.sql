@@ -5,11 +5,11 @@ SELECT outbox.publish('Order', '1', 'Placed', '1', event_id => 'dead0000-0000-40
 SELECT outbox.publish('Order', '1', 'Placed', '2', event_id => 'dead0000-0000-4000-8000-000000000002');
 SELECT outbox.publish('Order', '1', 'Placed', '3', event_id => 'dead0000-0000-4000-8000-000000000003');
 -- as the relay would
-INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, home)
-SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', false, false, id, chunk, xid, home
+INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, database_id)
+SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', false, false, id, chunk, xid, database_id
 FROM outbox.event WHERE event_id::text LIKE '%1';
-INSERT INTO outbox.held_event (event_id, topic, key, id, chunk, xid, home)
-SELECT event_id, 'outbox.event.Order', '1', id, chunk, xid, home
+INSERT INTO outbox.held_event (event_id, topic, key, id, chunk, xid, database_id)
+SELECT event_id, 'outbox.event.Order', '1', id, chunk, xid, database_id
 FROM outbox.event WHERE event_id::text LIKE '%2';
 
 -- What a user sees.
@@ -78,9 +78,9 @@ SELECT event_id, topic, key, error, discarded_by = session_user AS by_session, d
 FROM outbox.discarded_event;
 
 -- The setting.
-SHOW outbox.on_poison;
-SET outbox.on_poison = 'hold';
-ALTER SYSTEM SET outbox.on_poison = 'stop';
+SHOW outbox.on_dead_letter;
+SET outbox.on_dead_letter = 'hold';
+ALTER SYSTEM SET outbox.on_dead_letter = 'stop';
 
 DROP OWNED BY regress_operator;
 DROP ROLE regress_operator;

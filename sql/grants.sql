@@ -9,7 +9,7 @@ GRANT EXECUTE ON FUNCTION outbox.retry(text), outbox.retry(uuid), outbox.retry_a
 GRANT SELECT ON outbox.dead_letter, outbox.held_event, outbox.discarded_event, outbox.stat_topic TO regress_operator;
 GRANT EXECUTE ON FUNCTION outbox.resume, outbox.wait_published, inbox.receive TO regress_operator;
 GRANT SELECT ON outbox.stat_relay, outbox.stat_topic, inbox.stat_subscription TO regress_watcher;
-GRANT EXECUTE ON FUNCTION outbox.relay_status, outbox.pending_since, inbox.consumer_status, outbox.home TO regress_watcher;
+GRANT EXECUTE ON FUNCTION outbox.relay_status, outbox.pending_since, inbox.consumer_status, outbox.database_id TO regress_watcher;
 
 SET ROLE regress_operator;
 SELECT outbox.retry('0190a6b2-0000-7000-8000-000000000000');

@@ -117,11 +117,11 @@ SELECT topic FROM positions;
 -- another database's subscription, as a restored dump brings it, rests until
 -- it is resumed here
 SELECT inbox.resume('stock');
-UPDATE inbox.subscription SET home = home + 1, role_id = 1;
+UPDATE inbox.subscription SET database_id = database_id + 1, role_id = 1;
 SELECT name, state, last_error FROM inbox.stat_subscription;
 SELECT inbox.subscribe('stock', ARRAY['returns'], 'on_batch', batch_size => 10, server => 'cluster');
 SELECT inbox.resume('stock');
-SELECT home = outbox.home() AS ours, role_id = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS mine
+SELECT database_id = outbox.database_id() AS ours, role_id = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS mine
 FROM inbox.subscription;
 SELECT inbox.pause('stock');
 

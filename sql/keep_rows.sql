@@ -50,7 +50,7 @@ UPDATE outbox.event SET payload = 'gone' WHERE event_id = '00000000-0000-0000-00
 UPDATE outbox.event SET chunk = 1 WHERE event_id = '00000000-0000-0000-0000-000000000012';
 UPDATE outbox.event SET id = id + 1000 WHERE event_id = '00000000-0000-0000-0000-000000000012';
 UPDATE outbox.event SET xid = pg_current_xact_id() WHERE event_id = '00000000-0000-0000-0000-000000000012';
-UPDATE outbox.event SET home = home + 1 WHERE event_id = '00000000-0000-0000-0000-000000000012';
+UPDATE outbox.event SET database_id = database_id + 1 WHERE event_id = '00000000-0000-0000-0000-000000000012';
 SELECT * FROM stored;
 
 -- a transaction that was still running when the watermark was taken
@@ -67,11 +67,11 @@ TRUNCATE outbox.event;
 -- dead letters, and events that wait behind one
 SELECT publish(5);
 CALL all_published();
-INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, home)
-SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', true, false, id, chunk, xid, home
+INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, database_id)
+SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', true, false, id, chunk, xid, database_id
 FROM outbox.event WHERE aggregate_id = '1';
-INSERT INTO outbox.held_event (event_id, topic, key, id, chunk, xid, home)
-SELECT event_id, 'outbox.event.Order', '1', id, chunk, xid, home
+INSERT INTO outbox.held_event (event_id, topic, key, id, chunk, xid, database_id)
+SELECT event_id, 'outbox.event.Order', '1', id, chunk, xid, database_id
 FROM outbox.event WHERE aggregate_id = '2';
 SELECT * FROM stored;
 DELETE FROM outbox.event WHERE aggregate_id = '1';
@@ -86,8 +86,8 @@ TRUNCATE outbox.event;
 -- what was refused in a replay is published
 SELECT publish(6);
 CALL all_published();
-INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, home)
-SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', false, true, id, chunk, xid, home
+INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, database_id)
+SELECT event_id, 'outbox.event.Order', '1', 'MSG_SIZE_TOO_LARGE', 'too large', false, true, id, chunk, xid, database_id
 FROM outbox.event;
 SELECT * FROM stored;
 DELETE FROM outbox.event WHERE aggregate_id = '1';
@@ -95,18 +95,18 @@ TRUNCATE outbox.event;
 DELETE FROM outbox.dead_letter;
 
 -- rows of other databases: of one that this is a copy of, and of others
-INSERT INTO outbox.event (event_id, aggregate_type, event_type, home, xid)
-SELECT ('00000000-0000-0000-0000-00000000007' || i)::uuid, 'Order', 'OrderCreated', outbox.home() + i % 2, '700'
+INSERT INTO outbox.event (event_id, aggregate_type, event_type, database_id, xid)
+SELECT ('00000000-0000-0000-0000-00000000007' || i)::uuid, 'Order', 'OrderCreated', outbox.database_id() + i % 2, '700'
 FROM generate_series(1, 3) i WHERE i <> 2;
 DELETE FROM outbox.event WHERE event_id = '00000000-0000-0000-0000-000000000071';
-INSERT INTO outbox.identity SELECT outbox.home() + 1, 1, 1, 'original';
+INSERT INTO outbox.identity SELECT outbox.database_id() + 1, 1, 1, 'original';
 DELETE FROM outbox.event WHERE event_id = '00000000-0000-0000-0000-000000000073';
 TRUNCATE outbox.event;
-INSERT INTO outbox.watermark (home, lsn, snapshot) VALUES (outbox.home() + 1, '0/0', '700:700:');
+INSERT INTO outbox.watermark (database_id, lsn, snapshot) VALUES (outbox.database_id() + 1, '0/0', '700:700:');
 TRUNCATE outbox.event;
-INSERT INTO outbox.watermark (home, lsn, snapshot) VALUES (outbox.home() + 1, '0/0', '701:701:');
+INSERT INTO outbox.watermark (database_id, lsn, snapshot) VALUES (outbox.database_id() + 1, '0/0', '701:701:');
 DELETE FROM outbox.event WHERE event_id = '00000000-0000-0000-0000-000000000073';
-DELETE FROM outbox.identity WHERE home = outbox.home() + 1;
+DELETE FROM outbox.identity WHERE database_id = outbox.database_id() + 1;
 
 -- who may delete needs no other right, and no operator of his own is used
 CREATE ROLE regress_cleaner;

@@ -111,9 +111,9 @@ SELECT pg_replication_origin_drop('regress_origin');
 SELECT * FROM decoded;
 
 -- rows that came from another database are that one's events
-INSERT INTO outbox.event (event_id, aggregate_type, event_type, home)
-VALUES ('00000000-0000-0000-0000-000000000802', 'Order', 'Replicated', outbox.home() + 1),
-       ('00000000-0000-0000-0000-000000000803', 'Order', 'Own', outbox.home());
+INSERT INTO outbox.event (event_id, aggregate_type, event_type, database_id)
+VALUES ('00000000-0000-0000-0000-000000000802', 'Order', 'Replicated', outbox.database_id() + 1),
+       ('00000000-0000-0000-0000-000000000803', 'Order', 'Own', outbox.database_id());
 SELECT * FROM decoded;
 
 -- rows that are inserted in other ways

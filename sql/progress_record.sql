@@ -18,11 +18,11 @@ FROM generate_series(9, 25) n;
 CREATE FUNCTION with_catchup(catchup text) RETURNS text LANGUAGE sql AS $$
 SELECT replace(replace(record('10:10:', ''), '"version": 1', '"version": 2'), '}', format(', "catchup": %s}', catchup))
 $$;
-SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30:12", "lsn": "0/20", "safe_lsn": "0/30", "from_id": -9223372036854775808, "last_id": 5, "done": 4}'));
+SELECT outbox.progress_snapshot(with_catchup('{"database_id": -3, "snapshot": "10:30:12", "lsn": "0/20", "safe_lsn": "0/30", "from_id": -9223372036854775808, "last_id": 5, "done": 4}'));
 SELECT outbox.progress_snapshot(with_catchup('{}'));
 SELECT outbox.progress_snapshot(with_catchup('7'));
-SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": 5, "done": 4}'));
-SELECT outbox.progress_snapshot(with_catchup('{"home": -3, "snapshot": "10:30:", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": "five", "done": 4}'));
+SELECT outbox.progress_snapshot(with_catchup('{"database_id": -3, "snapshot": "10:30", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": 5, "done": 4}'));
+SELECT outbox.progress_snapshot(with_catchup('{"database_id": -3, "snapshot": "10:30:", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": "five", "done": 4}'));
 DROP FUNCTION with_catchup(text);
 
 -- what nobody but a relay wrote
@@ -52,7 +52,7 @@ SELECT outbox.progress_snapshot(replace(record('10:10:', '12'), '}', ', "more": 
 DO $$
 DECLARE
 	complete text := replace(replace(record('10:20:10,12,15', '12,8+1,3'), '"version": 1', '"version": 2'), '}',
-		', "replay": [1, -2, 3], "catchup": {"home": -3, "snapshot": "10:30:12", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": 5, "done": 4}}');
+		', "replay": [1, -2, 3], "catchup": {"database_id": -3, "snapshot": "10:30:12", "lsn": "0/20", "safe_lsn": "0/30", "from_id": 0, "last_id": 5, "done": 4}}');
 	changed text;
 BEGIN
 	PERFORM outbox.progress_snapshot(complete);

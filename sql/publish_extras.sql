@@ -127,8 +127,8 @@ RESET enable_seqscan;
 DROP INDEX outbox.by_type;
 -- a table that was written anew, or its indexes; what rows may leave out is in all of them
 CREATE VIEW places AS
-SELECT count(*), count(DISTINCT id) AS ids, min(chunk) || '-' || max(chunk) AS chunks, bool_and(home = outbox.home()) AS home,
-       count(*) FILTER (WHERE chunk = 0 AND home = outbox.home()) AS found, count(id_given) AS given
+SELECT count(*), count(DISTINCT id) AS ids, min(chunk) || '-' || max(chunk) AS chunks, bool_and(database_id = outbox.database_id()) AS database_id,
+       count(*) FILTER (WHERE chunk = 0 AND database_id = outbox.database_id()) AS found, count(id_given) AS given
 FROM outbox.event_0;
 SELECT * FROM places;
 VACUUM FULL outbox.event_0;
@@ -144,7 +144,7 @@ SELECT * FROM places;
 DROP VIEW places;
 -- in each chunk
 SELECT count(outbox.publish('Order', setval('outbox.event_chunk_seq', i)::text, 'K', '{}')) FROM generate_series(0, 7) i;
-SELECT aggregate_id, chunk, tableoid::regclass, home = outbox.home() AS home FROM outbox.event WHERE event_type = 'K' ORDER BY id;
+SELECT aggregate_id, chunk, tableoid::regclass, database_id = outbox.database_id() AS database_id FROM outbox.event WHERE event_type = 'K' ORDER BY id;
 SELECT setval('outbox.event_chunk_seq', 0);
 DROP TABLE stored;
 DROP FUNCTION keep(), by_index();

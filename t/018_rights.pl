@@ -64,9 +64,9 @@ sub exercise
 	wait_until("SELECT bool_and(status = 'published') FROM outbox.events");
 
 	# Dead letters and what waits behind them
-	$node->safe_psql('postgres', "ALTER SYSTEM SET outbox.on_poison = hold");
+	$node->safe_psql('postgres', "ALTER SYSTEM SET outbox.on_dead_letter = hold");
 	$node->reload;
-	wait_until("SELECT current_setting('outbox.on_poison') = 'hold'");
+	wait_until("SELECT current_setting('outbox.on_dead_letter') = 'hold'");
 	foreach my $round (1 .. 2)
 	{
 		sql("SELECT outbox.publish('Thing', 'k', 'Made', to_jsonb(string_agg(md5(i::text), '')), topic => '$topic') FROM generate_series(1, 6000) i");

@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 
 # Topics of these tests take messages of 100 kB.  Batches must be smaller.
@@ -55,7 +55,7 @@ sub publish
 # ---------------------------------------------------------------------------
 # The last error, before another one can take its place
 
-my $letter = sql("SELECT poison('" . limited_topic('error') . "')");
+my $letter = sql("SELECT refused('" . limited_topic('error') . "')");
 wait_until("SELECT last_error ~* '^event $letter became a dead letter: .*too large' FROM outbox.stat_relay");
 pass('stat_relay names a dead letter as the last error');
 is( relay_status($node, 'postgres', "last_error_at BETWEEN now() - interval '5 min' AND now()"),
@@ -78,11 +78,11 @@ BEGIN
 	END LOOP;
 END \$\$
 SQL
-my $poisoned = $load =~ s/IF i % 100/IF i = 5000 THEN PERFORM poison('$topic', 'one'); END IF;\n\t\tIF i % 100/r;
-$poisoned =~ s/'one', 'Small', to_jsonb\(i\)/'one', 'Small', to_jsonb(CASE i WHEN 5000 THEN 0 ELSE i END)/;
+my $refusing = $load =~ s/IF i % 100/IF i = 5000 THEN PERFORM refused('$topic', 'one'); END IF;\n\t\tIF i % 100/r;
+$refusing =~ s/'one', 'Small', to_jsonb\(i\)/'one', 'Small', to_jsonb(CASE i WHEN 5000 THEN 0 ELSE i END)/;
 
 my $before = publish($load);
-my $during = publish($poisoned =~ s/to_jsonb\((.*?)\), topic/to_jsonb(20000 + ($1)), topic/gr);
+my $during = publish($refusing =~ s/to_jsonb\((.*?)\), topic/to_jsonb(20000 + ($1)), topic/gr);
 my ($after, @after);
 
 # A stall is soon over: what has become slow is slow each time.
@@ -92,7 +92,7 @@ foreach my $first (40000, 60000, 80000)
 	push @after, $first + 1 .. $first + 10000;
 	last if $after < 2 * $before + 1;
 }
-note("20,000 events took $before s, with poison $during s, afterwards $after s");
+note("20,000 events took $before s, with refusals $during s, afterwards $after s");
 is(letters($topic), 1, 'one dead letter');
 my %sequence;
 foreach my $line (first_occurrences(consume_lines($topic, '%k %s')))
@@ -149,7 +149,7 @@ is( sql("SELECT status FROM outbox.events WHERE event_id = '$letter'"),
 	'published', 'it counts as published');
 
 $topic = limited_topic('discard');
-sql("SELECT poison('$topic') FROM generate_series(1, 3)");
+sql("SELECT refused('$topic') FROM generate_series(1, 3)");
 wait_for_letters($topic, 3);
 $letter = sql("SELECT min(event_id) FROM outbox.dead_letter");
 is(sql("SELECT outbox.discard('$letter')"), 't', 'discard() finds a dead letter');
@@ -164,11 +164,11 @@ is(scalar(first_occurrences(sequence($topic))), 1, 'all of it is sent') or diag 
 is(scalar(consume_lines($topic, '%o')), 2, 'but what was discarded');
 
 # ---------------------------------------------------------------------------
-# Much poison among others
+# Many refused among others
 
 $topic = limited_topic('many');
 my $seconds = publish(
-	"SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), poison('$topic') FROM generate_series(0, 99) i");
+	"SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), refused('$topic') FROM generate_series(0, 99) i");
 note("1000 events and 100 refused ones took $seconds s");
 is(letters($topic), 100, 'each refused event of many is a dead letter');
 is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 1000 ], 'the others are delivered, in order');
@@ -191,7 +191,7 @@ sql("DELETE FROM outbox.dead_letter");
 
 $topic = make_topic(topic_name('own'));
 change_settings("ALTER SERVER kafka OPTIONS (ADD \"message.max.bytes\" '120000')");
-sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+sql("SELECT small('$topic', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 11, 20)");
 wait_for_letters($topic, 1);
 wait_for_events($topic, 20);
 is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20 ], 'a limit of ours makes dead letters, too');
@@ -204,7 +204,7 @@ is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20, 'big' ], 'which ca
 # Replay
 
 $topic = make_topic(topic_name('replayed'));
-sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+sql("SELECT small('$topic', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 11, 20)");
 wait_for_events($topic, 21);
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.events WHERE status = 'pending')");
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, "max.message.bytes=$limit");
@@ -227,7 +227,7 @@ is(header((consume($topic))[-1], 'replay'), 'true', 'sent again it is still a re
 $topic = limited_topic('old');
 sql('DROP SERVER kafka');
 wait_for_state($node, 'postgres', 'waiting for configuration');
-sql("SELECT small('$topic', 'k', 1, 2000), poison('$topic'), small('$topic', 'k', 2001, 4000), poison('$topic')");
+sql("SELECT small('$topic', 'k', 1, 2000), refused('$topic'), small('$topic', 'k', 2001, 4000), refused('$topic')");
 create_server($node, 'postgres');
 sql("ALTER SERVER kafka OPTIONS (ADD \"batch.size\" '50000')");
 wait_for_state($node, 'postgres', 'streaming');
@@ -237,7 +237,7 @@ is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 4000 ], 'and the other
 $node->append_conf('postgresql.conf', "outbox.capture = 'poll'");
 $node->reload;
 wait_for_state($node, 'postgres', 'polling');
-publish("SELECT small('$topic', 'k', 4001, 5000), poison('$topic'), small('$topic', 'k', 5001, 6000)");
+publish("SELECT small('$topic', 'k', 4001, 5000), refused('$topic'), small('$topic', 'k', 5001, 6000)");
 is(letters($topic), 3, 'and so they do when the table is polled');
 is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 6000 ], 'where the others are delivered, too');
 raise_limit($topic);

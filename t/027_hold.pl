@@ -1,4 +1,4 @@
-# With outbox.on_poison = hold, events of a key wait behind the one that Kafka
+# With outbox.on_dead_letter = hold, events of a key wait behind the one that Kafka
 # refuses, and go on in order when that is sent or given up.
 
 use strict;
@@ -8,10 +8,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 
-my $node = new_server('hold', "outbox.on_poison = hold\n");
+my $node = new_server('hold', "outbox.on_dead_letter = hold\n");
 create_extension($node, 'postgres');
 publish_from($node);
 
@@ -27,7 +27,7 @@ sub held
 
 my $topic = limited_topic('held');
 my $other = limited_topic('other');
-sql("SELECT small('$topic', 'a', 1, 10), poison('$topic', 'a')");
+sql("SELECT small('$topic', 'a', 1, 10), refused('$topic', 'a')");
 sql("SELECT small('$topic', 'a', 11, 20), small('$topic', 'b', 1, 20), small('$other', 'a', 1, 20)");
 wait_until_confirmed($node, 'postgres');
 is_deeply([ first_occurrences(sequence($topic, 'a')) ], [ 1 .. 10 ], 'the key waits behind what was refused');
@@ -75,7 +75,7 @@ CREATE TABLE long_key AS
 SELECT length, left(string_agg(md5(i::text), '' ORDER BY i), length) AS key
 FROM generate_series(1, 1500) i, (VALUES (3000), (40000)) l (length) GROUP BY length
 SQL
-sql("SELECT poison('$topic', key) FROM long_key");
+sql("SELECT refused('$topic', key) FROM long_key");
 sql("SELECT small('$topic', key, 1, 5) FROM long_key");
 sql("SELECT small('$other', 'a', 1, 5)");
 wait_until_confirmed($node, 'postgres');
@@ -93,7 +93,7 @@ foreach my $key (split /\n/, sql('SELECT key FROM long_key'))
 # One after the other
 
 $topic = limited_topic('several');
-sql("SELECT poison('$topic'), small('$topic', 'k', 1, 5), poison('$topic'), small('$topic', 'k', 6, 10)");
+sql("SELECT refused('$topic'), small('$topic', 'k', 1, 5), refused('$topic'), small('$topic', 'k', 6, 10)");
 sql("SELECT outbox.publish('Small', NULL, 'Small', '11', topic => '$topic')");
 wait_until_confirmed($node, 'postgres');
 is_deeply([ first_occurrences(sequence($topic)) ], [11], 'an event without a key waits for none');
@@ -111,11 +111,11 @@ is_deeply([ first_occurrences(sequence($topic, 'k')) ], [ 1 .. 5, 'big', 6 .. 10
 # Many, while more come, and a change of the setting
 
 $topic = limited_topic('many');
-sql("SELECT poison('$topic')");
+sql("SELECT refused('$topic')");
 sql("SELECT small('$topic', 'k', 1, 3000)");
 wait_until_confirmed($node, 'postgres');
 is(held($topic), 3000, 'thousands wait');
-$node->append_conf('postgresql.conf', "outbox.on_poison = skip\n");
+$node->append_conf('postgresql.conf', "outbox.on_dead_letter = skip\n");
 $node->reload;
 sql("SELECT small('$topic', 'k', 3001, 3100)");
 wait_until_confirmed($node, 'postgres');
@@ -129,7 +129,7 @@ is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 3130 ], 'and nothing o
 # ---------------------------------------------------------------------------
 # When the table is polled
 
-$node->append_conf('postgresql.conf', "outbox.on_poison = hold\noutbox.capture = poll\n");
+$node->append_conf('postgresql.conf', "outbox.on_dead_letter = hold\noutbox.capture = poll\n");
 $node->reload;
 wait_for_state($node, 'postgres', 'polling');
 
@@ -138,7 +138,7 @@ wait_for_state($node, 'postgres', 'polling');
 foreach my $round (1 .. 5)
 {
 	$topic = limited_topic("polled$round", $round);
-	sql("SELECT poison('$topic', 'a'), small('$topic', 'a', 1, 10), small('$topic', 'b', 1, 10)");
+	sql("SELECT refused('$topic', 'a'), small('$topic', 'a', 1, 10), small('$topic', 'b', 1, 10)");
 	sql("SELECT small('$topic', 'a', 11, 20)");
 	wait_until("SELECT count(*) = 20 FROM outbox.held_event WHERE topic = '$topic'");
 	wait_for_sequence(10, $topic, 'b');

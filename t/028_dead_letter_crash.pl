@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 
 my $kafka = own_kafka('dead', '--property', 'auto.create.topics.enable=false');
@@ -63,7 +63,7 @@ my $waits = "SELECT EXISTS (SELECT FROM pg_locks l JOIN outbox.stat_relay r ON r
 my $topic = limited_topic('killed');
 lock_letters();
 my $before = sql('SELECT pg_current_wal_insert_lsn()');
-sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+sql("SELECT small('$topic', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 11, 20)");
 my $published = sql('SELECT pg_current_wal_insert_lsn()');
 wait_until($waits);
 sql("SELECT small('$topic', 'k', 21, 30)");
@@ -82,7 +82,7 @@ is_deeply([ first_occurrences(sequence($topic)) ],
 
 lock_letters();
 $topic = limited_topic('terminated');
-sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20)");
+sql("SELECT small('$topic', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 11, 20)");
 wait_until($waits);
 my $pid = relay_pid($node, 'postgres');
 sql("SELECT pg_terminate_backend($pid)");
@@ -104,7 +104,7 @@ foreach my $end ('terminated', 'killed')
 	$topic = limited_topic("middle.$end");
 	my $rest = make_topic(topic_name("rest.$end"), 1, dir => $kafka);
 	my $many = 100_000;
-	sql("SELECT small('$topic', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 11, 20), small('$rest', 'k', 1, $many)");
+	sql("SELECT small('$topic', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 11, 20), small('$rest', 'k', 1, $many)");
 	wait_for_sequence(20, $topic);
 	# The relay has heard of them when Kafka has answered its next requests, of
 	# which there is one at a time.
@@ -137,12 +137,12 @@ foreach my $end ('terminated', 'killed')
 change_settings('ALTER SERVER kafka OPTIONS (DROP "batch.num.messages")');
 
 # ---------------------------------------------------------------------------
-# Killed again and again, with much poison
+# Killed again and again, with many refusals
 
 $topic = limited_topic('often');
 foreach my $round (0 .. 4)
 {
-	sql("SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), poison('$topic') FROM generate_series($round * 10, $round * 10 + 9) i");
+	sql("SELECT small('$topic', 'k', i * 10 + 1, i * 10 + 10), refused('$topic') FROM generate_series($round * 10, $round * 10 + 9) i");
 	wait_until("SELECT count(*) > $round * 10 FROM outbox.dead_letter WHERE topic = '$topic'");
 	crash_relay();
 }

@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 
 my @committed = ('-X', 'isolation.level=read_committed');
@@ -25,7 +25,7 @@ create_functions();
 my $topic = limited_topic('exact');
 my $other = limited_topic('exactother');
 sql("SELECT small('$topic', 'k', 1, 10)");
-sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$other', 'k', 1, 10), poison('$topic'), small('$topic', 'k', 31, 40)");
+sql("SELECT small('$topic', 'k', 11, 20), refused('$topic'), small('$topic', 'k', 21, 30), small('$other', 'k', 1, 10), refused('$topic'), small('$topic', 'k', 31, 40)");
 sql("SELECT small('$topic', 'k', 41, 50)");
 wait_until_confirmed($node, 'postgres');
 is(sql("SELECT count(*) FROM outbox.dead_letter WHERE topic = '$topic'"),
@@ -43,12 +43,12 @@ is_deeply(
 	'and are committed then');
 
 # A topic that holds.
-$node->append_conf('postgresql.conf', "outbox.on_poison = hold\n");
+$node->append_conf('postgresql.conf', "outbox.on_dead_letter = hold\n");
 $node->reload;
-wait_until("SELECT current_setting('outbox.on_poison') = 'hold'");
+wait_until("SELECT current_setting('outbox.on_dead_letter') = 'hold'");
 $topic = limited_topic('exacthold');
 sql("SELECT small('$topic', 'k', 1, 10)");
-sql("SELECT small('$topic', 'k', 11, 20), poison('$topic'), small('$topic', 'k', 21, 30), small('$topic', 'other', 1, 10)");
+sql("SELECT small('$topic', 'k', 11, 20), refused('$topic'), small('$topic', 'k', 21, 30), small('$topic', 'other', 1, 10)");
 sql("SELECT small('$topic', 'k', 31, 40)");
 wait_until_confirmed($node, 'postgres');
 is_deeply([ wait_for_sequence(20, $topic, 'k', @committed) ],
@@ -69,7 +69,7 @@ is_deeply([ wait_for_sequence(50, $topic, 'k', @committed) ],
 # Another one is refused among those that waited: what is in front of it is
 # committed, in front.
 $topic = limited_topic('exacttwo');
-sql("SELECT poison('$topic'), small('$topic', 'k', 1, 1), poison('$topic'), small('$topic', 'k', 2, 2)");
+sql("SELECT refused('$topic'), small('$topic', 'k', 1, 1), refused('$topic'), small('$topic', 'k', 2, 2)");
 wait_until("SELECT count(*) = 3 FROM outbox.held_event WHERE topic = '$topic'");
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter WHERE topic = '$topic'");
 wait_until("SELECT count(*) = 1 FROM outbox.held_event WHERE topic = '$topic'");
@@ -86,11 +86,11 @@ wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event WHERE topic = '$top
 foreach my $round (1 .. 2)
 {
 	$topic = limited_topic("exactalone$round");
-	sql("SELECT poison('$topic')");
+	sql("SELECT refused('$topic')");
 	wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
 	wait_for_state($node, 'postgres', 'streaming');
 	# The second one is refused unasked, if its topic was asked just before.
-	sql("SELECT poison('$topic', 'second')") if $round == 2;
+	sql("SELECT refused('$topic', 'second')") if $round == 2;
 	sql("SELECT small('$topic', 'k', 1, 10)");
 	sql("SELECT small('$topic', 'other', 1, 10)");
 	is_deeply([ wait_for_sequence(10, $topic, 'other', @committed) ], [ 1 .. 10 ], 'other keys go on');
@@ -107,7 +107,7 @@ wait_until('SELECT NOT EXISTS (SELECT FROM outbox.exactly_once)');
 $topic = limited_topic('switched');
 my $first = relay_pid($node, 'postgres');
 sql(<<SQL);
-SELECT poison('$topic');
+SELECT refused('$topic');
 DO \$\$
 BEGIN
 	WHILE NOT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic') LOOP
@@ -143,7 +143,7 @@ sub crash_before_forgetting
 }
 
 $topic = limited_topic('exactforget');
-sql("SELECT poison('$topic'), small('$topic', 'k', 1, 10)");
+sql("SELECT refused('$topic'), small('$topic', 'k', 1, 10)");
 wait_until("SELECT count(*) = 10 FROM outbox.held_event WHERE topic = '$topic'");
 sql("SELECT outbox.discard(event_id) FROM outbox.dead_letter WHERE topic <> '$topic'");
 wait_until("SELECT NOT EXISTS (SELECT FROM outbox.held_event WHERE topic <> '$topic')");
@@ -155,7 +155,7 @@ is_deeply([ wait_for_sequence(21, $topic, 'k', @committed) ],
 	[ 'big', 1 .. 20 ], 'after a crash, a dead letter that was sent again is not sent once more');
 
 $topic = limited_topic('exactheld');
-sql("SELECT poison('$topic'), small('$topic', 'k', 1, 10)");
+sql("SELECT refused('$topic'), small('$topic', 'k', 1, 10)");
 wait_until("SELECT count(*) = 10 FROM outbox.held_event WHERE topic = '$topic'");
 crash_before_forgetting('held_event', "SELECT outbox.discard(event_id) FROM outbox.dead_letter");
 sql("SELECT small('$topic', 'k', 11, 20)");

@@ -94,7 +94,7 @@ SET enable_indexonlyscan = off;
 SET max_parallel_workers_per_gather = 0;
 EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)
 SELECT min(id), max(id), count(*) FROM outbox.event
-WHERE home + 0 = outbox.home()
+WHERE database_id + 0 = outbox.database_id()
 AND (xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot())) OR xid = ANY ('{}'::text::xid8[]))
 AND pg_visible_in_snapshot(xid, pg_current_snapshot()) AND id + 0 > -1;
 SQL

@@ -59,11 +59,11 @@ publish(1201, 1300);
 is_deeply(keys_on_kafka(1300), [ 1 .. 1300 ],
 	'renaming the database loses and repeats nothing');
 
-# The table as a neighbour's replication left it: rows of another home.
+# The table as a neighbour's replication left it: rows of another database.
 wait_until_confirmed($node, 'app');
 sql(<<SQL);
-INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, home)
-SELECT gen_random_uuid(), 'Order', 'foreign', 'OrderCreated', '$topic', outbox.home() + 1 FROM generate_series(1, 10);
+INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, database_id)
+SELECT gen_random_uuid(), 'Order', 'foreign', 'OrderCreated', '$topic', outbox.database_id() + 1 FROM generate_series(1, 10);
 SQL
 publish(1301, 1301);
 is_deeply(keys_on_kafka(1301), [ 1 .. 1301 ],

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -24,8 +24,8 @@ my $topic = make_topic(topic_name('good'), 1, dir => $kafka);
 my $big = make_topic(topic_name('big'), 1, dir => $kafka);
 my $count = 1800;
 
-sql("SELECT poison('$big'), small('$topic', 'k', 1, 700)");
-sql("SELECT poison('$big'), small('$topic', 'k', 701, $count), poison('$big')");
+sql("SELECT refused('$big'), small('$topic', 'k', 1, 700)");
+sql("SELECT refused('$big'), small('$topic', 'k', 701, $count), refused('$big')");
 wait_until("SELECT count(*) FILTER (WHERE status <> 'published') = 0 FROM outbox.events");
 
 # How often each event is there; expects that of all.

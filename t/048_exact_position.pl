@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -27,7 +27,7 @@ sub positions
 
 # A dead letter, which can be sent again.
 my $topic = limited_topic('position');
-sql("SELECT poison('$topic')");
+sql("SELECT refused('$topic')");
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
 

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -98,7 +98,7 @@ sub check_errors
 # ---------------------------------------------------------------------------
 # Streaming
 
-my $poisoned = limited_topic('poisoned');
+my $refusing = limited_topic('refusing');
 my $front = limited_topic('infront');
 my $topic = limited_topic('behind');
 check_errors(
@@ -106,7 +106,7 @@ check_errors(
 	[ $front, $topic ],
 	sub {
 		break_table('dead_letter', 'INSERT');
-		sql("SELECT small('$front', 'k', 1, 20), poison('$poisoned'), small('$topic', 'k', 1, 20)");
+		sql("SELECT small('$front', 'k', 1, 20), refused('$refusing'), small('$topic', 'k', 1, 20)");
 	});
 mend_table('dead_letter');
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
@@ -117,7 +117,7 @@ is_deeply([ first_occurrences(sequence($topic)) ], [ 1 .. 20 ], 'all are there i
 cmp_ok(scalar(sequence($topic)), '<=', 120, 'none of them again and again');
 
 $topic = limited_topic('retried');
-sql("SELECT poison('$topic')");
+sql("SELECT refused('$topic')");
 wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE topic = '$topic')");
 kafka('alter-topic', $ENV{OUTBOX_TEST_KAFKA_DIR}, $topic, 'max.message.bytes=1000000');
 check_errors(

@@ -165,8 +165,8 @@ wait_for_state($node, 'postgres', 'streaming');
 
 # A row that another database has published is that one's, wherever it is
 # written.
-sql("INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, home)"
-	  . " SELECT gen_random_uuid(), 'Order', 'foreign', 'OrderCreated', '$topic', outbox.home() + 1");
+sql("INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, database_id)"
+	  . " SELECT gen_random_uuid(), 'Order', 'foreign', 'OrderCreated', '$topic', outbox.database_id() + 1");
 publish_all();
 is(keys_in(wait_for_events($topic, scalar @expected)),
 	join(' ', @expected), 'rows of another database are left out');

@@ -35,8 +35,8 @@ sub age
 	my ($interval) = @_;
 	sql(<<SQL);
 UPDATE outbox.watermark SET taken_at = taken_at - interval '$interval' WHERE taken_at > now() - interval '1 hour';
-INSERT INTO outbox.watermark (id, home, lsn, snapshot, taken_at) OVERRIDING SYSTEM VALUE
-SELECT first - i, outbox.home(), '0/0', '1:1:', now() - interval '$interval' - i * interval '1 s'
+INSERT INTO outbox.watermark (id, database_id, lsn, snapshot, taken_at) OVERRIDING SYSTEM VALUE
+SELECT first - i, outbox.database_id(), '0/0', '1:1:', now() - interval '$interval' - i * interval '1 s'
 FROM (SELECT min(id) AS first FROM outbox.watermark) w, generate_series(1, 10000) i;
 SQL
 	return;

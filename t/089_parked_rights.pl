@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 
 my ($user, $password) = ('relay', 'open-s3same');

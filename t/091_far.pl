@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxProxy;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -56,7 +56,7 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 
 	# What a broker refuses is found out there, too.
 	my $limited = limited_topic("$delivery.limited");
-	sql("SELECT small('$limited', 'k', 1, 5), poison('$limited'), small('$limited', 'k', 6, 10)");
+	sql("SELECT small('$limited', 'k', 1, 5), refused('$limited'), small('$limited', 'k', 6, 10)");
 	wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
 	wait_until_confirmed($node, 'postgres');
 	is_deeply([ first_occurrences(committed_lines(10, $limited, '%s', $bootstrap)) ], [ 1 .. 10 ],

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;

@@ -5,14 +5,14 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $kafka = own_kafka('mixed', '--property', 'auto.create.topics.enable=false');
 my $bootstrap = kafka_bootstrap($kafka);
-my $node = new_server('mixed', "outbox.on_poison = hold\n");
+my $node = new_server('mixed', "outbox.on_dead_letter = hold\n");
 create_extension($node, 'postgres', $bootstrap);
 publish_from($node, $kafka);
 create_functions();
@@ -35,7 +35,7 @@ my $pid = relay_pid($node, 'postgres');
 sql(<<SQL);
 UPDATE outbox.held_event SET partition = 0
 WHERE position IN (SELECT position FROM outbox.held_event ORDER BY position LIMIT 800);
-INSERT INTO outbox.parked (topic, partition, state, error_code, error)
+INSERT INTO outbox.parked_topic (topic, partition, state, error_code, error)
 VALUES ('$both', 0, 'waiting', 'LEADER_NOT_AVAILABLE', 'as if');
 SELECT pg_terminate_backend($pid);
 SQL
@@ -49,7 +49,7 @@ is_deeply([ first_occurrences(sequence($both)) ], [ 1 .. 1600 ],
 # A key that is let go while its topic is being sent
 
 my $held = topic_name('held');
-sql("SELECT poison('$held', 'k'); SELECT small('$held', 'k', 1, 5); SELECT small('$held', 'o' || i, i, i) FROM generate_series(1, 12000) i");
+sql("SELECT refused('$held', 'k'); SELECT small('$held', 'k', 1, 5); SELECT small('$held', 'o' || i, i, i) FROM generate_series(1, 12000) i");
 wait_for_waiting($held, 12_006);
 make_topic($held, 1, dir => $kafka, 'max.message.bytes' => 100_000);
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -44,7 +44,7 @@ foreach my $case (
 	# One refused event, and batches that are larger than the topic takes.
 	my $topic = make_topic(topic_name("few.$delivery.$codec"), 1, 'max.message.bytes' => 20000);
 	my $offset = -s $node->logfile;
-	sql("SELECT small('$topic', 'k', 1, 10000), poison('$topic'), small('$topic', 'k', 10001, 20000)");
+	sql("SELECT small('$topic', 'k', 1, 10000), refused('$topic'), small('$topic', 'k', 10001, 20000)");
 	wait_until_confirmed($node, 'postgres');
 	my @sequence = sequence($topic);
 	is_deeply([ first_occurrences(@sequence) ], [ 1 .. 20000 ], 'all others arrive, in order');
@@ -56,8 +56,8 @@ foreach my $case (
 	# Many of them.
 	$topic = make_topic(topic_name("many.$delivery.$codec"), 4, 'max.message.bytes' => 20000);
 	$offset = -s $node->logfile;
-	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(0, 499) i");
-	sql("SELECT poison('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(500, 549) i");
+	sql("SELECT refused('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(0, 499) i");
+	sql("SELECT refused('$topic'), small('$topic', i::text, i * 20 + 1, i * 20 + 20) FROM generate_series(500, 549) i");
 	wait_until_confirmed($node, 'postgres');
 	is(scalar(first_occurrences(consume_lines($topic, '%k %s'))), 11000, 'of many refused ones the others arrive, too');
 	is(sql("SELECT count(*), count(DISTINCT event_id), max(attempts) FROM outbox.dead_letter WHERE topic = '$topic'"),

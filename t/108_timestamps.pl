@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxProxy;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -100,7 +100,7 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 
 # What is sent again is as new as any to Kafka.
 my $topic = limited_topic('again');
-sql("SELECT small('$topic', 'k', 1, 3), poison('$topic')");
+sql("SELECT small('$topic', 'k', 1, 3), refused('$topic')");
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
 wait_until("SELECT count(*) = 0 FROM outbox.events WHERE status = 'pending'");
 my $since = now_ms();

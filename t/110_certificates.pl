@@ -5,7 +5,7 @@ use warnings;
 
 use lib 't';
 use OutboxCertificates;
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use Test::More;
 

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxProxy;
 use OutboxTest;
 use PostgreSQL::Test::Utils;

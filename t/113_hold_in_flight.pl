@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxProxy;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -13,7 +13,7 @@ use Test::More;
 
 my $kafka = own_kafka('hold');
 my $network = OutboxProxy->new($kafka);
-my $node = new_server('hold', "outbox.on_poison = hold\n");
+my $node = new_server('hold', "outbox.on_dead_letter = hold\n");
 create_extension($node, 'postgres', $network->bootstrap);
 publish_from($node, $kafka);
 # What is not compressed and too large is refused unasked for a second.
@@ -30,9 +30,9 @@ foreach my $round (1 .. 3)
 	# In one go, while it is known that the topic refuses such.
 	$network->slow(0.02);
 	sql(<<SQL);
-SELECT poison('$topic', 'a$round');
+SELECT refused('$topic', 'a$round');
 DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM outbox.dead_letter WHERE key = 'a$round') LOOP PERFORM pg_sleep(0.001); END LOOP; END \$\$;
-SELECT small('$other', 'k', 1, 1000), poison('$topic', 'b$round'), small('$topic', 'b$round', 1, 10);
+SELECT small('$other', 'k', 1, 1000), refused('$topic', 'b$round'), small('$topic', 'b$round', 1, 10);
 SELECT outbox.discard(event_id) FROM outbox.dead_letter WHERE key = 'a$round';
 SQL
 	wait_until("SELECT EXISTS (SELECT FROM outbox.dead_letter WHERE key = 'b$round')");

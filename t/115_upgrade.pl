@@ -93,28 +93,28 @@ SELECT 'all', 'm' || c, '$topic', 0, c, '"failed"', CASE c WHEN 0 THEN 'failed' 
 INSERT INTO inbox.received (consumer, event_id, chunk) SELECT 'shop', 'r' || c, c FROM generate_series(0, 3) c;
 INSERT INTO inbox.received (consumer, event_id, chunk) VALUES ('\@all', 'known', 3), ('\@all', '$topic/0/0', 3);
 INSERT INTO inbox.ring VALUES ('message', 3, now());
-INSERT INTO inbox.survivor VALUES ('all', 0);
+INSERT INTO inbox.crash_marker VALUES ('all', 0);
 
 INSERT INTO outbox.identity
-SELECT outbox.home(), system_identifier, d.oid, datname FROM pg_control_system(), pg_database d WHERE datname = 'postgres';
+SELECT outbox.database_id(), system_identifier, d.oid, datname FROM pg_control_system(), pg_database d WHERE datname = 'postgres';
 INSERT INTO outbox.event (event_id, aggregate_type, aggregate_id, event_type, payload, topic, chunk)
 SELECT gen_random_uuid(), 'thing', 'k', 'made', '"published"', '$topic', c FROM generate_series(0, 7) c;
 SELECT outbox.publish('thing', 'k', e, to_jsonb(e), topic => CASE e WHEN 'parked' THEN '$away' ELSE '$topic' END)
 FROM unnest(ARRAY['refused', 'behind it', 'given up', 'parked']) e;
 SELECT outbox.publish('again', 'other', 'made', '"replayed"', topic => '$topic');
-INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, home)
-SELECT event_id, topic, 'k', 'NONE', 'none', true, false, id, chunk, xid, home FROM outbox.event WHERE event_type = 'refused';
-INSERT INTO outbox.held_event (event_id, topic, key, partition, id, chunk, xid, home)
-SELECT event_id, topic, 'k', CASE event_type WHEN 'parked' THEN -1 END, id, chunk, xid, home
+INSERT INTO outbox.dead_letter (event_id, topic, key, error_code, error, holds, replay, id, chunk, xid, database_id)
+SELECT event_id, topic, 'k', 'NONE', 'none', true, false, id, chunk, xid, database_id FROM outbox.event WHERE event_type = 'refused';
+INSERT INTO outbox.held_event (event_id, topic, key, partition, id, chunk, xid, database_id)
+SELECT event_id, topic, 'k', CASE event_type WHEN 'parked' THEN -1 END, id, chunk, xid, database_id
 FROM outbox.event WHERE event_type IN ('behind it', 'parked');
-INSERT INTO outbox.parked VALUES ('$away', -1, 'waiting', 'NONE', 'none');
-INSERT INTO outbox.discarded_event (id, chunk, xid, home, event_id, topic, key, error)
-SELECT id, chunk, xid, home, event_id, topic, 'k', 'none' FROM outbox.event WHERE event_type = 'given up';
+INSERT INTO outbox.parked_topic VALUES ('$away', -1, 'waiting', 'NONE', 'none');
+INSERT INTO outbox.discarded_event (id, chunk, xid, database_id, event_id, topic, key, error)
+SELECT id, chunk, xid, database_id, event_id, topic, 'k', 'none' FROM outbox.event WHERE event_type = 'given up';
 INSERT INTO outbox.watermark (lsn, snapshot) VALUES (pg_current_wal_lsn(), pg_current_snapshot());
 SELECT outbox.replay('-infinity', aggregate_type => 'again');
 SELECT outbox.publish('thing', 'caught', 'made', '"caught up"', topic => '$topic');
-INSERT INTO outbox.catchup (home, snapshot, lsn, last_id, events_done, events_total)
-SELECT outbox.home(), pg_current_snapshot(), pg_current_wal_lsn(), max(id), 1, 1 FROM outbox.event;
+INSERT INTO outbox.catchup (database_id, snapshot, lsn, last_id, events_done, events_total)
+SELECT outbox.database_id(), pg_current_snapshot(), pg_current_wal_lsn(), max(id), 1, 1 FROM outbox.event;
 INSERT INTO outbox.exactly_once (timeline) VALUES (1);
 SELECT outbox.publish('thing', 'pending', 'made', '"pending"', topic => '$topic');
 
@@ -208,7 +208,7 @@ my @changes = (
 	'ALTER FUNCTION outbox.retry_all SECURITY INVOKER',
 	'ALTER FUNCTION outbox.retry_all RESET search_path',
 	'ALTER FUNCTION outbox.retry_all OWNER TO shop',
-	'GRANT EXECUTE ON FUNCTION outbox.home TO PUBLIC',
+	'GRANT EXECUTE ON FUNCTION outbox.database_id TO PUBLIC',
 	'GRANT SELECT (id) ON outbox.event TO shop',
 	'REVOKE SELECT ON outbox.stat_relay FROM pg_monitor',
 	'GRANT USAGE ON SCHEMA inbox TO shop',
@@ -228,7 +228,7 @@ my @changes = (
 	'ALTER TABLE outbox.watermark ALTER upper_xid DROP EXPRESSION',
 	'ALTER TABLE inbox.position SET (fillfactor = 61)',
 	'ALTER TABLE inbox.ring SET (toast.autovacuum_enabled = off)',
-	'ALTER TABLE inbox.survivor SET LOGGED',
+	'ALTER TABLE inbox.crash_marker SET LOGGED',
 	'ALTER TABLE inbox.message_0 REPLICA IDENTITY DEFAULT',
 	'ALTER TABLE outbox.identity DISABLE TRIGGER wake_relay',
 	'DROP TRIGGER wake_relay ON outbox.identity',

@@ -206,7 +206,7 @@ my $crashes = () = slurp_file($node->logfile) =~ /was terminated by signal 9/g;
 cmp_ok($crashes, '<=', 6, 'each costs one crash among others, and one for each attempt');
 produce($topic, "z\tlast");
 wait_for("SELECT count(*) = 1 FROM done_crasher WHERE key = 'z'", 'the worker goes on');
-wait_for("SELECT count(*) = 1 FROM inbox.survivor WHERE subscription = 'crasher'",
+wait_for("SELECT count(*) = 1 FROM inbox.crash_marker WHERE subscription = 'crasher'",
 	'and suspects nobody any more, though hardly anything has come');
 
 $node->stop;

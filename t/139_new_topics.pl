@@ -6,7 +6,7 @@ use warnings;
 
 use lib 't';
 use IPC::Run;
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -76,7 +76,7 @@ BEGIN;
 SELECT small('$prefix.' || i, k, n * 2 - 1, n * 2), small('$known', 'k', i, i)
   FROM generate_series(1, 3) n, unnest('{a,b}'::text[]) k, generate_series(1, @{[TOPICS]}) i
  ORDER BY n, i, k;
-SELECT poison('$limited'), small('$limited', 'k', 1, 1), small('$prefix.' || 1, 'a', 7, 7), small('$impossible', 'k', 1, 1);
+SELECT refused('$limited'), small('$limited', 'k', 1, 1), small('$prefix.' || 1, 'a', 7, 7), small('$impossible', 'k', 1, 1);
 COMMIT;
 SQL
 	wait_until_confirmed($node, 'postgres');

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxProxy;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
@@ -76,7 +76,7 @@ check_order($topic, 'far');
 # Of one of many events only that one is refused.
 my $limited = make_topic(topic_name('limited'), 24, dir => $kafka, 'max.message.bytes' => 100_000);
 sql("CALL publish_more('$limited', 20, 50, 300)");
-sql("CALL publish_more('$limited', 20, 50, 300); SELECT poison('$limited'); CALL publish_more('$limited', 20, 50, 300)");
+sql("CALL publish_more('$limited', 20, 50, 300); SELECT refused('$limited'); CALL publish_more('$limited', 20, 50, 300)");
 wait_until('SELECT count(*) = 1 FROM outbox.dead_letter');
 is(sql('SELECT outbox.discard(event_id) FROM outbox.dead_letter'), 't', 'an event is refused');
 check_order($limited, 'neighbours of a refused event', 'repeated');
@@ -143,7 +143,7 @@ foreach my $what ('cut', 'forget', 'restart')
 }
 
 # What waits behind a dead letter stays in order, too.
-$node->append_conf('postgresql.conf', 'outbox.on_poison = hold');
+$node->append_conf('postgresql.conf', 'outbox.on_dead_letter = hold');
 $node->reload;
 my $held = make_topic(topic_name('held'), 24, dir => $kafka);
 sql("CALL publish_more('$held', 400, 50, 300)");

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use lib 't';
-use OutboxPoison;
+use OutboxRefused;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -57,8 +57,8 @@ foreach my $delivery ('at_least_once', 'exactly_once')
 	# Topics that cannot be created, as these names exclude others.
 	my @impossible = map { tr/./_/r } @later;
 	sql("SELECT small('$impossible[0]', 'k', 1, 1), small('$impossible[1]', 'k', 1, 1), small('$known', 'k', 0, 0)");
-	wait_until('SELECT count(*) = 2 FROM outbox.parked');
-	my $parked = sql('SELECT extract(epoch FROM min(since)) * 1000 FROM outbox.parked');
+	wait_until('SELECT count(*) = 2 FROM outbox.parked_topic');
+	my $parked = sql('SELECT extract(epoch FROM min(since)) * 1000 FROM outbox.parked_topic');
 	cmp_ok(appended_at($known, LARGE + 2), '<', $parked, 'others do not wait until Kafka has not created topics')
 	  if $delivery eq 'at_least_once';
 	is(sql('SELECT count(*) FROM outbox.dead_letter'), 0, 'there are no dead letters');

@@ -18,13 +18,13 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-PG_FUNCTION_INFO_V1(outbox_home);
+PG_FUNCTION_INFO_V1(outbox_database_id);
 
 /*
  * The number of the database that this process is connected to.
  */
 int32
-home_id(void)
+own_database_id(void)
 {
 	static int32 id = 0;
 
@@ -42,10 +42,10 @@ home_id(void)
 }
 
 /*
- * SQL function outbox.home() RETURNS integer
+ * SQL function outbox.database_id() RETURNS integer
  */
 Datum
-outbox_home(PG_FUNCTION_ARGS)
+outbox_database_id(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(home_id());
+	PG_RETURN_INT32(own_database_id());
 }

@@ -10,6 +10,6 @@
 
 #include "postgres.h"
 
-extern int32 home_id(void);
+extern int32 own_database_id(void);
 
 #endif							/* OUTBOX_DATABASE_ID_H */

@@ -22,7 +22,7 @@ int			outbox_capture = CAPTURE_AUTO;
 int			outbox_poll_interval = 1000;
 int			outbox_max_slot_wal = 10240;
 int			outbox_transaction_interval = 100;
-int			outbox_on_poison = POISON_SKIP;
+int			outbox_on_dead_letter = DEAD_LETTER_SKIP;
 int			inbox_dedupe_window = 604800;
 int			inbox_max_workers_per_role = -1;
 int			inbox_max_keep = -1;
@@ -34,9 +34,9 @@ static const struct config_enum_entry capture_modes[] = {
 	{NULL, 0, false}
 };
 
-static const struct config_enum_entry poison_modes[] = {
-	{"skip", POISON_SKIP, false},
-	{"hold", POISON_HOLD, false},
+static const struct config_enum_entry dead_letter_policies[] = {
+	{"skip", DEAD_LETTER_SKIP, false},
+	{"hold", DEAD_LETTER_HOLD, false},
 	{NULL, 0, false}
 };
 
@@ -123,11 +123,11 @@ guc_init(void)
 							100, 1, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
-	DefineCustomEnumVariable("outbox.on_poison",
+	DefineCustomEnumVariable("outbox.on_dead_letter",
 							 "What becomes of later events of a key when Kafka refuses one for good.",
 							 "\"skip\" sends them, \"hold\" lets them wait until the dead letter is retried or discarded.",
-							 &outbox_on_poison,
-							 POISON_SKIP, poison_modes,
+							 &outbox_on_dead_letter,
+							 DEAD_LETTER_SKIP, dead_letter_policies,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	define_inbox_settings();

@@ -18,14 +18,14 @@ typedef enum CaptureMode
 } CaptureMode;
 
 /* What becomes of later events of a key that has a dead letter. */
-typedef enum PoisonMode
+typedef enum DeadLetterPolicy
 {
-	POISON_SKIP,				/* they go on */
-	POISON_HOLD					/* they wait */
-} PoisonMode;
+	DEAD_LETTER_SKIP,			/* they go on */
+	DEAD_LETTER_HOLD			/* they wait */
+} DeadLetterPolicy;
 
 extern int	outbox_max_databases;
-extern int	outbox_on_poison;
+extern int	outbox_on_dead_letter;
 extern int	outbox_max_consumers;
 extern int	outbox_capture;
 extern int	outbox_poll_interval;

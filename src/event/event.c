@@ -49,7 +49,7 @@ static const Oid column_types[EVENT_NFIXED] = {
 	[EVENT_CREATED_AT] = TIMESTAMPTZOID,
 	[EVENT_XID] = XID8OID,
 	[EVENT_CHUNK] = INT2OID,
-	[EVENT_HOME] = INT4OID
+	[EVENT_DATABASE_ID] = INT4OID
 };
 
 /*
@@ -152,8 +152,8 @@ event_from_values(Event *event, const Datum *values, const bool *nulls)
 	event->replay = false;
 	event->chunk = nulls[EVENT_CHUNK] ? 0 :
 		DatumGetInt16(values[EVENT_CHUNK]);
-	event->home = nulls[EVENT_HOME] ? 0 :
-		DatumGetInt32(values[EVENT_HOME]);
+	event->database_id = nulls[EVENT_DATABASE_ID] ? 0 :
+		DatumGetInt32(values[EVENT_DATABASE_ID]);
 	event->xid = nulls[EVENT_XID] ? 0 :
 		U64FromFullTransactionId(DatumGetFullTransactionId(values[EVENT_XID]));
 }

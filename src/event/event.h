@@ -71,7 +71,7 @@ typedef enum EventColumn
 	EVENT_CREATED_AT,
 	EVENT_XID,
 	EVENT_CHUNK,
-	EVENT_HOME,
+	EVENT_DATABASE_ID,
 	EVENT_ID_GIVEN,
 	EVENT_NCOLUMNS
 } EventColumn;
@@ -109,7 +109,7 @@ typedef struct Event
 	TimestampTz created_at;
 	uint64		xid;
 	int16		chunk;			/* of outbox.event */
-	int32		home;			/* database in which xid means something */
+	int32		database_id;	/* database in which xid means something */
 	bool		replay;			/* sent again on request; not a column */
 } Event;
 

@@ -339,7 +339,7 @@ rethrow_duplicate(Relation chunk, const pg_uuid_t *event_id)
 
 /*
  * Stores an event, whose columns are in the order of EventColumn and have
- * been checked.  Sets the columns id, chunk, home and id_given, which says that
+ * been checked.  Sets the columns id, chunk, database_id and id_given, which says that
  * event_id came from the publisher and may exist already.
  */
 void
@@ -351,8 +351,8 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 
 	values[EVENT_CHUNK] = Int16GetDatum(number);
 	values[EVENT_ID] = Int64GetDatum(next_id());
-	values[EVENT_HOME] = Int32GetDatum(home_id());
-	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_HOME] = false;
+	values[EVENT_DATABASE_ID] = Int32GetDatum(own_database_id());
+	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_DATABASE_ID] = false;
 	set_id_given(chunk, id_given, values, nulls);
 
 	if (id_given)

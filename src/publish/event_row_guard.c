@@ -11,10 +11,10 @@
  * cannot be deleted or changed; nor those of dead letters deleted, nor of
  * events that wait behind one, which are sent out of the table later.
  *
- * Rows of another home are that one's affair, unless this database is a copy
+ * Rows of another database are that one's affair, unless this database is a copy
  * of it that has still to publish them, or to decide.
  *
- * What never changes is where a row belongs: id, xid, chunk and home.  A row
+ * What never changes is where a row belongs: id, xid, chunk and database_id.  A row
  * that moves to another chunk is inserted there, and would be an event again.
  *
  * DELETE of many rows has to be cheap.  What is published is read when a
@@ -46,25 +46,25 @@
 
 PG_FUNCTION_INFO_V1(outbox_keep_rows);
 
-/* The homes whose events this database publishes, and their watermarks. */
+/* The databases whose events this database publishes, and their watermarks. */
 #define HOMES \
-	"SELECT h.home, (SELECT w.snapshot FROM outbox.watermark w" \
-	" WHERE w.home OPERATOR(pg_catalog.=) h.home ORDER BY w.id DESC LIMIT 1)" \
-	" FROM (SELECT outbox.home() AS home" \
-	"       UNION SELECT i.home FROM outbox.identity i) h"
+	"SELECT h.database_id, (SELECT w.snapshot FROM outbox.watermark w" \
+	" WHERE w.database_id OPERATOR(pg_catalog.=) h.database_id ORDER BY w.id DESC LIMIT 1)" \
+	" FROM (SELECT outbox.database_id() AS database_id" \
+	"       UNION SELECT i.database_id FROM outbox.identity i) h"
 
 /* Events that are set aside: whether each waits behind another one. */
 #define SET_ASIDE \
-	"SELECT d.id, d.home, false FROM outbox.dead_letter d WHERE NOT d.replay" \
-	" UNION ALL SELECT h.id, h.home, true FROM outbox.held_event h"
+	"SELECT d.id, d.database_id, false FROM outbox.dead_letter d WHERE NOT d.replay" \
+	" UNION ALL SELECT h.id, h.database_id, true FROM outbox.held_event h"
 
 /*
  * An event of a chunk that is not published.  To be found by the index on xid:
- * the sum hides home from the other one.
+ * the sum hides database_id from the other one.
  */
 #define UNPUBLISHED_IN \
 	"SELECT e.event_id FROM %s e" \
-	" WHERE (e.home OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1" \
+	" WHERE (e.database_id OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1" \
 	" AND e.xid OPERATOR(pg_catalog.>=) $2" \
 	" AND NOT pg_catalog.pg_visible_in_snapshot(e.xid, $3) LIMIT 1"
 
@@ -75,16 +75,16 @@ PG_FUNCTION_INFO_V1(outbox_keep_rows);
 	"       UNION ALL SELECT h.event_id, h.chunk FROM outbox.held_event h) a" \
 	" WHERE a.chunk OPERATOR(pg_catalog.=) (SELECT e.chunk FROM %s e LIMIT 1) LIMIT 1"
 
-typedef struct KeptHome
+typedef struct KeptDatabase
 {
-	int32		home;
+	int32		database_id;
 	Datum		published;		/* a pg_snapshot, 0 for none */
-} KeptHome;
+} KeptDatabase;
 
 typedef struct KeptEvent
 {
 	int64		id;
-	int32		home;
+	int32		database_id;
 	bool		waits;
 } KeptEvent;
 
@@ -92,8 +92,8 @@ typedef struct KeptEvent
 typedef struct Kept
 {
 	MemoryContext context;
-	KeptHome   *homes;
-	uint64		nhomes;
+	KeptDatabase *databases;
+	uint64		ndatabases;
 	KeptEvent  *set_aside;		/* in ascending order */
 	uint64		nset_aside;
 } Kept;
@@ -106,7 +106,7 @@ compare_events(const void *a, const void *b)
 
 	if (x->id != y->id)
 		return x->id < y->id ? -1 : 1;
-	return x->home < y->home ? -1 : x->home > y->home;
+	return x->database_id < y->database_id ? -1 : x->database_id > y->database_id;
 }
 
 static void
@@ -125,22 +125,22 @@ column(uint64 row, int number, bool *isnull)
 }
 
 static void
-read_homes(Kept *kept)
+read_databases(Kept *kept)
 {
 	query(HOMES, 0, NULL, NULL);
-	kept->nhomes = SPI_processed;
-	kept->homes = MemoryContextAllocZero(kept->context,
-										 SPI_processed * sizeof(KeptHome));
+	kept->ndatabases = SPI_processed;
+	kept->databases = MemoryContextAllocZero(kept->context,
+											 SPI_processed * sizeof(KeptDatabase));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(kept->context);
 		bool		isnull;
 		Datum		snapshot;
 
-		kept->homes[i].home = DatumGetInt32(column(i, 1, &isnull));
+		kept->databases[i].database_id = DatumGetInt32(column(i, 1, &isnull));
 		snapshot = column(i, 2, &isnull);
 		if (!isnull)
-			kept->homes[i].published = PointerGetDatum(PG_DETOAST_DATUM_COPY(snapshot));
+			kept->databases[i].published = PointerGetDatum(PG_DETOAST_DATUM_COPY(snapshot));
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -157,28 +157,28 @@ read_set_aside(Kept *kept)
 		bool		isnull;
 
 		kept->set_aside[i].id = DatumGetInt64(column(i, 1, &isnull));
-		kept->set_aside[i].home = DatumGetInt32(column(i, 2, &isnull));
+		kept->set_aside[i].database_id = DatumGetInt32(column(i, 2, &isnull));
 		kept->set_aside[i].waits = DatumGetBool(column(i, 3, &isnull));
 	}
 	qsort(kept->set_aside, kept->nset_aside, sizeof(KeptEvent), compare_events);
 }
 
-/* The home of that number, NULL when its rows need not be kept. */
-static const KeptHome *
-find_home(const Kept *kept, int32 home)
+/* The database of that number, NULL when its rows need not be kept. */
+static const KeptDatabase *
+find_database(const Kept *kept, int32 database_id)
 {
-	for (uint64 i = 0; i < kept->nhomes; i++)
-		if (kept->homes[i].home == home)
-			return &kept->homes[i];
+	for (uint64 i = 0; i < kept->ndatabases; i++)
+		if (kept->databases[i].database_id == database_id)
+			return &kept->databases[i];
 	return NULL;
 }
 
 static bool
-is_published(const KeptHome *home, Datum xid)
+is_published(const KeptDatabase *database_id, Datum xid)
 {
-	return home->published != 0 &&
+	return database_id->published != 0 &&
 		DatumGetBool(DirectFunctionCall2(pg_visible_in_snapshot, xid,
-										 home->published));
+										 database_id->published));
 }
 
 /*
@@ -204,7 +204,7 @@ as_owner(Relation relation, void (*function) (void *arg), void *arg)
 static void
 read_all(void *arg)
 {
-	read_homes(arg);
+	read_databases(arg);
 	read_set_aside(arg);
 }
 
@@ -249,7 +249,7 @@ static void
 check_set_aside(const Kept *kept, TupleTableSlot *slot)
 {
 	KeptEvent	key = {.id = DatumGetInt64(row_value(slot, EVENT_ID)),
-	.home = DatumGetInt32(row_value(slot, EVENT_HOME))};
+	.database_id = DatumGetInt32(row_value(slot, EVENT_DATABASE_ID))};
 	KeptEvent  *found = NULL;
 
 	if (kept->nset_aside > 0)
@@ -272,7 +272,7 @@ static void
 check_place(TupleTableSlot *old, TupleTableSlot *new)
 {
 	static const EventColumn fixed[] = {EVENT_ID, EVENT_XID, EVENT_CHUNK,
-	EVENT_HOME};
+	EVENT_DATABASE_ID};
 
 	for (int i = 0; i < lengthof(fixed); i++)
 	{
@@ -282,7 +282,7 @@ check_place(TupleTableSlot *old, TupleTableSlot *new)
 						  att->attbyval, att->attlen))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot change id, xid, chunk or home of an event"),
+					 errmsg("cannot change id, xid, chunk or database_id of an event"),
 					 errdetail("They tell which events are on Kafka."),
 					 errhint("Publish a new event instead.")));
 	}
@@ -292,14 +292,14 @@ check_place(TupleTableSlot *old, TupleTableSlot *new)
 static void
 check_row(const Kept *kept, TupleTableSlot *old, TupleTableSlot *new)
 {
-	const KeptHome *home = find_home(kept,
-									 DatumGetInt32(row_value(old, EVENT_HOME)));
+	const KeptDatabase *database_id = find_database(kept,
+													DatumGetInt32(row_value(old, EVENT_DATABASE_ID)));
 
 	if (new)
 		check_place(old, new);
-	if (home == NULL)
+	if (database_id == NULL)
 		return;
-	if (!is_published(home, row_value(old, EVENT_XID)))
+	if (!is_published(database_id, row_value(old, EVENT_XID)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 new ? errmsg("cannot change an event that is not on Kafka yet") :
@@ -326,15 +326,15 @@ refuse_truncate(Relation chunk, const char *why)
 				 errhint("Wait until outbox.events shows all of them as published; dead letters are sent with outbox.retry() or given up with outbox.discard().")));
 }
 
-/* Raises an error when a chunk has an event of a home that is not published. */
+/* Raises an error when a chunk has an event of a database that is not published. */
 static void
-check_chunk_home(Relation chunk, const char *sql, const KeptHome *home)
+check_chunk_database(Relation chunk, const char *sql, const KeptDatabase *database_id)
 {
 	Oid			types[3] = {INT4OID, XID8OID, PG_SNAPSHOTOID};
 	Datum		args[3];
 
-	args[0] = Int32GetDatum(home->home);
-	args[2] = home->published ? home->published :
+	args[0] = Int32GetDatum(database_id->database_id);
+	args[2] = database_id->published ? database_id->published :
 		DirectFunctionCall1(pg_snapshot_in, CStringGetDatum("1:1:"));
 	args[1] = DirectFunctionCall1(pg_snapshot_xmin, args[2]);
 	query(sql, 3, types, args);
@@ -351,9 +351,9 @@ check_chunk(void *arg)
 	char	   *sql = psprintf(UNPUBLISHED_IN, name);
 	Kept		kept = {.context = CurrentMemoryContext};
 
-	read_homes(&kept);
-	for (uint64 i = 0; i < kept.nhomes; i++)
-		check_chunk_home(chunk, sql, &kept.homes[i]);
+	read_databases(&kept);
+	for (uint64 i = 0; i < kept.ndatabases; i++)
+		check_chunk_database(chunk, sql, &kept.databases[i]);
 	query(psprintf(SET_ASIDE_IN, name), 0, NULL, NULL);
 	refuse_truncate(chunk, "is a dead letter, or waits behind one");
 }

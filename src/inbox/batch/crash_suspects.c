@@ -31,7 +31,7 @@
  * harms nobody.  A process that ends because it is told to leaves no suspects.
  *
  * Shared memory does not outlive a crash of the server.  Who has worked since
- * the last crash has a row in inbox.survivor, an unlogged table, which a crash
+ * the last crash has a row in inbox.crash_marker, an unlogged table, which a crash
  * empties.  Without it, suspect is what may have been under way then: as many
  * new messages of each partition as a batch may have, unless they came later,
  * and what waited in inbox.message.  New is what was not received before: who
@@ -222,10 +222,10 @@ run_about_worker(InboxWorker *worker, const char *query)
 
 /* Notes that what a crash would make the worker begin with is over. */
 static void
-mark_survivor(InboxWorker *worker)
+set_crash_marker(InboxWorker *worker)
 {
 	(void) run_about_worker(worker,
-							"INSERT INTO inbox.survivor VALUES ($1, $2)"
+							"INSERT INTO inbox.crash_marker VALUES ($1, $2)"
 							" ON CONFLICT DO NOTHING");
 	worker->crashed = false;
 }
@@ -251,11 +251,11 @@ culprit_look(InboxWorker *worker, int first)
 	if (first > 0)
 		return;
 	worker->crashed = !run_about_worker(worker,
-										"SELECT FROM inbox.survivor"
+										"SELECT FROM inbox.crash_marker"
 										" WHERE subscription OPERATOR(pg_catalog.=) $1"
 										" AND worker OPERATOR(pg_catalog.=) $2");
 	if (worker->crashed && is_new && !run_about_worker(worker, RECEIVED_QUERY))
-		mark_survivor(worker);
+		set_crash_marker(worker);
 }
 
 /* Has all of a partition been read that was there when the server crashed? */
@@ -287,7 +287,7 @@ culprit_rest(InboxWorker *worker)
 		past &= is_past_crash(worker, worker->partitions[i]);
 	if (worker->crashed && past && worker->npartitions > 0 && worker->complete &&
 		!waiting_has_old(worker))
-		mark_survivor(worker);
+		set_crash_marker(worker);
 	if (worker->complete && partitions_lag(worker) == 0 &&
 		hash_get_num_entries(worker->waiting) == 0)
 		set_clear(&worker->entry->suspects);

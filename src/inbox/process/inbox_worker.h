@@ -252,7 +252,7 @@ typedef struct InboxWorker
 									 * may have locked; see position_table.c */
 	FailureReport report;
 	Pace		pace;
-	bool		crashed;		/* not in inbox.survivor yet; see
+	bool		crashed;		/* not in inbox.crash_marker yet; see
 								 * crash_suspects.c */
 	int			suspects_at_once;	/* so many are looked at together while
 									 * none of them is to be handled */

@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(outbox_my_failed_messages);
  */
 #define OF_MINE \
 	" JOIN inbox.subscription s ON s.name OPERATOR(pg_catalog.=) x.subscription" \
-	" JOIN pg_catalog.pg_roles r ON CASE WHEN s.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" JOIN pg_catalog.pg_roles r ON CASE WHEN s.database_id OPERATOR(pg_catalog.=) outbox.database_id()" \
 	"  THEN r.oid OPERATOR(pg_catalog.=) s.role_id" \
 	"  ELSE r.rolname OPERATOR(pg_catalog.=) s.role_name END" \
 	" WHERE pg_catalog.pg_has_role($1, r.oid, 'USAGE')"

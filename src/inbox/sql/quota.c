@@ -54,7 +54,7 @@ quota_check_workers(const char *name, Oid role, int workers)
 	(void) sql_execute("SELECT coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.<>) $1), 0)::pg_catalog.int8,"
 					   " coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.=) $1), 0)::pg_catalog.int8"
 					   " FROM inbox.subscription WHERE role_id OPERATOR(pg_catalog.=) $2"
-					   " AND home OPERATOR(pg_catalog.=) outbox.home()",
+					   " AND database_id OPERATOR(pg_catalog.=) outbox.database_id()",
 					   2, types, values, NULL);
 	others = number(1);
 	before = number(2);

@@ -76,7 +76,7 @@ read_row(const char *name, const char *lock, SubscriptionRow *row)
 
 	memset(row, 0, sizeof(*row));
 	sql_begin(&caller);
-	row->exists = sql_execute(psprintf("SELECT home, paused, stopped_by, role_name, role_id"
+	row->exists = sql_execute(psprintf("SELECT database_id, paused, stopped_by, role_name, role_id"
 									   " FROM inbox.subscription "
 									   " WHERE name OPERATOR(pg_catalog.=) $1 %s", lock),
 							  1, types, values, NULL) > 0;
@@ -85,7 +85,7 @@ read_row(const char *name, const char *lock, SubscriptionRow *row)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		char	   *stopped_by = column_text(3);
 
-		row->is_copy = pg_strtoint32(column_text(1)) != home_id();
+		row->is_copy = pg_strtoint32(column_text(1)) != own_database_id();
 		row->paused = column_text(2)[0] == 't';
 		row->stopped_by = stopped_by ? pstrdup(stopped_by) : NULL;
 		row->role_name = pstrdup(column_text(4));
@@ -294,7 +294,7 @@ outbox_subscription_resume(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	sql_begin(&caller);
 	subscription_change(name, "UPDATE inbox.subscription SET paused = false,"
-						" home = outbox.home(), role_id = $2,"
+						" database_id = outbox.database_id(), role_id = $2,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, NULL);
 	sql_end(&caller);

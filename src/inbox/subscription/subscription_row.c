@@ -26,7 +26,7 @@
 /* A subscription that works: not in a copy of its database, for example. */
 #define IS_ACTIVE \
 	" NOT paused AND stopped_by IS NULL" \
-	" AND home OPERATOR(pg_catalog.=) outbox.home()"
+	" AND database_id OPERATOR(pg_catalog.=) outbox.database_id()"
 
 /*
  * What a worker was started with.  One that was made anew under the same name
@@ -106,7 +106,7 @@ load_publish_list(void)
 #define RENAMED_ROLES \
 	" FROM pg_catalog.pg_roles r" \
 	" WHERE r.oid OPERATOR(pg_catalog.=) s.role_id" \
-	" AND s.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" AND s.database_id OPERATOR(pg_catalog.=) outbox.database_id()" \
 	" AND s.role_name OPERATOR(pg_catalog.<>) r.rolname"
 
 /*

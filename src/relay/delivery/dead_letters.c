@@ -15,7 +15,7 @@
  * What the ledger has not passed stays in memory: when the pipeline breaks, it
  * is forgotten, as it will be sent and refused again.
  *
- * With outbox.on_poison = hold, later events of the same topic and key are set
+ * With outbox.on_dead_letter = hold, later events of the same topic and key are set
  * aside too, into outbox.held_event, so that they hold back neither the slot
  * nor other keys.
  *
@@ -181,7 +181,7 @@ remember(Relay *relay, const Event *event, uint64 number)
 	item->event_id = event->event_id;
 	item->xid = event->xid;
 	item->chunk = event->chunk;
-	item->home = event->home;
+	item->database_id = event->database_id;
 	item->topic = copy_topic(event);
 	item->key = copy_slice(event_key(event));
 	item->before = ledger_position(relay->ledger);
@@ -364,7 +364,7 @@ deadletter_add(Relay *relay, const Event *event, uint64 number,
 
 	item->error_name = error_name;
 	item->error = MemoryContextStrdup(pending_context, error);
-	item->holds = outbox_on_poison == POISON_HOLD && !event->replay &&
+	item->holds = outbox_on_dead_letter == DEAD_LETTER_HOLD && !event->replay &&
 		item->key != NULL && resending != RESEND_FAILED;
 	if (item->holds)
 		heldkeys_add(item->topic, event_key(event), true, number + 1);

@@ -39,7 +39,7 @@ typedef struct SetAside
 	pg_uuid_t	event_id;
 	uint64		xid;
 	int16		chunk;
-	int32		home;
+	int32		database_id;
 	char	   *topic;
 	char	   *key;			/* NULL when there is none */
 	const char *error_name;

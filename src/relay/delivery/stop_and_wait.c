@@ -151,8 +151,8 @@ bool
 careful_start(const Relay *relay, const Event *event,
 			  const ProducerTopic *topic)
 {
-	producer_pin(relay->producer, outbox_on_poison == POISON_HOLD);
-	return outbox_on_poison == POISON_HOLD && !relay->exact &&
+	producer_pin(relay->producer, outbox_on_dead_letter == DEAD_LETTER_HOLD);
+	return outbox_on_dead_letter == DEAD_LETTER_HOLD && !relay->exact &&
 		!producer_is_known(relay->producer, topic, event_key(event));
 }
 

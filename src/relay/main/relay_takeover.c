@@ -317,7 +317,7 @@ static bool
 is_remembered(void)
 {
 	return has_row("SELECT FROM outbox.exactly_once"
-				   " WHERE home OPERATOR(pg_catalog.=) outbox.home()");
+				   " WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()");
 }
 
 /*
@@ -331,7 +331,7 @@ is_restored(void)
 
 	return from != 0 &&
 		has_row(psprintf("SELECT FROM outbox.exactly_once"
-						 " WHERE home OPERATOR(pg_catalog.=) outbox.home()"
+						 " WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()"
 						 " AND timeline OPERATOR(pg_catalog.<=) %u::pg_catalog.int8",
 						 from));
 }
@@ -342,7 +342,7 @@ has_exact_catchup(void)
 {
 	return (settings_polling() || decode_slot_condition() != SLOT_USABLE) &&
 		has_row("SELECT FROM outbox.catchup"
-				" WHERE home OPERATOR(pg_catalog.=) outbox.home()"
+				" WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()"
 				" AND from_id IS NOT NULL");
 }
 
@@ -351,13 +351,13 @@ static void
 remember(bool exact)
 {
 	const char *store = psprintf("INSERT INTO outbox.exactly_once (timeline) VALUES (%u)"
-								 " ON CONFLICT (home) DO UPDATE SET timeline = excluded.timeline",
+								 " ON CONFLICT (database_id) DO UPDATE SET timeline = excluded.timeline",
 								 GetWALInsertionTimeLine());
 
 	worker_begin_sql();
 	if (SPI_execute(exact ? store :
 					"DELETE FROM outbox.exactly_once"
-					" WHERE home OPERATOR(pg_catalog.=) outbox.home()",
+					" WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()",
 					false, 0) < 0)
 		elog(ERROR, "could not write outbox.exactly_once");
 	worker_commit_sql();

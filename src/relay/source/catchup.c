@@ -52,12 +52,12 @@ static XLogRecPtr looked_at = InvalidXLogRecPtr;
 
 /* A new round; everything is in TopMemoryContext. */
 static CatchupProgress *
-new_round(int32 home, char *snapshot, XLogRecPtr lsn)
+new_round(int32 database_id, char *snapshot, XLogRecPtr lsn)
 {
 	CatchupProgress *round = MemoryContextAllocZero(TopMemoryContext,
 													sizeof(CatchupProgress));
 
-	round->home = home;
+	round->database_id = database_id;
 	round->snapshot = snapshot;
 	round->lsn = lsn;
 	round->last_id = PG_INT64_MIN;
@@ -72,24 +72,24 @@ free_round(CatchupProgress *round)
 }
 
 /*
- * A round is complete.  With forget_home, its home is done with.
+ * A round is complete.  With forget_database, its database is done with.
  */
 static void
-settle_round(Relay *relay, const CatchupProgress *round, bool forget_home)
+settle_round(Relay *relay, const CatchupProgress *round, bool forget_database)
 {
-	catchup_settle(round, forget_home);
+	catchup_settle(round, forget_database);
 	if (relay->exact)
 		relay->exact->set.catchup = NULL;
 }
 
 /*
- * Finishes the round of a home that an earlier relay began.  If only for that
+ * Finishes the round of a database that an earlier relay began.  If only for that
  * deliveries were still exact, the next relay goes on.
  */
 static void
-finish_stored_round(Relay *relay, int32 home)
+finish_stored_round(Relay *relay, int32 database_id)
 {
-	CatchupProgress *round = catchup_load(home, TopMemoryContext);
+	CatchupProgress *round = catchup_load(database_id, TopMemoryContext);
 
 	if (round == NULL)
 		return;
@@ -104,14 +104,14 @@ finish_stored_round(Relay *relay, int32 home)
 static void
 publish_adopted(Relay *relay)
 {
-	int32		home;
+	int32		database_id;
 
-	while (identity_next_adopted(&home))
+	while (identity_next_adopted(&database_id))
 	{
 		CatchupProgress *round;
 
-		finish_stored_round(relay, home);
-		round = new_round(home, MemoryContextStrdup(TopMemoryContext, EVERYTHING),
+		finish_stored_round(relay, database_id);
+		round = new_round(database_id, MemoryContextStrdup(TopMemoryContext, EVERYTHING),
 						  InvalidXLogRecPtr);
 		catchup_publish(relay, round);
 		settle_round(relay, round, true);
@@ -128,7 +128,7 @@ publish_legacy(Relay *relay)
 	if (done)
 		return;
 	publish_adopted(relay);
-	finish_stored_round(relay, home_id());
+	finish_stored_round(relay, own_database_id());
 	done = true;
 }
 
@@ -142,7 +142,7 @@ fresh_round(void)
 	worker_begin_sql();
 	snapshot = watermark_current_snapshot(TopMemoryContext);
 	worker_commit_sql();
-	return new_round(home_id(), snapshot, lsn);
+	return new_round(own_database_id(), snapshot, lsn);
 }
 
 /*
@@ -157,8 +157,8 @@ slot_round(Relay *relay)
 		relay_show(relay);
 		relay_wait(relay, COMMITTING_WAIT_MS);
 	}
-	return new_round(home_id(), MemoryContextStrdup(TopMemoryContext,
-													startpoint_snapshot()),
+	return new_round(own_database_id(), MemoryContextStrdup(TopMemoryContext,
+															startpoint_snapshot()),
 					 decode_confirmed());
 }
 

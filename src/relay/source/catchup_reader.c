@@ -52,10 +52,10 @@
 #define SELECT_EVENTS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
-	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given" \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.database_id, e.id_given" \
 	" FROM outbox.event e" \
 	" WHERE e.id OPERATOR(pg_catalog.>) $1 AND e.id OPERATOR(pg_catalog.<=) $2" \
-	" AND e.home OPERATOR(pg_catalog.=) $3"
+	" AND e.database_id OPERATOR(pg_catalog.=) $3"
 
 /* What snapshot $5 shows and the watermark $4 does not. */
 #define EVENTS_OF_ROUND SELECT_EVENTS \
@@ -164,7 +164,7 @@ open_round(const CatchupReader *reader, int64 after, int64 through)
 	Oid			types[5] = {INT8OID, INT8OID, INT4OID, PG_SNAPSHOTOID,
 	PG_SNAPSHOTOID};
 	Datum		args[5] = {Int64GetDatum(after), Int64GetDatum(through),
-	Int32GetDatum(reader->progress->home)};
+	Int32GetDatum(reader->progress->database_id)};
 
 	args[3] = catchup_snapshot_datum(reader->range->published);
 	args[4] = catchup_snapshot_datum(reader->progress->snapshot);
@@ -181,7 +181,7 @@ open_listed(const CatchupReader *reader, const RoundTransaction *items,
 	static SPIPlanPtr plan = NULL;
 	Oid			types[4] = {INT8OID, INT8OID, INT4OID, XID8ARRAYOID};
 	Datum		args[4] = {Int64GetDatum(after), Int64GetDatum(through),
-	Int32GetDatum(reader->progress->home)};
+	Int32GetDatum(reader->progress->database_id)};
 	Datum	   *xids = palloc(nitems * sizeof(Datum));
 
 	for (int i = 0; i < nitems; i++)

@@ -276,7 +276,7 @@ needed_position(const Relay *relay)
 {
 	const CatchupProgress *known = relay->exact ? relay->exact->set.catchup : NULL;
 
-	if (known && known->home == current->home &&
+	if (known && known->database_id == current->database_id &&
 		strcmp(known->snapshot, current->snapshot) == 0)
 		return known->safe_lsn;
 	return decode_wal_end();
@@ -310,7 +310,7 @@ commit_round(Relay *relay, const CatchupProgress *round)
 
 	if (relay->exact == NULL)
 		return;
-	if (round->home != home_id())
+	if (round->database_id != own_database_id())
 	{
 		recorded.last_id = PG_INT64_MAX;
 		exactly_once_commit(relay, relay->exact->set.lsn);

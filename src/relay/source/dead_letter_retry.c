@@ -40,7 +40,7 @@
 
 #define RETRIED_EVENTS EVENT_COLUMNS ", d.replay, d.position FROM outbox.dead_letter d" \
 	SAME_EVENT " WHERE d.state OPERATOR(pg_catalog.=) 'retrying'" \
-	" AND NOT EXISTS (SELECT FROM outbox.parked p" \
+	" AND NOT EXISTS (SELECT FROM outbox.parked_topic p" \
 	"                 WHERE p.topic OPERATOR(pg_catalog.=) d.topic)" \
 	" ORDER BY d.position LIMIT $1"
 

@@ -42,7 +42,7 @@
 /* The rows in outbox.event are gone: there is nothing left to wait for. */
 #define FORGET_ORPHANS "DELETE FROM outbox.held_event d" OF_TOPIC
 
-#define FORGET_TOPIC "DELETE FROM outbox.parked d" OF_TOPIC
+#define FORGET_TOPIC "DELETE FROM outbox.parked_topic d" OF_TOPIC
 
 /* Does an event wait for it?  If not, its row is deleted. */
 static bool

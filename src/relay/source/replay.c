@@ -45,7 +45,7 @@
 #define NEXT_EVENTS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
-	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given" \
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.database_id, e.id_given" \
 	" FROM outbox.event e, outbox.replay_job j" \
 	" WHERE j.id OPERATOR(pg_catalog.=) $1" \
 	" AND e.id OPERATOR(pg_catalog.>) $3" \
@@ -55,16 +55,16 @@
 	" AND (j.aggregate_type IS NULL" \
 	"      OR e.aggregate_type OPERATOR(pg_catalog.=) j.aggregate_type)" \
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, j.published)" \
-	" AND e.home OPERATOR(pg_catalog.=) outbox.home()" \
+	" AND e.database_id OPERATOR(pg_catalog.=) outbox.database_id()" \
 	" AND NOT EXISTS (SELECT FROM outbox.dead_letter d" \
 	"                 WHERE d.id OPERATOR(pg_catalog.=) e.id" \
-	"                 AND d.home OPERATOR(pg_catalog.=) e.home)" \
+	"                 AND d.database_id OPERATOR(pg_catalog.=) e.database_id)" \
 	" AND NOT EXISTS (SELECT FROM outbox.held_event h" \
 	"                 WHERE h.id OPERATOR(pg_catalog.=) e.id" \
-	"                 AND h.home OPERATOR(pg_catalog.=) e.home)" \
+	"                 AND h.database_id OPERATOR(pg_catalog.=) e.database_id)" \
 	" AND NOT EXISTS (SELECT FROM outbox.discarded_event x" \
 	"                 WHERE x.id OPERATOR(pg_catalog.=) e.id" \
-	"                 AND x.home OPERATOR(pg_catalog.=) e.home)" \
+	"                 AND x.database_id OPERATOR(pg_catalog.=) e.database_id)" \
 	" ORDER BY e.id LIMIT $2"
 
 /* How long new events have their turn, at least, behind a batch. */

@@ -107,7 +107,7 @@ is_blocked(const Relay *relay, ResendKind kind, const char *topic, Slice key)
 static bool
 may_be_refused(Relay *relay, const Event *event)
 {
-	return relay->exact && outbox_on_poison == POISON_HOLD &&
+	return relay->exact && outbox_on_dead_letter == DEAD_LETTER_HOLD &&
 		(relay->careful > 0 || careful_wanted(relay, event));
 }
 

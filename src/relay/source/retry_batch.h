@@ -16,12 +16,12 @@
 #define EVENT_COLUMNS \
 	"SELECT e.id, e.event_id, e.aggregate_type, e.aggregate_id, e.event_type," \
 	" e.payload, e.content_type, e.headers, e.topic, e.partition_key," \
-	" e.deliver_at, e.created_at, e.xid, e.chunk, e.home, e.id_given"
+	" e.deliver_at, e.created_at, e.xid, e.chunk, e.database_id, e.id_given"
 
 #define SAME_EVENT \
 	" JOIN outbox.event e ON e.id OPERATOR(pg_catalog.=) d.id" \
 	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
-	" AND e.home OPERATOR(pg_catalog.=) d.home"
+	" AND e.database_id OPERATOR(pg_catalog.=) d.database_id"
 
 extern void resend_take_rows(void);
 extern int	resend_size(void);

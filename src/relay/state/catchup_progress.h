@@ -13,12 +13,12 @@
 #include "access/xlogdefs.h"
 
 /*
- * A round goes through the events of one home that "snapshot" shows and the
- * home's latest watermark does not.  Its order is that of their ids; or, when
+ * A round goes through the events of one database that "snapshot" shows and the
+ * database's latest watermark does not.  Its order is that of their ids; or, when
  * transactions are to stay whole, one transaction after the other in the order
  * of their last events' ids.
  *
- * What it says about Kafka, at any time: an event of this home is there when
+ * What it says about Kafka, at any time: an event of this database is there when
  * the latest watermark shows its transaction; or when "snapshot" does and
  *
  *	 in the order of ids	its id is last_id or less;
@@ -31,12 +31,12 @@
  * It is stored in outbox.catchup while the round lasts, and, when deliveries
  * are exact, in the record of each Kafka transaction.  Whoever finds a stored
  * round finishes that one first, with its snapshot, whoever began it; then the
- * snapshot becomes the watermark.  So there is never more than one for a home,
+ * snapshot becomes the watermark.  So there is never more than one for a database,
  * however often relays are killed.
  */
 typedef struct CatchupProgress
 {
-	int32		home;			/* this database, or one that it adopted */
+	int32		database_id;	/* this database, or one that it adopted */
 	char	   *snapshot;		/* a pg_snapshot, as text */
 	XLogRecPtr	lsn;			/* what it shows was committed before */
 	XLogRecPtr	safe_lsn;		/* up to here WAL was safe before anything was

@@ -12,7 +12,7 @@
  * that wait are sent, in order (parked_release.c).  New ones go to the end of
  * the queue until it is empty; then the topic is parked no more.
  *
- * This is the list of them, a picture of outbox.parked.
+ * This is the list of them, a picture of outbox.parked_topic.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,10 +36,10 @@
 /* To try one that takes nothing holds up the others for some seconds. */
 #define SILENT_PROBE_MS 30000
 
-#define LOAD "SELECT topic, partition, error_code, error FROM outbox.parked"
+#define LOAD "SELECT topic, partition, error_code, error FROM outbox.parked_topic"
 
 #define STORE \
-	"INSERT INTO outbox.parked AS p (topic, partition, state, error_code, error)" \
+	"INSERT INTO outbox.parked_topic AS p (topic, partition, state, error_code, error)" \
 	" VALUES ($1, $2, $3, $4, $5)" \
 	" ON CONFLICT (topic, partition) DO UPDATE SET state = excluded.state," \
 	" error_code = excluded.error_code, error = excluded.error"
@@ -47,7 +47,7 @@
 /* NULL until there has been one. */
 static HTAB *list = NULL;
 
-/* May a row of outbox.parked be missing, or say something else? */
+/* May a row of outbox.parked_topic be missing, or say something else? */
 static bool is_stored = true;
 
 /*
@@ -283,7 +283,7 @@ void
 parked_load(void)
 {
 	if (SPI_execute(LOAD, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read outbox.parked");
+		elog(ERROR, "could not read outbox.parked_topic");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -304,7 +304,7 @@ parked_load(void)
 }
 
 /*
- * Does outbox.parked say what the list says?
+ * Does outbox.parked_topic say what the list says?
  */
 bool
 parked_is_stored(void)
@@ -326,13 +326,13 @@ store_one(Parked *parked)
 	args[4] = CStringGetTextDatum(parked->error);
 	if (SPI_execute_with_args(STORE, 5, types, args, NULL, false, 0) !=
 		SPI_OK_INSERT)
-		elog(ERROR, "could not write outbox.parked");
+		elog(ERROR, "could not write outbox.parked_topic");
 	parked->stored = true;
 	parked->shown_sending = parked->sending;
 }
 
 /*
- * Writes what the list says and outbox.parked does not.  Needs SPI.
+ * Writes what the list says and outbox.parked_topic does not.  Needs SPI.
  */
 void
 parked_store(void)

@@ -27,7 +27,7 @@ typedef struct Parked
 {
 	char		topic[TOPIC_MAX_LEN + 1];	/* hash key, with the next */
 	int32		partition;		/* or WHOLE_TOPIC */
-	bool		stored;			/* there is a row of outbox.parked */
+	bool		stored;			/* there is a row of outbox.parked_topic */
 	bool		sending;		/* it can be written again, it seems */
 	bool		shown_sending;	/* the row says so */
 	TimestampTz asked_at;		/* a broker, for this probe; 0 if not yet */

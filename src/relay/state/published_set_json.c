@@ -67,12 +67,12 @@ static const char *const member_names[MEMBER_COUNT] = {
 
 typedef enum RoundMember
 {
-	ROUND_HOME, ROUND_SNAPSHOT, ROUND_LSN, ROUND_SAFE_LSN, ROUND_FROM_ID,
+	ROUND_DATABASE_ID, ROUND_SNAPSHOT, ROUND_LSN, ROUND_SAFE_LSN, ROUND_FROM_ID,
 	ROUND_LAST_ID, ROUND_DONE, ROUND_COUNT
 } RoundMember;
 
 static const char *const round_names[ROUND_COUNT] = {
-	"home", "snapshot", "lsn", "safe_lsn", "from_id", "last_id", "done"
+	"database_id", "snapshot", "lsn", "safe_lsn", "from_id", "last_id", "done"
 };
 
 /* An object that is being read. */
@@ -132,9 +132,9 @@ encode_catchup(StringInfo buf, const CatchupProgress *catchup)
 {
 	if (catchup == NULL)
 		return;
-	appendStringInfo(buf, ", \"catchup\": {\"home\": %d, \"snapshot\": \"%s\""
+	appendStringInfo(buf, ", \"catchup\": {\"database_id\": %d, \"snapshot\": \"%s\""
 					 ", \"lsn\": \"%X/%X\", \"safe_lsn\": \"%X/%X\"",
-					 catchup->home, catchup->snapshot,
+					 catchup->database_id, catchup->snapshot,
 					 LSN_FORMAT_ARGS(catchup->lsn),
 					 LSN_FORMAT_ARGS(catchup->safe_lsn));
 	appendStringInfo(buf, ", \"from_id\": " INT64_FORMAT ", \"last_id\": "
@@ -373,7 +373,7 @@ read_catchup(Reading *reading, PublishedSet *set)
 		return;
 	}
 	catchup = palloc0(sizeof(CatchupProgress));
-	catchup->home = (int32) read_int64(&members, ROUND_HOME);
+	catchup->database_id = (int32) read_int64(&members, ROUND_DATABASE_ID);
 	catchup->snapshot = read_snapshot(&members, ROUND_SNAPSHOT);
 	catchup->lsn = read_lsn(&members, ROUND_LSN);
 	catchup->safe_lsn = read_lsn(&members, ROUND_SAFE_LSN);

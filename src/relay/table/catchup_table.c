@@ -37,14 +37,14 @@
 #define NOTHING "1:1:"
 
 /*
- * The events of home $1 that the snapshot $4 shows and the watermark, with the
+ * The events of database $1 that the snapshot $4 shows and the watermark, with the
  * upper end $2 and the running transactions $3, does not, after id $5.  The
- * watermark is taken apart for the index on xid, and the sums hide id and home
+ * watermark is taken apart for the index on xid, and the sums hide id and database_id
  * from the other index.
  */
 #define ROUND_EVENTS \
 	" FROM outbox.event e" \
-	" WHERE (e.home OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1" \
+	" WHERE (e.database_id OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.=) $1" \
 	" AND (e.xid OPERATOR(pg_catalog.>=) $2::pg_catalog.xid8" \
 	"      OR e.xid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.xid8[]))" \
 	" AND pg_catalog.pg_visible_in_snapshot(e.xid, $4::pg_catalog.pg_snapshot)" \
@@ -128,26 +128,26 @@ result_int64(int column)
 }
 
 /*
- * Reads the stored round of a home into the given context; NULL when there is
+ * Reads the stored round of a database into the given context; NULL when there is
  * none.
  */
 CatchupProgress *
-catchup_load(int32 home, MemoryContext context)
+catchup_load(int32 database_id, MemoryContext context)
 {
 	Oid			types[1] = {INT4OID};
-	Datum		args[1] = {Int32GetDatum(home)};
+	Datum		args[1] = {Int32GetDatum(database_id)};
 	CatchupProgress *progress = NULL;
 
 	worker_begin_sql();
 	if (SPI_execute_with_args("SELECT snapshot, lsn, last_id, events_done, from_id"
 							  " FROM outbox.catchup"
-							  " WHERE home OPERATOR(pg_catalog.=) $1",
+							  " WHERE database_id OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read outbox.catchup");
 	if (SPI_processed > 0)
 	{
 		progress = MemoryContextAllocZero(context, sizeof(CatchupProgress));
-		progress->home = home;
+		progress->database_id = database_id;
 		progress->snapshot = MemoryContextStrdup(context, result_text(1));
 		progress->lsn = DatumGetLSN(DirectFunctionCall1(pg_lsn_in,
 														CStringGetDatum(result_text(2))));
@@ -169,7 +169,7 @@ write_row(const CatchupProgress *progress)
 	char		nulls[8] = "       ";
 	Datum		args[7];
 
-	args[0] = Int32GetDatum(progress->home);
+	args[0] = Int32GetDatum(progress->database_id);
 	args[1] = catchup_snapshot_datum(progress->snapshot);
 	args[2] = LSNGetDatum(progress->lsn);
 	args[3] = Int64GetDatum(progress->last_id);
@@ -179,10 +179,10 @@ write_row(const CatchupProgress *progress)
 	if (!progress->whole)
 		nulls[6] = 'n';
 	if (SPI_execute_with_args("INSERT INTO outbox.catchup"
-							  " (home, snapshot, lsn, last_id, events_done,"
+							  " (database_id, snapshot, lsn, last_id, events_done,"
 							  "  events_total, from_id)"
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7)"
-							  " ON CONFLICT (home) DO UPDATE SET snapshot = $2,"
+							  " ON CONFLICT (database_id) DO UPDATE SET snapshot = $2,"
 							  " lsn = $3, last_id = $4, events_done = $5,"
 							  " events_total = $6, from_id = $7,"
 							  " saved_at = pg_catalog.clock_timestamp()",
@@ -218,8 +218,8 @@ catchup_save_at_exit(const CatchupProgress *progress)
 }
 
 /*
- * Is the stored state of the progress's home later than the progress?  Either
- * the round is complete, or the home is none any more that we publish for, or
+ * Is the stored state of the progress's database later than the progress?  Either
+ * the round is complete, or the database is none any more that we publish for, or
  * the row of the round says more.  Needs SPI.
  */
 static bool
@@ -228,19 +228,19 @@ is_outdated(const CatchupProgress *progress)
 	Oid			types[4] = {INT4OID, LSNOID, TEXTOID, INT8OID};
 	Datum		args[4];
 
-	args[0] = Int32GetDatum(progress->home);
+	args[0] = Int32GetDatum(progress->database_id);
 	args[1] = LSNGetDatum(progress->lsn);
 	args[2] = CStringGetTextDatum(progress->snapshot);
 	args[3] = Int64GetDatum(progress->last_id);
-	if (SPI_execute_with_args("SELECT WHERE $1 OPERATOR(pg_catalog.<>) outbox.home() AND NOT EXISTS"
+	if (SPI_execute_with_args("SELECT WHERE $1 OPERATOR(pg_catalog.<>) outbox.database_id() AND NOT EXISTS"
 							  " (SELECT FROM outbox.identity"
-							  "  WHERE home OPERATOR(pg_catalog.=) $1 AND adopted)"
-							  " OR $1 OPERATOR(pg_catalog.=) outbox.home() AND EXISTS"
+							  "  WHERE database_id OPERATOR(pg_catalog.=) $1 AND adopted)"
+							  " OR $1 OPERATOR(pg_catalog.=) outbox.database_id() AND EXISTS"
 							  " (SELECT FROM outbox.watermark"
-							  "  WHERE home OPERATOR(pg_catalog.=) $1"
+							  "  WHERE database_id OPERATOR(pg_catalog.=) $1"
 							  "  AND lsn OPERATOR(pg_catalog.>=) $2)"
 							  " OR EXISTS (SELECT FROM outbox.catchup"
-							  "  WHERE home OPERATOR(pg_catalog.=) $1"
+							  "  WHERE database_id OPERATOR(pg_catalog.=) $1"
 							  "  AND snapshot::pg_catalog.text OPERATOR(pg_catalog.=) $3"
 							  "  AND last_id OPERATOR(pg_catalog.>) $4)",
 							  4, types, args, NULL, true, 1) != SPI_OK_SELECT)
@@ -268,30 +268,30 @@ catchup_adopt(const CatchupProgress *progress)
 }
 
 /*
- * A round is complete: its snapshot becomes the home's watermark, durably when
- * the home is not ours.  With forget_home, it is done with.
+ * A round is complete: its snapshot becomes the database's watermark, durably when
+ * the database is not ours.  With forget_database, it is done with.
  */
 void
-catchup_settle(const CatchupProgress *progress, bool forget_home)
+catchup_settle(const CatchupProgress *progress, bool forget_database)
 {
 	Watermark	watermark;
 
 	watermark.lsn = progress->lsn;
 	watermark.snapshot = progress->snapshot;
 	worker_begin_sql();
-	watermark_insert(progress->home, &watermark);
-	if (forget_home)
-		identity_forget(progress->home);
+	watermark_insert(progress->database_id, &watermark);
+	if (forget_database)
+		identity_forget(progress->database_id);
 	worker_commit_sql();
-	if (progress->home != home_id())
+	if (progress->database_id != own_database_id())
 		XLogFlush(XactLastCommitEnd);
 }
 
-/* The home's latest watermark, or one that shows nothing.  Needs SPI. */
+/* The database's latest watermark, or one that shows nothing.  Needs SPI. */
 static char *
-published_snapshot(int32 home, MemoryContext context)
+published_snapshot(int32 database_id, MemoryContext context)
 {
-	Watermark  *watermark = watermark_latest(home, context);
+	Watermark  *watermark = watermark_latest(database_id, context);
 
 	return watermark ? watermark->snapshot : MemoryContextStrdup(context, NOTHING);
 }
@@ -312,7 +312,7 @@ prepare_round(const CatchupProgress *progress, const CatchupRange *range,
 
 	catchup_turn_off(by_xid);
 	types[0] = INT4OID;
-	args[0] = Int32GetDatum(progress->home);
+	args[0] = Int32GetDatum(progress->database_id);
 	types[1] = types[2] = types[3] = TEXTOID;
 	args[1] = PointerGetDatum(cstring_to_text_with_len(upper, running - upper - 1));
 	args[2] = CStringGetTextDatum(psprintf("{%s}", running));
@@ -336,7 +336,7 @@ catchup_count(CatchupProgress *progress, CatchupRange *range,
 	progress->last_id > progress->from_id;
 
 	worker_begin_sql();
-	range->published = published_snapshot(progress->home, context);
+	range->published = published_snapshot(progress->database_id, context);
 	prepare_round(progress, range, types, args);
 	types[ROUND_ARGS] = INT8OID;
 	args[ROUND_ARGS] = Int64GetDatum(progress->last_id);

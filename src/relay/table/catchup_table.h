@@ -16,7 +16,8 @@
 /* The events of a round that are to be read. */
 typedef struct CatchupRange
 {
-	char	   *published;		/* the home's watermark when the round began */
+	char	   *published;		/* the database's watermark when the round
+								 * began */
 	int64		through_id;		/* the last event's id */
 } CatchupRange;
 
@@ -38,11 +39,11 @@ typedef struct TransactionList
 	uint64		size;			/* that items has room for */
 } TransactionList;
 
-extern CatchupProgress *catchup_load(int32 home, MemoryContext context);
+extern CatchupProgress *catchup_load(int32 database_id, MemoryContext context);
 extern void catchup_save(const CatchupProgress *progress);
 extern void catchup_save_at_exit(const CatchupProgress *progress);
 extern bool catchup_adopt(const CatchupProgress *progress);
-extern void catchup_settle(const CatchupProgress *progress, bool forget_home);
+extern void catchup_settle(const CatchupProgress *progress, bool forget_database);
 extern void catchup_count(CatchupProgress *progress, CatchupRange *range,
 						  MemoryContext context);
 extern void catchup_list(const CatchupProgress *progress,

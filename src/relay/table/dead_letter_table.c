@@ -29,7 +29,7 @@
 /* Parameters of the statements below, in the order of SetAside's columns. */
 enum
 {
-	ARG_ID, ARG_CHUNK, ARG_HOME, ARG_XID, ARG_EVENT_ID, ARG_TOPIC, ARG_KEY,
+	ARG_ID, ARG_CHUNK, ARG_DATABASE_ID, ARG_XID, ARG_EVENT_ID, ARG_TOPIC, ARG_KEY,
 	ARG_ERROR_CODE, ARG_ERROR, ARG_HOLDS, ARG_REPLAY, ARG_PARTITION, ARG_WAITED,
 	NARGS
 };
@@ -37,7 +37,7 @@ enum
 static Oid	arg_types[NARGS] = {
 	[ARG_ID] = INT8OID,
 	[ARG_CHUNK] = INT2OID,
-	[ARG_HOME] = INT4OID,
+	[ARG_DATABASE_ID] = INT4OID,
 	[ARG_XID] = XID8OID,
 	[ARG_EVENT_ID] = TEXTOID,
 	[ARG_TOPIC] = TEXTOID,
@@ -53,7 +53,7 @@ static Oid	arg_types[NARGS] = {
 /* One that waited, and was discarded meanwhile, shall not come back. */
 #define STORE_FAILED \
 	"INSERT INTO outbox.dead_letter AS d" \
-	" (id, chunk, home, xid, event_id, topic, key, error_code, error, holds, replay)" \
+	" (id, chunk, database_id, xid, event_id, topic, key, error_code, error, holds, replay)" \
 	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11" \
 	" WHERE NOT $13 OR EXISTS (SELECT FROM outbox.held_event h" \
 	"                          WHERE h.id OPERATOR(pg_catalog.=) $1)" \
@@ -75,7 +75,7 @@ static Oid	arg_types[NARGS] = {
 
 #define STORE_HELD \
 	"INSERT INTO outbox.held_event" \
-	" (id, chunk, home, xid, event_id, topic, key, replay, partition)" \
+	" (id, chunk, database_id, xid, event_id, topic, key, replay, partition)" \
 	" SELECT $1, $2, $3, $4, $5, $6, $7, $11, $12" \
 	" WHERE $11 OR NOT EXISTS (SELECT FROM outbox.dead_letter d" \
 	"                          WHERE d.id OPERATOR(pg_catalog.=) $1)" \
@@ -92,17 +92,17 @@ static Oid	arg_types[NARGS] = {
 	" WHERE id OPERATOR(pg_catalog.=) $1" \
 	" AND partition IS DISTINCT FROM $12"
 
-/* The latest watermark of each home that there are dead letters of. */
+/* The latest watermark of each database that there are dead letters of. */
 #define WATERMARKS \
-	"WITH w AS (SELECT h.home, (SELECT w.snapshot FROM outbox.watermark w" \
-	"                           WHERE w.home OPERATOR(pg_catalog.=) h.home" \
+	"WITH w AS (SELECT h.database_id, (SELECT w.snapshot FROM outbox.watermark w" \
+	"                           WHERE w.database_id OPERATOR(pg_catalog.=) h.database_id" \
 	"                           ORDER BY w.id DESC LIMIT 1) AS snapshot" \
-	" FROM (SELECT home FROM outbox.dead_letter" \
-	"       UNION SELECT home FROM outbox.held_event" \
-	"       UNION SELECT home FROM outbox.discarded_event) h)"
+	" FROM (SELECT database_id FROM outbox.dead_letter" \
+	"       UNION SELECT database_id FROM outbox.held_event" \
+	"       UNION SELECT database_id FROM outbox.discarded_event) h)"
 
 /* Does it not show d, an event, so that it may come again? */
-#define JOIN_WATERMARK " JOIN w ON w.home OPERATOR(pg_catalog.=) d.home"
+#define JOIN_WATERMARK " JOIN w ON w.database_id OPERATOR(pg_catalog.=) d.database_id"
 #define NOT_SHOWN \
 	" (w.snapshot IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(d.xid, w.snapshot))"
 
@@ -117,7 +117,7 @@ static Oid	arg_types[NARGS] = {
 /* Was it set aside since deliveries are exact? */
 #define IS_EXACT(time) \
 	" AND " time " OPERATOR(pg_catalog.>) (SELECT x.since FROM outbox.exactly_once x" \
-	"     WHERE x.home OPERATOR(pg_catalog.=) outbox.home())"
+	"     WHERE x.database_id OPERATOR(pg_catalog.=) outbox.database_id())"
 
 /*
  * $1: deliveries are exact.  Leaves out events that will come again, which is
@@ -244,7 +244,7 @@ deadletter_write_one(const SetAside *item)
 	uuid_to_text(&item->event_id, id);
 	args[ARG_ID] = Int64GetDatum(item->id);
 	args[ARG_CHUNK] = Int16GetDatum(item->chunk);
-	args[ARG_HOME] = Int32GetDatum(item->home);
+	args[ARG_DATABASE_ID] = Int32GetDatum(item->database_id);
 	args[ARG_XID] = FullTransactionIdGetDatum(FullTransactionIdFromU64(item->xid));
 	args[ARG_EVENT_ID] = CStringGetTextDatum(id);
 	args[ARG_TOPIC] = CStringGetTextDatum(item->topic);

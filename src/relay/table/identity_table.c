@@ -30,7 +30,7 @@ introduce_ourselves(void)
 	Datum		args[1] = {Int64GetDatum((int64) GetSystemIdentifier())};
 
 	if (SPI_execute_with_args("INSERT INTO outbox.identity"
-							  " SELECT outbox.home(), $1, d.oid, d.datname, false"
+							  " SELECT outbox.database_id(), $1, d.oid, d.datname, false"
 							  " FROM pg_catalog.pg_database d"
 							  " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 							  " ON CONFLICT DO NOTHING",
@@ -60,13 +60,13 @@ identity_check(void)
 
 	worker_begin_sql();
 	if (!is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-				 " WHERE home OPERATOR(pg_catalog.=) outbox.home())"))
+				 " WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id())"))
 		introduce_ourselves();
 	if (is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-				" WHERE home OPERATOR(pg_catalog.<>) outbox.home() AND NOT adopted)"))
+				" WHERE database_id OPERATOR(pg_catalog.<>) outbox.database_id() AND NOT adopted)"))
 		identity = IDENTITY_COPIED;
 	else if (is_true("SELECT EXISTS (SELECT FROM outbox.identity"
-					 " WHERE home OPERATOR(pg_catalog.<>) outbox.home())"))
+					 " WHERE database_id OPERATOR(pg_catalog.<>) outbox.database_id())"))
 		identity = IDENTITY_ADOPTED;
 	worker_commit_sql();
 	return identity;
@@ -78,22 +78,22 @@ identity_check(void)
  * transaction of its own.
  */
 bool
-identity_next_adopted(int32 *home)
+identity_next_adopted(int32 *database_id)
 {
 	bool		isnull;
 	bool		found;
 
 	worker_begin_sql();
-	if (SPI_execute("SELECT i.home FROM outbox.identity i"
-					" WHERE i.adopted AND i.home OPERATOR(pg_catalog.<>) outbox.home()"
+	if (SPI_execute("SELECT i.database_id FROM outbox.identity i"
+					" WHERE i.adopted AND i.database_id OPERATOR(pg_catalog.<>) outbox.database_id()"
 					" ORDER BY (SELECT pg_catalog.max(w.taken_at) FROM outbox.watermark w"
-					"           WHERE w.home OPERATOR(pg_catalog.=) i.home) NULLS FIRST, i.home"
+					"           WHERE w.database_id OPERATOR(pg_catalog.=) i.database_id) NULLS FIRST, i.database_id"
 					" LIMIT 1", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read outbox.identity");
 	found = SPI_processed > 0;
 	if (found)
-		*home = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
-											SPI_tuptable->tupdesc, 1, &isnull));
+		*database_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+												   SPI_tuptable->tupdesc, 1, &isnull));
 	worker_commit_sql();
 	return found;
 }
@@ -102,13 +102,13 @@ identity_next_adopted(int32 *home)
  * An adopted database is done with.  Needs SPI.
  */
 void
-identity_forget(int32 home)
+identity_forget(int32 database_id)
 {
 	Oid			types[1] = {INT4OID};
-	Datum		args[1] = {Int32GetDatum(home)};
+	Datum		args[1] = {Int32GetDatum(database_id)};
 
 	if (SPI_execute_with_args("DELETE FROM outbox.identity"
-							  " WHERE home OPERATOR(pg_catalog.=) $1",
+							  " WHERE database_id OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not forget an adopted database");
 }

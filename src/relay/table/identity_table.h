@@ -17,7 +17,7 @@ typedef enum Identity
 } Identity;
 
 extern Identity identity_check(void);
-extern bool identity_next_adopted(int32 *home);
-extern void identity_forget(int32 home);
+extern bool identity_next_adopted(int32 *database_id);
+extern void identity_forget(int32 database_id);
 
 #endif							/* OUTBOX_IDENTITY_TABLE_H */

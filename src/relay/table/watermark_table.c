@@ -40,15 +40,15 @@
  */
 #define THIN_OUT \
 	"WITH old AS MATERIALIZED (" \
-	" SELECT w.home, w.id, pg_catalog.date_trunc('hour', w.taken_at, 'UTC') AS hour" \
+	" SELECT w.database_id, w.id, pg_catalog.date_trunc('hour', w.taken_at, 'UTC') AS hour" \
 	" FROM outbox.watermark w" \
 	" WHERE w.taken_at OPERATOR(pg_catalog.<) pg_catalog.date_trunc('hour'," \
 	"  pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval, 'UTC'))" \
 	" DELETE FROM outbox.watermark w USING old" \
 	" WHERE old.id OPERATOR(pg_catalog.=) w.id" \
-	" AND old.home OPERATOR(pg_catalog.=) w.home" \
+	" AND old.database_id OPERATOR(pg_catalog.=) w.database_id" \
 	" AND NOT EXISTS (SELECT FROM (SELECT pg_catalog.max(o.id) AS id FROM old o" \
-	"                              GROUP BY o.home, o.hour) last" \
+	"                              GROUP BY o.database_id, o.hour) last" \
 	"                 WHERE last.id OPERATOR(pg_catalog.=) old.id)"
 #define THIN_OUT_INTERVAL_MS (60 * 60 * 1000)
 
@@ -79,19 +79,19 @@ query_text(const char *query, int nargs, Oid *types, Datum *args,
 }
 
 /*
- * The latest watermark of a home, or NULL.  Needs SPI.
+ * The latest watermark of a database, or NULL.  Needs SPI.
  */
 Watermark *
-watermark_latest(int32 home, MemoryContext context)
+watermark_latest(int32 database_id, MemoryContext context)
 {
 	Oid			types[1] = {INT4OID};
-	Datum		args[1] = {Int32GetDatum(home)};
+	Datum		args[1] = {Int32GetDatum(database_id)};
 	Watermark  *watermark;
 	char	   *snapshot;
 	char	   *lsn;
 
 	snapshot = query_text("SELECT snapshot, lsn FROM outbox.watermark"
-						  " WHERE home OPERATOR(pg_catalog.=) $1"
+						  " WHERE database_id OPERATOR(pg_catalog.=) $1"
 						  " ORDER BY id DESC LIMIT 1",
 						  1, types, args, 1, context);
 	if (snapshot == NULL)
@@ -113,7 +113,7 @@ watermark_load(MemoryContext context)
 	Watermark  *watermark;
 
 	worker_begin_sql();
-	watermark = watermark_latest(home_id(), context);
+	watermark = watermark_latest(own_database_id(), context);
 	worker_commit_sql();
 	return watermark;
 }
@@ -189,13 +189,13 @@ change_last_row(Datum *args)
 	return worker_run_sql("UPDATE outbox.watermark w"
 						  " SET lsn = $2, snapshot = $3::pg_catalog.pg_snapshot,"
 						  " taken_at = pg_catalog.clock_timestamp()"
-						  " WHERE w.home OPERATOR(pg_catalog.=) $1"
+						  " WHERE w.database_id OPERATOR(pg_catalog.=) $1"
 						  " AND w.id OPERATOR(pg_catalog.=) $4"
 						  " AND w.taken_at OPERATOR(pg_catalog.>)"
 						  "  (pg_catalog.clock_timestamp()"
 						  "   OPERATOR(pg_catalog.-) '1 s'::pg_catalog.interval)"
 						  " AND NOT EXISTS (SELECT FROM outbox.watermark l"
-						  "                 WHERE l.home OPERATOR(pg_catalog.=) $1"
+						  "                 WHERE l.database_id OPERATOR(pg_catalog.=) $1"
 						  "                 AND l.id OPERATOR(pg_catalog.>) $4)",
 						  4, types, args, SPI_OK_UPDATE);
 }
@@ -206,7 +206,7 @@ insert_row(Datum *args)
 	Oid			types[3] = {INT4OID, LSNOID, TEXTOID};
 	bool		isnull;
 
-	worker_run_sql("INSERT INTO outbox.watermark (home, lsn, snapshot)"
+	worker_run_sql("INSERT INTO outbox.watermark (database_id, lsn, snapshot)"
 				   " VALUES ($1, $2, $3::pg_catalog.pg_snapshot) RETURNING id",
 				   3, types, args, SPI_OK_INSERT_RETURNING);
 	last_row = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
@@ -215,24 +215,24 @@ insert_row(Datum *args)
 }
 
 /*
- * Stores a watermark of a home that has come true, and drops old ones.  It
+ * Stores a watermark of a database that has come true, and drops old ones.  It
  * shows all that a round of catch-up there can have stored so far, so that is
  * dropped, too.  Needs SPI.
  */
 void
-watermark_insert(int32 home, const Watermark *watermark)
+watermark_insert(int32 database_id, const Watermark *watermark)
 {
 	Oid			types[1] = {INT4OID};
 	Datum		args[4];
 
-	args[0] = Int32GetDatum(home);
+	args[0] = Int32GetDatum(database_id);
 	args[1] = LSNGetDatum(watermark->lsn);
 	args[2] = CStringGetTextDatum(watermark->snapshot);
 	if (!change_last_row(args))
 		insert_row(args);
 	thin_out();
 	if (SPI_execute_with_args("DELETE FROM outbox.catchup"
-							  " WHERE home OPERATOR(pg_catalog.=) $1",
+							  " WHERE database_id OPERATOR(pg_catalog.=) $1",
 							  1, types, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not drop the progress of catch-up");
 }
@@ -245,6 +245,6 @@ void
 watermark_store(const Watermark *watermark)
 {
 	worker_begin_sql();
-	watermark_insert(home_id(), watermark);
+	watermark_insert(own_database_id(), watermark);
 	worker_commit_sql();
 }

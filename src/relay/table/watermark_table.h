@@ -19,11 +19,11 @@ typedef struct Watermark
 } Watermark;
 
 extern Watermark *watermark_load(MemoryContext context);
-extern Watermark *watermark_latest(int32 home, MemoryContext context);
+extern Watermark *watermark_latest(int32 database_id, MemoryContext context);
 extern bool watermark_shows(const Watermark *watermark, uint64 xid);
 extern char *watermark_current_snapshot(MemoryContext context);
 extern Watermark *watermark_propose(MemoryContext context);
-extern void watermark_insert(int32 home, const Watermark *watermark);
+extern void watermark_insert(int32 database_id, const Watermark *watermark);
 extern void watermark_store(const Watermark *watermark);
 
 #endif							/* OUTBOX_WATERMARK_TABLE_H */

@@ -4,7 +4,7 @@
  *	  The logical decoding output plugin: from decoded changes to events.
  *
  * Each row inserted into outbox.event, in whichever chunk, is an event.
- * Everything else is ignored, and so are rows of another home: logical
+ * Everything else is ignored, and so are rows of another database: logical
  * replication or a dump brought them from another database, which publishes
  * them.  How a transaction came about, with a replication origin or without,
  * does not matter: one that applies what others did may publish, too.
@@ -276,7 +276,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 
 	old = MemoryContextSwitchTo(state->event_context);
 	event_from_tuple(&event, tuple, RelationGetDescr(relation));
-	if (event.home == home_id())
+	if (event.database_id == own_database_id())
 		pass_on(ctx, txn, &event);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->event_context);

@@ -1,9 +1,9 @@
-# OutboxPoison.pm
+# OutboxRefused.pm
 #
 # What the tests of dead letters share: a server whose events Kafka refuses,
 # functions in it that publish them, and what has come of it.
 
-package OutboxPoison;
+package OutboxRefused;
 
 use strict;
 use warnings;
@@ -52,7 +52,7 @@ sub create_functions
 CREATE FUNCTION noise(bytes int) RETURNS bytea LANGUAGE sql AS
 	$$ SELECT convert_to(translate(encode(string_agg(sha512(i::text::bytea), ''), 'base64'), E'\n', ''), 'UTF8')
 	   FROM generate_series(1, bytes / 64) i $$;
-CREATE FUNCTION poison(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
+CREATE FUNCTION refused(topic text, key text DEFAULT 'k') RETURNS uuid LANGUAGE sql AS
 	$$ SELECT outbox.publish_bytes('Big', key, 'Big', noise(150000), topic => topic,
 	                               headers => '{"origin": "test"}') $$;
 CREATE FUNCTION small(topic text, key text, first int, last int) RETURNS bigint LANGUAGE sql AS
