@@ -27,7 +27,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "registry/databases.h"
+#include "registry/launcher_view.h"
 
 #define LOCK_FILE "postmaster.pid"
 

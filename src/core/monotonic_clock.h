@@ -13,6 +13,8 @@
 #ifndef OUTBOX_MONOTONIC_CLOCK_H
 #define OUTBOX_MONOTONIC_CLOCK_H
 
+#include "postgres.h"
+
 #include "datatype/timestamp.h"
 
 extern TimestampTz steady_now(void);

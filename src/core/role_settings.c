@@ -21,8 +21,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "core/compat.h"
-
 /*
  * Gives the session what is set for a database and a role, either of them
  * InvalidOid for all.  What has a value of a stronger source keeps it.  Needs a

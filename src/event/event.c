@@ -23,6 +23,8 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "core/slice.h"
+
 #define FRAME_VERSION 1
 
 #define ID_GIVEN_COLUMN "id_given"

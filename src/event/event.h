@@ -46,7 +46,7 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#include "core/compat.h"
+#include "core/slice.h"
 
 /* Length of a UUID as text, without the terminating zero. */
 #define UUID_TEXT_LEN 36
@@ -82,15 +82,6 @@ typedef enum EventColumn
 /* The media type that publish() leaves out of the rows whose ids it makes. */
 #define JSON_TYPE "application/json"
 #define JSON_TYPE_LEN (sizeof(JSON_TYPE) - 1)
-
-/* Bytes somewhere else.  data == NULL means SQL NULL. */
-typedef struct Slice
-{
-	const char *data;
-	int			len;
-} Slice;
-
-#define SLICE_NULL	((Slice) {NULL, 0})
 
 typedef struct Event
 {

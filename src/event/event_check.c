@@ -23,6 +23,8 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+#include "core/slice.h"
+#include "event/event.h"
 #include "event/topic_name.h"
 
 /* How much of a wrong value an error message shows. */

@@ -13,6 +13,7 @@
 
 #include "fmgr.h"
 
+#include "core/slice.h"
 #include "event/event.h"
 
 extern Datum outbox_check_event(PG_FUNCTION_ARGS);

@@ -12,6 +12,8 @@
  */
 #include "event/topic_name.h"
 
+#include "event/event.h"
+
 /*
  * Writes the event's topic, with a terminating zero, to topic, which has room
  * for TOPIC_MAX_LEN + 1 bytes.  Returns false when the name is too long.

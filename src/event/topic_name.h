@@ -8,6 +8,8 @@
 #ifndef OUTBOX_TOPIC_NAME_H
 #define OUTBOX_TOPIC_NAME_H
 
+#include "postgres.h"
+
 #include "event/event.h"
 
 #define TOPIC_PREFIX "outbox.event."

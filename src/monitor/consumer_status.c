@@ -16,7 +16,9 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "registry/consumer_entry.h"
 #include "registry/consumers.h"
+#include "registry/subscription_list.h"
 
 PG_FUNCTION_INFO_V1(outbox_consumer_status);
 

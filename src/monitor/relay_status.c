@@ -24,6 +24,8 @@
 #include "core/replication_slot.h"
 #include "kafka/producer/producer.h"
 #include "registry/databases.h"
+#include "registry/launcher_view.h"
+#include "registry/relay_values.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_status);
 

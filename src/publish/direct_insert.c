@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 
 #include "core/compat.h"
+#include "event/event.h"
 #include "publish/event_insert.h"
 #include "publish/unstored_columns.h"
 

@@ -12,8 +12,6 @@
 
 #include "utils/rel.h"
 
-#include "event/event.h"
-
 /* Chunks of outbox.event. */
 #define NCHUNKS 8
 

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_PUBLISHER_SESSION_H
 #define OUTBOX_PUBLISHER_SESSION_H
 
+#include "postgres.h"
+
 extern void session_publishes(void);
 extern void session_committed_prepared(void);
 

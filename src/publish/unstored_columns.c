@@ -28,6 +28,7 @@
 #include "fmgr.h"
 
 #include "core/database_id.h"
+#include "event/event.h"
 #include "publish/direct_insert.h"
 #include "publish/event_insert.h"
 

@@ -21,6 +21,7 @@
 
 #include "core/guc.h"
 #include "core/last_error.h"
+#include "registry/consumer_entry.h"
 #include "registry/layout.h"
 
 typedef struct Consumers

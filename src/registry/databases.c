@@ -20,74 +20,14 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "core/guc.h"
 #include "core/monotonic_clock.h"
 #include "registry/consumers.h"
 #include "registry/layout.h"
+#include "registry/relay_values.h"
+#include "registry/subscription_list.h"
 
 /* How long a relay may take to leave before it is told by a signal. */
 #define LEAVE_GRACE_MS 1000
-
-Registry   *registry = NULL;
-
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static Size
-registry_size(void)
-{
-	return add_size(offsetof(Registry, entries),
-					mul_size(outbox_max_databases, sizeof(DatabaseEntry)));
-}
-
-static void
-registry_request(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(registry_size());
-	RequestNamedLWLockTranche("outbox", 1);
-}
-
-static void
-registry_startup(void)
-{
-	bool		found;
-
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	registry = ShmemInitStruct("outbox", registry_size(), &found);
-	if (!found)
-	{
-		memset(registry, 0, registry_size());
-		registry->lock = &GetNamedLWLockTranche("outbox")->lock;
-		registry->size = outbox_max_databases;
-		pg_atomic_init_u64(&registry->rounds, 0);
-		pg_atomic_init_u64(&registry->reloads, 0);
-		for (int i = 0; i < registry->size; i++)
-		{
-			ConditionVariableInit(&registry->entries[i].left);
-			ConditionVariableInit(&registry->entries[i].moved);
-			SpinLockInit(&registry->entries[i].mutex);
-		}
-	}
-	LWLockRelease(AddinShmemInitLock);
-}
-
-/*
- * Asks for shared memory.  Call from _PG_init while shared_preload_libraries
- * is being processed.
- */
-void
-shmem_init(void)
-{
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = registry_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = registry_startup;
-}
 
 /*
  * Was the server started with us in shared_preload_libraries?
@@ -98,21 +38,7 @@ shmem_available(void)
 	return registry != NULL;
 }
 
-/*
- * The entry of a database, or NULL.  Needs the lock, or tolerance.
- */
-DatabaseEntry *
-registry_find(Oid database)
-{
-	if (registry == NULL)
-		return NULL;
-	for (int i = 0; i < registry->size; i++)
-		if (registry->entries[i].database == database)
-			return &registry->entries[i];
-	return NULL;
-}
-
-/* Like find_entry, but makes the entry.  NULL when there is no room. */
+/* Like registry_find, but makes the entry.  NULL when there is no room. */
 static DatabaseEntry *
 find_or_make_entry(Oid database)
 {
@@ -144,16 +70,6 @@ find_or_make_entry(Oid database)
 	SpinLockRelease(&entry->mutex);
 	entry->database = database;
 	return entry;
-}
-
-/*
- * Makes the launcher look at the registry.  Needs the lock.
- */
-void
-registry_wake_launcher(void)
-{
-	if (registry->launcher_latch)
-		SetLatch(registry->launcher_latch);
 }
 
 /*

@@ -5,16 +5,17 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "registry/databases.h"
+#include "registry/consumers.h"
+#include "registry/layout.h"
+#include "registry/relay_values.h"
+
+#include "registry/launcher_view.h"
 
 #include "access/twophase.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
-
-#include "registry/consumers.h"
-#include "registry/layout.h"
 
 static void
 launcher_detach(int code, Datum arg)

@@ -19,10 +19,11 @@
 
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
-#include "registry/databases.h"
+#include "registry/relay_values.h"
 
 typedef struct DatabaseEntry
 {
@@ -68,6 +69,7 @@ typedef struct Registry
 /* NULL when the server was started without us. */
 extern Registry *registry;
 
+extern void shmem_init(void);
 extern DatabaseEntry *registry_find(Oid database);
 extern void registry_wake_launcher(void);
 

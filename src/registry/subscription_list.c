@@ -11,8 +11,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "registry/consumers.h"
+#include "registry/subscription_list.h"
 
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
 #include "registry/layout.h"
 
 /* The entry of a worker, or NULL.  Needs the lock. */

@@ -24,6 +24,7 @@
 #include "utils/lsyscache.h"
 
 #include "core/background_worker.h"
+#include "server/command_guard_inbox.h"
 
 #define GUARDED_SCHEMA "outbox"
 #define GUARDED_TABLE "event"

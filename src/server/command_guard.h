@@ -13,6 +13,5 @@
 #include "nodes/nodes.h"
 
 extern void guard_check(Node *stmt);
-extern void guard_check_inbox(const Node *stmt);
 
 #endif							/* OUTBOX_COMMAND_GUARD_H */

@@ -12,7 +12,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "server/command_guard.h"
+
+#include "server/command_guard_inbox.h"
 
 #include "catalog/namespace.h"
 #include "catalog/partition.h"

@@ -51,6 +51,8 @@
 #include "publish/publisher_session.h"
 #include "registry/databases.h"
 #include "registry/layout.h"
+#include "registry/relay_entry.h"
+#include "registry/relay_values.h"
 #include "server/command_guard.h"
 
 PG_FUNCTION_INFO_V1(outbox_watch_extension);

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_COMMAND_HOOKS_H
 #define OUTBOX_COMMAND_HOOKS_H
 
+#include "postgres.h"
+
 extern void hooks_init(void);
 
 #endif							/* OUTBOX_COMMAND_HOOKS_H */

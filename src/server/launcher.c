@@ -55,8 +55,9 @@
 #include "core/replication_slot.h"
 #include "core/worker_session.h"
 #include "kafka/producer/producer.h"
-#include "registry/consumers.h"
 #include "registry/databases.h"
+#include "registry/launcher_view.h"
+#include "server/consumer_supervisor.h"
 
 #define MAX_BACKOFF_S 60
 #define LASTING_MS 60000		/* who ran for so long had a reason to end, */

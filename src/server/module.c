@@ -12,7 +12,7 @@
 
 #include "core/guc.h"
 #include "registry/consumers.h"
-#include "registry/databases.h"
+#include "registry/layout.h"
 #include "server/command_hooks.h"
 #include "server/launcher.h"
 

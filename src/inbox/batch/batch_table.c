@@ -27,6 +27,12 @@
 #include "utils/timestamp.h"
 
 #include "core/compat.h"
+#include "inbox/batch/handler_failure.h"
+#include "inbox/batch/position_table.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/subscription/subscription.h"
+#include "inbox/table/dedup.h"
 #include "inbox/table/ring.h"
 #include "inbox/table/run_as_owner.h"
 

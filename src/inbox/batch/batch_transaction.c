@@ -52,8 +52,12 @@
 #include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/failure_report.h"
 #include "inbox/batch/handler_backoff.h"
-#include "inbox/batch/redelivery.h"
+#include "inbox/batch/handler_call.h"
+#include "inbox/batch/handler_failure.h"
 #include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/suspect_attempt.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_main.h"
 
 /* So often a message's own transaction begins anew before a failure counts. */
 #define MAX_TRIES 20

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "inbox/batch/handler_call.h"
+#include "inbox/batch/handler_failure.h"
 #include "inbox/process/inbox_worker.h"
 
 /* Time until a worker that waits for a lock looks for a deadlock, in ms. */

@@ -52,6 +52,11 @@
 
 #include "core/background_worker.h"
 #include "inbox/batch/redelivery_queue.h"
+#include "inbox/message/message.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/process/inbox_worker.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
 
 #define SET_BITS (MESSAGE_SET_WORDS * 64)
 #define SET_HASHES 4			/* bits of each message */

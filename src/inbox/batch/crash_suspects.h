@@ -8,6 +8,8 @@
 #ifndef OUTBOX_CRASH_SUSPECTS_H
 #define OUTBOX_CRASH_SUSPECTS_H
 
+#include "postgres.h"
+
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

@@ -19,6 +19,8 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
 
 #define REPORT_MS 10000
 

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_FAILURE_REPORT_H
 #define OUTBOX_FAILURE_REPORT_H
 
+#include "postgres.h"
+
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

@@ -30,6 +30,10 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "inbox/batch/handler_failure.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "registry/consumer_entry.h"
 
 #define FIRST_PAUSE_MS 1000
 #define LONGEST_PAUSE_MS 60000

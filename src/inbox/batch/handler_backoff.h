@@ -8,7 +8,9 @@
 #ifndef OUTBOX_HANDLER_BACKOFF_H
 #define OUTBOX_HANDLER_BACKOFF_H
 
-#include "inbox/batch/handler_call.h"
+#include "postgres.h"
+
+#include "inbox/batch/handler_failure.h"
 #include "inbox/process/inbox_worker.h"
 
 extern void pace_begin(InboxWorker *worker);

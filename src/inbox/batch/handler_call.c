@@ -55,7 +55,11 @@
 #include "core/worker_session.h"
 #include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/handler_backoff.h"
+#include "inbox/batch/handler_failure.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/handler_lookup.h"
+#include "inbox/subscription/subscription.h"
 
 /* Time that a handler has to end after its time is over. */
 #define GRACE_MS 2000

@@ -12,6 +12,7 @@
 
 #include "fmgr.h"
 
+#include "inbox/batch/handler_failure.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
@@ -22,16 +23,6 @@ typedef struct Handler
 	Oid			element_type;	/* of inbox.message */
 	bool		takes_array;
 } Handler;
-
-/* Why the handler failed. */
-typedef struct HandlerFailure
-{
-	int			sqlstate;
-	char	   *message;
-	char	   *context;		/* NULL when there is none */
-	bool		transient;		/* nobody's fault: try again at once */
-	bool		timeout;		/* it was canceled after handler_timeout */
-} HandlerFailure;
 
 extern void handler_find(Handler *handler, InboxWorker *worker);
 extern bool handler_run(Handler *handler, InboxMessage **messages, int *n,

@@ -22,7 +22,19 @@
  */
 #include "postgres.h"
 
+#include "inbox/batch/position_table.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
 #include "inbox/batch/batch_table.h"
+#include "inbox/batch/crash_suspects.h"
+#include "inbox/batch/position_move.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "inbox/worker/consumer_main.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -34,10 +46,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "inbox/batch/crash_suspects.h"
 
 /* So long a transaction waits for a row, with all that it has locked. */
 #define LONGEST_WAIT "50ms"

@@ -21,7 +21,11 @@
 #include "utils/memutils.h"
 
 #include "core/background_worker.h"
-#include "inbox/message/message_identity.h"
+#include "inbox/batch/handler_failure.h"
+#include "inbox/message/message.h"
+#include "inbox/message/message_headers.h"
+#include "inbox/subscription/subscription.h"
+#include "kafka/consumer/consumer.h"
 
 /* From so many on a record is large. */
 #define LARGE_BYTES (1024 * 1024)

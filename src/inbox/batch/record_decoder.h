@@ -8,9 +8,12 @@
 #ifndef OUTBOX_RECORD_DECODER_H
 #define OUTBOX_RECORD_DECODER_H
 
-#include "inbox/batch/handler_call.h"
+#include "postgres.h"
+
+#include "inbox/batch/handler_failure.h"
 #include "inbox/message/message.h"
-#include "inbox/process/inbox_worker.h"
+#include "inbox/subscription/subscription.h"
+#include "kafka/consumer/consumer.h"
 
 extern void decode_record(const Subscription *subscription,
 						  InboxMessage *message, const ConsumerRecord *record);

@@ -25,7 +25,10 @@
 #include "inbox/batch/batch_table.h"
 #include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/handler_backoff.h"
-#include "inbox/batch/redelivery.h"
+#include "inbox/batch/suspect_attempt.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/subscription/subscription.h"
 
 /* Has the transaction that is running added or joined any? */
 static bool unsettled = false;

@@ -18,13 +18,20 @@
  */
 #include "postgres.h"
 
-#include "inbox/batch/batch.h"
+#include "inbox/batch/repeated_messages.h"
+
+#include "inbox/batch/batch_table.h"
+#include "inbox/batch/message_batch.h"
+#include "inbox/batch/unprocessed_rows.h"
+#include "inbox/message/identity_rules.h"
+#include "inbox/message/message.h"
+#include "inbox/message/message_identity.h"
+#include "inbox/subscription/subscription.h"
+#include "inbox/table/dedup.h"
+#include "inbox/table/dedup_batch.h"
 
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-
-#include "inbox/batch/unprocessed_rows.h"
-#include "inbox/table/dedup.h"
 
 /*
  * Is the message of a type that the subscription wants?  Where the type should

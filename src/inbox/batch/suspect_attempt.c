@@ -12,17 +12,28 @@
  */
 #include "postgres.h"
 
+#include "inbox/batch/suspect_attempt.h"
+
+#include "core/background_worker.h"
+#include "inbox/batch/batch_table.h"
+#include "inbox/batch/batch_transaction.h"
+#include "inbox/batch/crash_suspects.h"
+#include "inbox/batch/handler_call.h"
+#include "inbox/batch/handler_failure.h"
+#include "inbox/batch/position_table.h"
 #include "inbox/batch/redelivery.h"
+#include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/redelivery_read.h"
+#include "inbox/batch/redelivery_round.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+#include "registry/consumers.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-
-#include "core/background_worker.h"
-#include "inbox/batch/batch_transaction.h"
-#include "inbox/batch/crash_suspects.h"
 
 /*
  * Attempts that a message has at least whose process ended: something else may

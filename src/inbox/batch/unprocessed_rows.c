@@ -26,6 +26,8 @@
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "inbox/batch/batch_table.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
 #include "inbox/table/run_as_owner.h"
 
 /* Between two looks for what other workers have stored. */

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_UNPROCESSED_ROWS_H
 #define OUTBOX_UNPROCESSED_ROWS_H
 
+#include "postgres.h"
+
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

@@ -26,10 +26,13 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "core/slice.h"
 #include "core/utf8.h"
+#include "inbox/message/identity_rules.h"
 #include "inbox/message/message_headers.h"
 #include "inbox/message/message_identity.h"
 #include "inbox/table/ring.h"
+#include "kafka/consumer/consumer.h"
 
 static const char *const column_names[MESSAGE_NCOLUMNS] = {
 	"subscription", "event_id", "topic", "partition", "offset", "key",

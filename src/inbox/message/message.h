@@ -12,6 +12,8 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "core/slice.h"
+#include "inbox/message/identity_rules.h"
 #include "inbox/message/message_headers.h"
 #include "kafka/consumer/consumer.h"
 
@@ -64,8 +66,6 @@ typedef struct InboxMessage
 	MessageProblem *problem;	/* NULL: none */
 	Datum		receipt;		/* the id in inbox.received */
 } InboxMessage;
-
-typedef struct IdentityRules IdentityRules;
 
 extern void message_begin(InboxMessage *message, const char *subscription,
 						  const ConsumerRecord *record);

@@ -15,7 +15,9 @@
 #include "utils/jsonb.h"
 
 #include "core/compat.h"
+#include "core/slice.h"
 #include "inbox/message/message.h"
+#include "kafka/consumer/consumer.h"
 
 #define BASE64_MEMBER "base64"
 

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "core/slice.h"
 #include "kafka/consumer/consumer.h"
 
 /* Few enough for a record to be looked at without memory of its own. */

@@ -26,8 +26,13 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "core/compat.h"
+#include "core/slice.h"
+#include "inbox/message/identity_rules.h"
 #include "inbox/message/json_payload.h"
+#include "inbox/message/message.h"
+#include "inbox/message/message_headers.h"
+#include "inbox/table/dedup.h"
+#include "inbox/table/dedup_batch.h"
 
 /*
  * Sets the field of a rule from an argument of inbox.subscribe(), which must

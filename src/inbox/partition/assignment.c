@@ -16,14 +16,22 @@
  */
 #include "postgres.h"
 
+#include "inbox/partition/assignment.h"
+
+#include "core/monotonic_clock.h"
+#include "inbox/partition/partition_marks.h"
+#include "inbox/partition/partition_takeover.h"
+#include "inbox/partition/search_state.h"
+#include "inbox/partition/stray_positions.h"
+#include "inbox/partition/topic_recreation.h"
 #include "inbox/partition/topic_search.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "kafka/consumer/consumer.h"
 
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#include "core/monotonic_clock.h"
-#include "inbox/partition/partition_marks.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing */

@@ -26,16 +26,23 @@
  */
 #include "postgres.h"
 
-#include "inbox/partition/topic_search.h"
+#include "inbox/partition/lost_messages.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/partition/partition_marks.h"
+#include "inbox/partition/search_state.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "inbox/worker/consumer_main.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "inbox/partition/partition_marks.h"
 
 /*
  * So long others wait for Kafka to tell of partitions; the rest is read again,

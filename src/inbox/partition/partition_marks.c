@@ -46,6 +46,12 @@
 #include "port/pg_bswap.h"
 #include "port/pg_crc32c.h"
 
+#include "core/slice.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "kafka/consumer/consumer.h"
+
 /* The marks that a check goes by. */
 static const Mark *
 marks_of(const Partition *partition)

@@ -8,7 +8,10 @@
 #ifndef OUTBOX_PARTITION_MARKS_H
 #define OUTBOX_PARTITION_MARKS_H
 
+#include "postgres.h"
+
 #include "inbox/process/inbox_worker.h"
+#include "kafka/consumer/consumer.h"
 
 extern void marks_begin(InboxWorker *worker, Partition *partition);
 extern void marks_doubt(InboxWorker *worker, Partition *partition);

@@ -21,13 +21,15 @@
  */
 #include "postgres.h"
 
-#include "inbox/partition/topic_search.h"
+#include "inbox/partition/topic_recreation.h"
 
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "core/monotonic_clock.h"
 #include "inbox/partition/partition_marks.h"
+#include "inbox/partition/search_state.h"
+#include "inbox/worker/consumer_health.h"
+#include "kafka/consumer/consumer.h"
 
 /* Milliseconds from the Unix epoch to PostgreSQL's. */
 #define EPOCH_MS \

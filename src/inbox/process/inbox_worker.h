@@ -14,49 +14,10 @@
 #include "storage/latch.h"
 #include "utils/hsearch.h"
 
-#include "core/compat.h"
-#include "inbox/message/message_identity.h"
-#include "inbox/subscription/handler_lookup.h"
+#include "inbox/subscription/subscription.h"
+#include "kafka/config/config.h"
 #include "kafka/consumer/consumer.h"
-#include "registry/consumers.h"
-
-typedef enum Ordering
-{
-	ORDERING_KEY,
-	ORDERING_PARTITION,
-	ORDERING_NONE
-} Ordering;
-
-/* A row of inbox.subscription, as far as a worker needs it. */
-typedef struct Subscription
-{
-	char	   *name;
-	char	  **topics;
-	int			ntopics;
-	char	   *handler;
-	HandlerKind handler_kind;
-	Oid			role;
-	char	   *role_name;
-	char	   *search_path;
-	char	   *server;
-	char	   *group;
-	const char *kafka_isolation;
-	int			xact_isolation; /* XACT_READ_COMMITTED ... */
-	int64		start_ms;		/* CONSUMER_EARLIEST, or a Unix time */
-	int			max_attempts;
-	int64		backoff_ms;
-	Ordering	ordering;
-	bool		stops;			/* at a message that failed for good */
-	int			batch_size;
-	int			workers;
-	char	  **event_types;	/* NULL for all */
-	int			nevent_types;
-	bool		keeps;			/* are processed messages stored? */
-	int64		timeout_ms;		/* of a call of the handler */
-	int64		batch_time_ms;	/* that a transaction may take */
-	IdentityRules identity;
-	int64		generation;
-} Subscription;
+#include "registry/consumer_entry.h"
 
 /* What is known of whether a partition can be read; see consumer_health.c */
 typedef enum PartitionHealth
@@ -273,76 +234,5 @@ typedef struct InboxWorker
 	TimestampTz counted_at;		/* the lag */
 	TimestampTz committed_at;	/* offsets, to Kafka */
 } InboxWorker;
-
-/* subscription_row.c */
-extern bool load_publish_list(void);
-extern void load_note_role_names(void);
-extern Subscription *load_subscription(const char *name);
-extern bool load_is_unchanged(const Subscription *subscription);
-extern bool load_is_current(const Subscription *subscription);
-
-/* consumer_main.c */
-extern PGDLLEXPORT void outbox_consumer_main(Datum arg);
-extern void worker_check(InboxWorker *worker);
-extern void worker_wait(InboxWorker *worker, long timeout_ms);
-pg_noreturn extern void worker_restart(InboxWorker *worker);
-extern void worker_show(InboxWorker *worker);
-extern void worker_show_sometimes(InboxWorker *worker);
-
-/* consumer_health.c */
-extern void health_problem(InboxWorker *worker, ConsumerState state,
-						   const char *message);
-extern void health_tell(InboxWorker *worker, const char *message);
-extern void health_show(InboxWorker *worker, ConsumerState state,
-						const char *message);
-extern void health_lookup_failed(InboxWorker *worker, const char *message,
-								 bool unreached);
-extern void health_sign(Partition *partition);
-extern void health_refused(void *arg, const char *topic, int partition);
-extern void health_doubt(InboxWorker *worker, Partition *partition);
-extern void health_missing(InboxWorker *worker, const char *topic);
-extern void health_take_errors(InboxWorker *worker);
-extern void health_check(InboxWorker *worker, bool more);
-
-/* consumer_startup.c */
-extern void setup_wait(InboxWorker *worker);
-extern void setup_check(InboxWorker *worker);
-
-/* maintenance.c */
-extern void upkeep_run(InboxWorker *worker);
-pg_noreturn extern void upkeep_scout(ConsumerEntry *entry);
-
-/* assignment.c */
-extern HTAB *partitions_table(const char *name, Size entrysize,
-							  MemoryContext context);
-extern void partitions_key(TopicPartition *key, const char *topic, int partition);
-extern void partitions_refresh(InboxWorker *worker);
-extern TimestampTz partitions_refresh_due(InboxWorker *worker);
-extern Partition *partitions_add(InboxWorker *worker, const char *topic,
-								 int partition);
-extern Partition *partitions_find(InboxWorker *worker, const char *topic,
-								  int partition);
-extern void partitions_assign(InboxWorker *worker);
-extern void partitions_give_back(InboxWorker *worker, Partition **partitions,
-								 const ConsumerRecord **records, int n);
-extern void partitions_commit_offsets(InboxWorker *worker);
-extern void partitions_forget_shown(InboxWorker *worker);
-extern int64 partitions_end(InboxWorker *worker, Partition *partition);
-extern int64 partitions_lag(InboxWorker *worker);
-
-/* topic_recreation.c */
-extern void recreation_init(Partition *partition);
-extern bool recreation_ask(InboxWorker *worker, Search *search);
-extern bool recreation_take(InboxWorker *worker, Search *search);
-
-/* lost_messages.c */
-extern void losses_note(void *arg, const char *topic, int partition);
-extern void losses_take(InboxWorker *worker);
-extern TimestampTz losses_due(const InboxWorker *worker);
-
-/* partition_end.c */
-extern void ends_note(void *arg, const char *topic, int partition, int64 offset);
-extern void ends_pass(InboxWorker *worker);
-extern void ends_store(InboxWorker *worker);
 
 #endif							/* OUTBOX_INBOX_WORKER_H */

@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "core/slice.h"
 #include "event/event_check.h"
 
 #define NAME_MAX_LEN 63

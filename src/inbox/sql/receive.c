@@ -19,7 +19,6 @@
 #include "varatt.h"
 #endif
 
-#include "core/compat.h"
 #include "inbox/table/dedup.h"
 
 #define MAX_PAYLOAD_HASH 1024

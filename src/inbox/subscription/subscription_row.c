@@ -7,7 +7,15 @@
  */
 #include "postgres.h"
 
-#include "inbox/process/inbox_worker.h"
+#include "inbox/subscription/subscription_row.h"
+
+#include "core/background_worker.h"
+#include "inbox/message/identity_rules.h"
+#include "inbox/message/message_identity.h"
+#include "inbox/subscription/handler_lookup.h"
+#include "inbox/subscription/subscription.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/subscription_list.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -20,8 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-#include "core/background_worker.h"
 
 /* A subscription that works: not in a copy of its database, for example. */
 #define IS_ACTIVE \

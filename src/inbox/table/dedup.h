@@ -12,6 +12,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "inbox/table/dedup_table.h"
+
 /*
  * The consumer in inbox.received of a subscription begins with it.  The name
  * follows, and, where ids count within a topic, the separator and the topic.
@@ -49,6 +51,15 @@ typedef struct ReceivedItem
 } ReceivedItem;
 
 extern bool received_add(Datum consumer, Datum event_id, Datum payload_hash);
-extern void received_add_batch(ReceivedItem **items, int n);
+extern void received_open(ReceivedTable *table);
+extern void received_close(ReceivedTable *table);
+extern void received_look_for_any(ReceivedTable *table, Datum consumer,
+								  bool *chunks);
+extern ReceivedChunk *received_find(ReceivedTable *table, Datum consumer,
+									Datum event_id, const bool *chunks);
+extern void received_fill_slot(ReceivedTable *table, TupleTableSlot *slot,
+							   Datum consumer, Datum event_id,
+							   Datum payload_hash, TimestampTz since);
+extern bool received_ring_has_moved(const ReceivedTable *table);
 
 #endif							/* OUTBOX_DEDUP_H */

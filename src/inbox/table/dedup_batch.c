@@ -11,7 +11,12 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "core/compat.h"
 #include "inbox/table/dedup.h"
+#include "inbox/table/dedup_table.h"
+#include "inbox/table/ring.h"
+
+#include "inbox/table/dedup_batch.h"
 
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -19,9 +24,6 @@
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
-
-#include "core/compat.h"
-#include "inbox/table/dedup_table.h"
 
 /* Rows that are handed to the table at a time. */
 #define BATCH_ROWS 500

@@ -51,15 +51,4 @@ typedef struct ReceivedTable
 	MemoryContext old_context;
 } ReceivedTable;
 
-extern void received_open(ReceivedTable *table);
-extern void received_close(ReceivedTable *table);
-extern void received_look_for_any(ReceivedTable *table, Datum consumer,
-								  bool *chunks);
-extern ReceivedChunk *received_find(ReceivedTable *table, Datum consumer,
-									Datum event_id, const bool *chunks);
-extern void received_fill_slot(ReceivedTable *table, TupleTableSlot *slot,
-							   Datum consumer, Datum event_id,
-							   Datum payload_hash, TimestampTz since);
-extern bool received_ring_has_moved(const ReceivedTable *table);
-
 #endif							/* OUTBOX_DEDUP_TABLE_H */

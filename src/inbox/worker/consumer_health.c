@@ -24,14 +24,20 @@
  */
 #include "postgres.h"
 
-#include "inbox/process/inbox_worker.h"
-
-#include "utils/timestamp.h"
+#include "inbox/worker/consumer_health.h"
 
 #include "core/monotonic_clock.h"
 #include "inbox/batch/handler_backoff.h"
 #include "inbox/batch/redelivery_queue.h"
+#include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_main.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
+
+#include "utils/timestamp.h"
 
 #define PROBE_MS 2000
 #define CHECK_MS 500			/* where nothing is taken until then */

@@ -23,17 +23,7 @@
  */
 #include "postgres.h"
 
-#include "inbox/process/inbox_worker.h"
-
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "storage/ipc.h"
-#include "storage/pmsignal.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timestamp.h"
+#include "inbox/worker/consumer_main.h"
 
 #include "core/background_worker.h"
 #include "core/compat.h"
@@ -45,10 +35,33 @@
 #include "inbox/batch/failure_report.h"
 #include "inbox/batch/handler_backoff.h"
 #include "inbox/batch/handler_call.h"
+#include "inbox/batch/partition_end.h"
 #include "inbox/batch/redelivery.h"
 #include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/redelivery_read.h"
+#include "inbox/batch/suspect_attempt.h"
 #include "inbox/batch/unprocessed_rows.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/partition/lost_messages.h"
 #include "inbox/partition/partition_marks.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
+#include "inbox/worker/consumer_startup.h"
+#include "inbox/worker/maintenance.h"
+#include "kafka/config/config.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define SHOW_INTERVAL_MS 500

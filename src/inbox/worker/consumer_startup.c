@@ -13,16 +13,25 @@
  */
 #include "postgres.h"
 
-#include "inbox/process/inbox_worker.h"
-
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/memutils.h"
+#include "inbox/worker/consumer_startup.h"
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "core/worker_session.h"
 #include "inbox/batch/handler_call.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/subscription/subscription.h"
+#include "inbox/subscription/subscription_row.h"
+#include "inbox/worker/consumer_health.h"
+#include "inbox/worker/consumer_main.h"
+#include "kafka/config/config.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
 
 /* How often to look whether handler and rights are there. */
 #define RIGHTS_INTERVAL_MS 1000

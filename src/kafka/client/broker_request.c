@@ -19,8 +19,11 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/broker_request.h"
+
 #include <time.h>
 #include <unistd.h>
+#include <librdkafka/rdkafka.h>
 
 #include "port/atomics.h"
 

@@ -18,7 +18,10 @@
 
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
+#include "kafka/client/oauth_token.h"
+#include "kafka/client/socket_options.h"
 #include "kafka/config/broker_list.h"
+#include "kafka/config/config.h"
 #include "kafka/config/properties.h"
 
 /*

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_DESTROY_H
 #define OUTBOX_DESTROY_H
 
+#include "postgres.h"
+
 #include <librdkafka/rdkafka.h>
 
 /* Handles that can be destroyed at the same time. */

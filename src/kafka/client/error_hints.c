@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/error_hints.h"
+
 #include <unistd.h>
 
 #include "commands/defrem.h"

@@ -16,7 +16,12 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/client/oauth_token.h"
+
 #include "kafka/client/client.h"
+#include "kafka/config/config.h"
 
 #define MECHANISM "OAUTHBEARER"
 

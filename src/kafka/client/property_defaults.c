@@ -11,9 +11,13 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/property_defaults.h"
+
 #include <limits.h>
+#include <librdkafka/rdkafka.h>
 
 #include "kafka/client/client.h"
+#include "kafka/config/config.h"
 
 /* A connection that waits for an answer counts as idle in the library. */
 #define LEAST_IDLE_MS 1000

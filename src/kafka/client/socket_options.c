@@ -16,13 +16,14 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/socket_options.h"
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
 
 /*
  * An idle connection is asked for a sign of life, and again while there is

@@ -10,6 +10,8 @@
 #ifndef OUTBOX_THREAD_H
 #define OUTBOX_THREAD_H
 
+#include "postgres.h"
+
 #include <pthread.h>
 
 extern int	thread_start(pthread_t *thread, void *(*main) (void *), void *arg);

@@ -14,9 +14,9 @@
 
 #include "commands/defrem.h"
 
-#include "kafka/client/client.h"
-#include "kafka/config/broker_list.h"
+#include "kafka/config/config.h"
 #include "kafka/config/properties.h"
+#include "kafka/config/broker_list.h"
 
 #define MAX_PORT 65535
 

@@ -14,6 +14,8 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#define PRODUCER_ERROR_LEN 512
+
 #define KAFKA_SERVER_NAME "kafka"
 #define KAFKA_WRAPPER_NAME "outbox_kafka"
 

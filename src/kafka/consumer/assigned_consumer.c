@@ -19,12 +19,23 @@
  */
 #include "postgres.h"
 
-#include "kafka/consumer/consumer.h"
+#include <librdkafka/rdkafka.h>
 
-#include "utils/memutils.h"
+#include "kafka/consumer/assigned_consumer.h"
 
+#include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
+#include "kafka/client/error_hints.h"
+#include "kafka/client/property_defaults.h"
+#include "kafka/config/config.h"
+#include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_errors.h"
+#include "kafka/consumer/consumer_metadata.h"
+#include "kafka/consumer/consumer_state.h"
+#include "kafka/producer/producer_events.h"
+
+#include "utils/memutils.h"
 
 /*
  * What we set unless the administrator does.  The bounds on fetching keep a

@@ -14,9 +14,8 @@
 
 #include "postgres.h"
 
-#include "event/event.h"
+#include "core/slice.h"
 #include "kafka/config/config.h"
-#include "kafka/producer/producer.h"
 
 typedef struct Consumer Consumer;
 

@@ -8,7 +8,13 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/consumer/consumer_errors.h"
+
+#include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_state.h"
+#include "kafka/producer/producer_events.h"
 
 /*
  * Says about an error (CONSUMER_ERROR_LEN bytes) which right is missing, if one

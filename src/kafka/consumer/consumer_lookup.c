@@ -8,7 +8,11 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/consumer/assigned_consumer.h"
+#include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_state.h"
 #include "kafka/consumer/partition_bounds.h"
 
 /*

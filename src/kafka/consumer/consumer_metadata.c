@@ -12,7 +12,14 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/consumer/consumer_metadata.h"
+
+#include "kafka/client/broker_request.h"
+#include "kafka/consumer/assigned_consumer.h"
+#include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_state.h"
 
 /* That a broker may take, however many topics it tells of. */
 #define TOPICS_MS 30000

@@ -10,8 +10,11 @@
 
 #include "postgres.h"
 
+#include "core/slice.h"
 #include "kafka/config/config.h"
-#include "kafka/producer/producer.h"
+
+/* librdkafka's; its header is not for those who include this one. */
+struct rd_kafka_conf_s;
 
 typedef struct ProgressTopic ProgressTopic;
 
@@ -56,5 +59,7 @@ extern int	progress_topic_max_bytes(const ProgressTopic *topic);
 extern int64 progress_topic_end(const ProgressTopic *topic);
 extern const char *progress_topic_error(const ProgressTopic *topic);
 extern void progress_topic_close(ProgressTopic *topic);
+extern struct rd_kafka_conf_s *progress_reader_configure(const KafkaConfig *config,
+														 char *error);
 
 #endif							/* OUTBOX_PROGRESS_TOPIC_H */

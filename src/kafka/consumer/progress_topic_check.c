@@ -17,7 +17,10 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/property_defaults.h"
+#include "kafka/client/thread.h"
 #include "kafka/consumer/partition_bounds.h"
+#include "kafka/consumer/progress_topic.h"
 #include "kafka/consumer/progress_topic_check.h"
 
 #include <limits.h>

@@ -14,8 +14,10 @@
 
 #include "port/atomics.h"
 
+#include <librdkafka/rdkafka.h>
+
 #include "kafka/client/client.h"
-#include "kafka/client/thread.h"
+#include "kafka/config/config.h"
 #include "kafka/consumer/progress_topic.h"
 
 /*

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_OPTION_CONFLICTS_H
 #define OUTBOX_OPTION_CONFLICTS_H
 
+#include "postgres.h"
+
 #include "nodes/pg_list.h"
 
 extern void combination_check(List *options);

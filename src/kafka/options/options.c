@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include <stdlib.h>
+#include <librdkafka/rdkafka.h>
 
 #include "access/reloptions.h"
 #include "catalog/pg_authid.h"

@@ -33,6 +33,9 @@
 
 #include "kafka/producer/compression.h"
 
+#include "core/slice.h"
+#include "kafka/producer/producer.h"
+
 #define BATCH_HEADER_BYTES 61	/* which are not compressed */
 #define DEFAULT_LEVEL (-1)		/* in librdkafka's settings */
 #define ZSTD_DEFAULT_LEVEL 3	/* librdkafka's */

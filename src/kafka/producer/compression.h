@@ -12,7 +12,25 @@
 
 #include "postgres.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer.h"
+
+/* How a producer compresses batches. */
+typedef enum CompressionCodec
+{
+	CODEC_NONE,
+	CODEC_GZIP,
+	CODEC_LZ4,
+	CODEC_ZSTD,
+	CODEC_OTHER					/* what we know nothing of */
+} CompressionCodec;
+
+typedef struct Compression
+{
+	CompressionCodec codec;
+	int			level;			/* as the codec's library counts */
+} Compression;
 
 extern Compression compression_configured(const rd_kafka_conf_t *conf);
 extern int	compression_size(const Compression *compression,

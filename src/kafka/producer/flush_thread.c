@@ -9,14 +9,19 @@
  */
 #include "postgres.h"
 
+#include "kafka/producer/flush_thread.h"
+
 #include <pthread.h>
 #include <time.h>
+#include <librdkafka/rdkafka.h>
 
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
-#include "kafka/client/client.h"
 #include "kafka/client/thread.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/producer_state.h"
+#include "kafka/producer/request_counter.h"
 
 #define TRIES 5					/* flushes until a request was sent */
 

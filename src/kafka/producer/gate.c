@@ -66,7 +66,18 @@
 
 #include "utils/memutils.h"
 
-#include "kafka/client/error_class.h"
+#include "kafka/client/client.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/error_class.h"
+#include "kafka/producer/flush.h"
+#include "kafka/producer/gate_queue.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/gate_step.h"
+#include "kafka/producer/header_pool.h"
+#include "kafka/producer/idempotent_producer.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_partitions.h"
+#include "kafka/producer/producer_state.h"
 #include "kafka/producer/gate.h"
 
 #define IN_FLIGHT "5"			/* requests, the most of an idempotent

@@ -7,9 +7,16 @@
  */
 #include "postgres.h"
 
+#include "kafka/producer/gate_queue.h"
+
 #include "utils/memutils.h"
 
-#include "kafka/producer/gate.h"
+#include "core/slice.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/gate_step.h"
+#include "kafka/producer/header_pool.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
 
 #define MESSAGE_BYTES 64		/* of a message, beside what is in it */
 #define HEADER_BYTES 16			/* likewise of a header */

@@ -16,10 +16,19 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/gate_step.h"
+
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
-#include "kafka/producer/gate.h"
+#include "kafka/producer/flush.h"
+#include "kafka/producer/gate_queue.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/partition_placement.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
 
 #define FEW 16					/* partitions */
 #define OPEN_MS 1000			/* until all groups leave */

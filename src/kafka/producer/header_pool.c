@@ -17,10 +17,16 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/header_pool.h"
+
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
-#include "kafka/client/client.h"
+#include "core/slice.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
 
 #define POOLS 64
 #define MAX_POOLED 16384		/* lists, in all pools together */

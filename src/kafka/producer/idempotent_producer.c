@@ -3,7 +3,7 @@
  * idempotent_producer.c
  *	  An idempotent Kafka producer that fits PostgreSQL's process model.
  *
- * librdkafka's threads do the network; the files listed in client.h are all
+ * librdkafka's threads do the network; the files of this folder are all
  * that touches its handle.  Only the event interface is used, so no frame of
  * librdkafka is on the stack while PostgreSQL code runs, which may raise an
  * error.  New events make a pipe readable, which the owner puts into its wait
@@ -19,12 +19,31 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/idempotent_producer.h"
+
 #include "utils/memutils.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
-#include "kafka/client/error_class.h"
+#include "kafka/client/error_hints.h"
+#include "kafka/client/property_defaults.h"
+#include "kafka/config/config.h"
 #include "kafka/producer/compression.h"
+#include "kafka/producer/error_class.h"
+#include "kafka/producer/flush.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/header_pool.h"
+#include "kafka/producer/partition_placement.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_events.h"
+#include "kafka/producer/producer_handles.h"
+#include "kafka/producer/producer_partitions.h"
+#include "kafka/producer/producer_state.h"
+#include "kafka/producer/producer_topics.h"
+#include "kafka/producer/producer_transaction.h"
 
 /*
  * What we set unless the administrator does.  A default that the library was

@@ -43,10 +43,17 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/partition_placement.h"
+
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
-#include "kafka/client/client.h"
+#include "kafka/producer/flush.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_handles.h"
+#include "kafka/producer/producer_state.h"
 
 /*
  * Handles are added when messages wait for longer than that because of others,

@@ -16,13 +16,11 @@
 
 #include "datatype/timestamp.h"
 
-#include "event/event.h"
+#include "core/slice.h"
 #include "kafka/config/config.h"
 
 typedef struct Producer Producer;
 typedef struct ProducerTopic ProducerTopic;
-
-#define PRODUCER_ERROR_LEN 512
 
 /* The library puts the present time in its place. */
 #define TIMESTAMP_NOW INT64CONST(0)

@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include "kafka/producer/producer_events.h"
+
 #include <ctype.h>
 #include <unistd.h>
 
@@ -25,8 +27,18 @@
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/client.h"
-#include "kafka/client/error_class.h"
-#include "kafka/client/statistics.h"
+#include "kafka/client/error_hints.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/error_class.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/header_pool.h"
+#include "kafka/producer/partition_placement.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_handles.h"
+#include "kafka/producer/producer_partitions.h"
+#include "kafka/producer/producer_state.h"
+#include "kafka/producer/producer_topics.h"
+#include "kafka/producer/statistics.h"
 
 /* librdkafka's log levels are those of syslog. */
 #define LEVEL_ERROR 3

@@ -12,12 +12,25 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer_handles.h"
+
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/flush_thread.h"
+#include "kafka/producer/partition_placement.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_events.h"
+#include "kafka/producer/producer_state.h"
+#include "kafka/producer/producer_topics.h"
+#include "kafka/producer/request_counter.h"
 
 #define OPEN_INTERVAL_MS 10		/* between handles */
 #define OPEN_AT_ONCE 4

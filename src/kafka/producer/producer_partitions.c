@@ -17,10 +17,16 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer_partitions.h"
+
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
-#include "kafka/client/client.h"
+#include "core/slice.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
 
 /* Brokers forget a producer that is silent for a day, unless told otherwise. */
 #define FORGOTTEN_MS (60 * 60 * 1000)

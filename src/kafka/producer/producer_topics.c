@@ -16,11 +16,20 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer_topics.h"
+
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
-#include "kafka/client/error_class.h"
+#include "kafka/producer/error_class.h"
+#include "kafka/producer/idempotent_producer.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_partitions.h"
+#include "kafka/producer/producer_state.h"
 
 /* That one broker may take, or that there may be none. */
 #define ANSWER_MS 10000

@@ -16,15 +16,19 @@
 
 #include <poll.h>
 #include <unistd.h>
+#include <librdkafka/rdkafka.h>
 
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
-#include "kafka/client/client.h"
-#include "kafka/client/destroy.h"
-#include "kafka/client/error_class.h"
 #include "kafka/client/thread.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/error_class.h"
+#include "kafka/producer/gate_state.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_events.h"
+#include "kafka/producer/producer_state.h"
 #include "kafka/producer/producer_transaction.h"
 
 /*

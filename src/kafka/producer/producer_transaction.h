@@ -15,6 +15,9 @@
 /* By which a call may outlast its time-out. */
 #define TRANSACTION_GRACE_MS 200
 
+/* librdkafka's; its header is not for those who include this one. */
+struct rd_kafka_conf_s;
+
 /* What takes time. */
 typedef enum TransactionOperation
 {
@@ -46,5 +49,8 @@ extern const char *transaction_failure(Producer *producer, bool *refused);
 extern void transaction_leave(Producer *producer, int timeout_ms);
 extern bool transaction_is_running(const Producer *producer);
 extern bool transaction_is_fenced(const Producer *producer);
+extern bool transaction_configure(struct rd_kafka_conf_s *conf,
+								  const char *transactional_id, char *error);
+extern bool transaction_abandon(Producer *producer);
 
 #endif							/* OUTBOX_PRODUCER_TRANSACTION_H */

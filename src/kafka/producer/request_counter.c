@@ -13,9 +13,13 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/request_counter.h"
+
 #include "port/atomics.h"
 
-#include "kafka/client/client.h"
+#include "kafka/producer/producer_state.h"
 
 #define COUNTERS (2 * MAX_HANDLES)
 #define PRODUCE 0				/* the request, in Kafka's protocol */

@@ -20,13 +20,24 @@
  */
 #include "postgres.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "lib/stringinfo.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
+#include "kafka/config/config.h"
 #include "kafka/config/properties.h"
+#include "kafka/producer/idempotent_producer.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+#include "kafka/producer/producer_topics.h"
 
 #define ANSWER_MS 10000			/* that one broker may take, or that there may
 								 * be none */

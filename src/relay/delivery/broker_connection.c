@@ -15,8 +15,13 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/producer/producer.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/destination.h"
-#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_stall.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/relay.h"
 
 #define ASK_INTERVAL_MS 100		/* whether a broker answers */
 #define CONNECT_MS 1000			/* that a new connection may take */

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_BROKER_CONNECTION_H
 #define OUTBOX_BROKER_CONNECTION_H
 
+#include "postgres.h"
+
 #include "relay/state/relay.h"
 
 extern bool connection_has_error(const Relay *relay);

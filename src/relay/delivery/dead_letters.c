@@ -45,10 +45,20 @@
 
 #include "core/background_worker.h"
 #include "core/guc.h"
+#include "core/slice.h"
+#include "event/event.h"
 #include "event/topic_name.h"
-#include "registry/databases.h"
+#include "registry/relay_values.h"
+#include "relay/delivery/destination.h"
+#include "relay/delivery/sender.h"
 #include "relay/process/ending.h"
+#include "relay/source/dead_letter_retry.h"
+#include "relay/state/held_keys.h"
+#include "relay/state/ledger.h"
 #include "relay/state/parked_topics.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
+#include "relay/table/dead_letter_table.h"
 
 /* What may be set aside before it must be written, wherever we are. */
 #define MAX_PENDING_BYTES (16 * 1024 * 1024)

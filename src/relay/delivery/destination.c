@@ -24,11 +24,19 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "event/event.h"
 #include "event/topic_name.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/producer.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/broker_connection.h"
-#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
 #include "relay/delivery/new_topics.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/ledger.h"
 #include "relay/state/parked_topics.h"
+#include "relay/state/relay.h"
 
 #define MOMENT_MS 1000			/* in which topics and leaders are made */
 #define MOMENT_SHARE 10			/* of all time, that is spent on it */

@@ -8,7 +8,11 @@
 #ifndef OUTBOX_DESTINATION_H
 #define OUTBOX_DESTINATION_H
 
+#include "postgres.h"
+
+#include "event/event.h"
 #include "event/topic_name.h"
+#include "kafka/producer/producer.h"
 #include "relay/state/relay.h"
 
 typedef enum DestinationState

@@ -11,14 +11,23 @@
  */
 #include "postgres.h"
 
-#include "relay/delivery/exactly_once.h"
-
-#include "utils/timestamp.h"
+#include "relay/delivery/exactly_once_stall.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_transaction.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/broker_connection.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
 #include "relay/delivery/stop_and_wait.h"
+#include "relay/main/relay_main.h"
+#include "relay/main/relay_takeover.h"
 #include "relay/process/ending.h"
+#include "relay/state/ledger.h"
+#include "relay/state/relay.h"
+
+#include "utils/timestamp.h"
 
 #define STALL_MS 3000			/* of a commit */
 #define MAX_PATIENCE_MS 60000

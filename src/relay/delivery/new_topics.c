@@ -29,11 +29,20 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "event/event.h"
+#include "event/topic_name.h"
+#include "kafka/producer/producer.h"
 #include "relay/delivery/broker_connection.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/destination.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/commit.h"
 #include "relay/state/parked_topics.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
 
 /*
  * So many topics are asked for at once.  Kafka refuses to create more than

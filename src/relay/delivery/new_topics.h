@@ -8,6 +8,10 @@
 #ifndef OUTBOX_NEW_TOPICS_H
 #define OUTBOX_NEW_TOPICS_H
 
+#include "postgres.h"
+
+#include "event/event.h"
+#include "relay/state/commit.h"
 #include "relay/state/relay.h"
 
 extern bool newtopics_wanted(void);

@@ -21,6 +21,10 @@
 
 #include "utils/timestamp.h"
 
+#include "kafka/producer/producer.h"
+#include "relay/state/commit.h"
+#include "relay/state/relay.h"
+
 #define USUAL_MAX_AGE (INT64CONST(3600) * USECS_PER_SEC)
 
 /* How old the time of a commit may be, in us, to be that of the record. */

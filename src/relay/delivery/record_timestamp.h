@@ -8,8 +8,10 @@
 #ifndef OUTBOX_RECORD_TIMESTAMP_H
 #define OUTBOX_RECORD_TIMESTAMP_H
 
+#include "postgres.h"
+
+#include "relay/state/commit.h"
 #include "relay/state/relay.h"
-#include "relay/wal/output_plugin.h"
 
 extern int64 timestamp_of(const Relay *relay, const Commit *commit);
 extern bool timestamp_refused(Relay *relay, const Commit *commit,

@@ -17,9 +17,15 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "event/event.h"
 #include "event/topic_name.h"
+#include "kafka/producer/producer.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/destination.h"
+#include "relay/state/record_encoder.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
 #include "relay/state/suspect_topics.h"
 
 #define ASK_AGAIN_MS 1000		/* whether a topic still refuses */

@@ -8,6 +8,10 @@
 #ifndef OUTBOX_REFUSAL_H
 #define OUTBOX_REFUSAL_H
 
+#include "postgres.h"
+
+#include "event/event.h"
+#include "registry/relay_values.h"
 #include "relay/state/relay.h"
 
 extern const SuspectTopic *refusal_expected(Relay *relay, const Event *event);

@@ -28,9 +28,14 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
 #include "kafka/producer/producer_transaction.h"
 #include "relay/delivery/destination.h"
 #include "relay/delivery/transactional_id.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/relay.h"
 
 #define OPEN_MS 10000			/* to get to be the only one of its name */
 #define ASK_MS 10000			/* for all that a probe takes */

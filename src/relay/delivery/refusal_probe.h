@@ -8,6 +8,9 @@
 #ifndef OUTBOX_REFUSAL_PROBE_H
 #define OUTBOX_REFUSAL_PROBE_H
 
+#include "postgres.h"
+
+#include "kafka/producer/producer.h"
 #include "relay/state/relay.h"
 
 extern bool probe_refuses(Relay *relay, const Message *message, const char *topic);

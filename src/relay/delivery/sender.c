@@ -18,6 +18,29 @@
  */
 #include "postgres.h"
 
+#include "relay/delivery/sender.h"
+
+#include "core/monotonic_clock.h"
+#include "event/event.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+#include "registry/relay_values.h"
+#include "relay/delivery/broker_connection.h"
+#include "relay/delivery/dead_letters.h"
+#include "relay/delivery/destination.h"
+#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_stall.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/new_topics.h"
+#include "relay/delivery/record_timestamp.h"
+#include "relay/delivery/refusal_probe.h"
+#include "relay/delivery/stop_and_wait.h"
+#include "relay/main/relay_main.h"
+#include "relay/process/ending.h"
+#include "relay/state/commit.h"
+#include "relay/state/ledger.h"
+#include "relay/state/record_encoder.h"
 #include "relay/state/relay.h"
 
 #include <poll.h>
@@ -25,17 +48,6 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#include "core/monotonic_clock.h"
-#include "relay/delivery/broker_connection.h"
-#include "relay/delivery/dead_letters.h"
-#include "relay/delivery/destination.h"
-#include "relay/delivery/exactly_once.h"
-#include "relay/delivery/new_topics.h"
-#include "relay/delivery/record_timestamp.h"
-#include "relay/delivery/refusal_probe.h"
-#include "relay/delivery/stop_and_wait.h"
-#include "relay/process/ending.h"
 
 #define MAX_BACKOFF_MS 5000
 

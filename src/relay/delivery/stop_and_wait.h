@@ -8,6 +8,11 @@
 #ifndef OUTBOX_STOP_AND_WAIT_H
 #define OUTBOX_STOP_AND_WAIT_H
 
+#include "postgres.h"
+
+#include "event/event.h"
+#include "kafka/producer/producer.h"
+#include "relay/state/commit.h"
 #include "relay/state/relay.h"
 
 extern bool careful_wanted(Relay *relay, const Event *event);

@@ -27,7 +27,15 @@
 #include "utils/memutils.h"
 
 #include "core/monotonic_clock.h"
-#include "relay/delivery/exactly_once.h"
+#include "kafka/config/config.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_transaction.h"
+#include "registry/relay_values.h"
+#include "relay/delivery/exactly_once_stall.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/relay.h"
 
 #define RETRY_MS 500
 /* In which Kafka ends a transaction, where nothing keeps it from that. */

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "kafka/config/config.h"
 #include "relay/state/relay.h"
 
 extern const char *transactional_id_name(const KafkaConfig *config,

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_RELAY_STARTUP_H
 #define OUTBOX_RELAY_STARTUP_H
 
+#include "postgres.h"
+
 #include "relay/state/relay.h"
 
 extern bool settings_polling(void);

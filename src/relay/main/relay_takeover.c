@@ -36,7 +36,31 @@
  */
 #include "postgres.h"
 
+#include "relay/main/relay_takeover.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
+#include "core/replication_slot.h"
+#include "event/topic_name.h"
+#include "kafka/producer/producer_transaction.h"
+#include "registry/relay_entry.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_stall.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
+#include "relay/delivery/transactional_id.h"
+#include "relay/main/relay_main.h"
+#include "relay/main/relay_startup.h"
+#include "relay/process/ending.h"
+#include "relay/progress/last_record.h"
+#include "relay/progress/timeline_history.h"
+#include "relay/state/published_set.h"
+#include "relay/state/relay.h"
+#include "relay/state/watermark.h"
+#include "relay/table/catchup_table.h"
+#include "relay/table/watermark_table.h"
+#include "relay/wal/slot_decoder.h"
 
 #include <limits.h>
 
@@ -50,17 +74,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "event/topic_name.h"
-#include "relay/delivery/transactional_id.h"
-#include "relay/main/relay_startup.h"
-#include "relay/process/ending.h"
-#include "relay/progress/last_record.h"
-#include "relay/progress/timeline_history.h"
-#include "relay/table/catchup_table.h"
-#include "relay/wal/slot_decoder.h"
 
 #define RETRY_MS 500
 #define REFUSED_MS 5000			/* before the first record is tried again */

@@ -32,11 +32,16 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "registry/relay_entry.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
 #include "relay/progress/resume_point.h"
-#include "relay/source/catchup.h"
+#include "relay/source/catchup_round.h"
 #include "relay/state/event_batch.h"
+#include "relay/state/ledger.h"
+#include "relay/state/relay.h"
 #include "relay/wal/slot_decoder.h"
 
 #define CAUTIOUS_EVENTS 1000	/* sent one at a time after an error */

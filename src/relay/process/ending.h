@@ -8,6 +8,9 @@
 #ifndef OUTBOX_ENDING_H
 #define OUTBOX_ENDING_H
 
+#include "postgres.h"
+
+#include "core/compat.h"
 #include "relay/state/relay.h"
 
 extern void ending_begin(Relay *relay);

@@ -32,9 +32,17 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "kafka/config/config.h"
 #include "kafka/consumer/progress_topic.h"
+#include "kafka/producer/producer.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/broker_connection.h"
-#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/state/published_set.h"
+#include "relay/state/published_set_json.h"
+#include "relay/state/relay.h"
 
 #define FIRST_STEP_MS 5			/* of what is waited for, doubles */
 #define LAST_STEP_MS 100

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_LAST_RECORD_H
 #define OUTBOX_LAST_RECORD_H
 
+#include "postgres.h"
+
 #include "relay/state/published_set.h"
 #include "relay/state/relay.h"
 

@@ -16,7 +16,11 @@
 
 #include "relay/progress/resume_point.h"
 
-#include "relay/delivery/exactly_once.h"
+#include "registry/relay_entry.h"
+#include "registry/relay_values.h"
+#include "relay/state/commit.h"
+#include "relay/state/ledger.h"
+#include "relay/state/relay.h"
 #include "relay/state/suspect_topics.h"
 
 static RelayHandover inherited;

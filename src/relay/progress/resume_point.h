@@ -8,8 +8,11 @@
 #ifndef OUTBOX_RESUME_POINT_H
 #define OUTBOX_RESUME_POINT_H
 
+#include "postgres.h"
+
+#include "relay/state/commit.h"
+#include "relay/state/ledger.h"
 #include "relay/state/relay.h"
-#include "relay/wal/output_plugin.h"
 
 extern void handover_take(Relay *relay);
 extern bool handover_covers(const Commit *commit);

@@ -26,8 +26,13 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "event/event.h"
+#include "registry/relay_entry.h"
 #include "relay/delivery/dead_letters.h"
+#include "relay/state/ledger.h"
 #include "relay/state/published_set.h"
+#include "relay/state/relay.h"
+#include "relay/state/watermark.h"
 #include "relay/table/watermark_table.h"
 #include "relay/wal/running_xacts.h"
 #include "relay/wal/slot_decoder.h"

@@ -8,6 +8,9 @@
 #ifndef OUTBOX_SLOT_PROGRESS_H
 #define OUTBOX_SLOT_PROGRESS_H
 
+#include "postgres.h"
+
+#include "event/event.h"
 #include "relay/state/relay.h"
 
 extern void progress_begin(void);

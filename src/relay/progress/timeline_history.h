@@ -8,6 +8,8 @@
 #ifndef OUTBOX_TIMELINE_HISTORY_H
 #define OUTBOX_TIMELINE_HISTORY_H
 
+#include "postgres.h"
+
 #include "access/xlogdefs.h"
 
 extern TimeLineID restored_from(void);

@@ -18,6 +18,8 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "relay/state/ledger.h"
+#include "relay/state/relay.h"
 
 /* Until then new events have their turn; by steady_now(). */
 static TimestampTz pause_until = 0;

@@ -43,7 +43,11 @@
 #include "utils/xid8.h"
 
 #include "core/background_worker.h"
+#include "event/event.h"
+#include "relay/state/catchup_progress.h"
+#include "relay/state/event_batch.h"
 #include "relay/state/xid_array.h"
+#include "relay/table/catchup_table.h"
 
 #define FETCH_ROWS 50
 #define LIST_SIZE 200000		/* of 48 bytes each */

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "relay/state/catchup_progress.h"
 #include "relay/state/event_batch.h"
 #include "relay/table/catchup_table.h"
 

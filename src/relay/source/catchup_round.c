@@ -19,22 +19,33 @@
  */
 #include "postgres.h"
 
-#include "relay/source/catchup.h"
+#include "relay/source/catchup_round.h"
+
+#include "core/database_id.h"
+#include "core/monotonic_clock.h"
+#include "event/event.h"
+#include "relay/delivery/dead_letters.h"
+#include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/new_topics.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
+#include "relay/main/relay_startup.h"
+#include "relay/process/ending.h"
+#include "relay/source/catchup_reader.h"
+#include "relay/state/catchup_progress.h"
+#include "relay/state/commit.h"
+#include "relay/state/event_batch.h"
+#include "relay/state/ledger.h"
+#include "relay/state/relay.h"
+#include "relay/state/watermark.h"
+#include "relay/table/catchup_table.h"
+#include "relay/wal/slot_decoder.h"
 
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-#include "core/database_id.h"
-#include "core/monotonic_clock.h"
-#include "relay/delivery/dead_letters.h"
-#include "relay/delivery/exactly_once.h"
-#include "relay/delivery/new_topics.h"
-#include "relay/main/relay_startup.h"
-#include "relay/process/ending.h"
-#include "relay/source/catchup_reader.h"
-#include "relay/wal/slot_decoder.h"
 
 #define UNSAFE_WAIT_MS 10
 #define SAVE_INTERVAL_MS 1000

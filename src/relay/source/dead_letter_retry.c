@@ -16,19 +16,25 @@
  */
 #include "postgres.h"
 
-#include "relay/delivery/dead_letters.h"
-
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
+#include "relay/source/dead_letter_retry.h"
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
+#include "core/slice.h"
+#include "relay/delivery/dead_letters.h"
+#include "relay/delivery/sender.h"
 #include "relay/process/ending.h"
 #include "relay/source/batch_turn.h"
 #include "relay/source/parked_release.h"
 #include "relay/source/retry_batch.h"
+#include "relay/state/held_keys.h"
 #include "relay/state/parked_topics.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
 
 /* Rows of a topic and key, by the index, which has no room for long keys. */
 #define OF_KEY(topic, key) \

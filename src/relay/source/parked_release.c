@@ -22,9 +22,16 @@
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
+#include "core/slice.h"
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+#include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/source/dead_letter_retry.h"
 #include "relay/source/retry_batch.h"
 #include "relay/state/parked_topics.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
 
 #define ANSWER_MS 200			/* to look whether a broker has answered */
 

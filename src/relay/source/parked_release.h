@@ -8,6 +8,8 @@
 #ifndef OUTBOX_PARKED_RELEASE_H
 #define OUTBOX_PARKED_RELEASE_H
 
+#include "postgres.h"
+
 #include "relay/state/relay.h"
 
 extern bool release_is_due(Relay *relay);

@@ -14,12 +14,17 @@
 #include "relay/source/polling.h"
 
 #include "core/guc.h"
+#include "registry/relay_values.h"
 #include "relay/delivery/broker_connection.h"
 #include "relay/delivery/dead_letters.h"
+#include "relay/delivery/sender.h"
+#include "relay/main/relay_main.h"
 #include "relay/main/relay_startup.h"
 #include "relay/process/ending.h"
 #include "relay/source/catchup.h"
+#include "relay/source/dead_letter_retry.h"
 #include "relay/source/replay.h"
+#include "relay/state/relay.h"
 #include "relay/table/event_index_summary.h"
 #include "relay/wal/slot_creation.h"
 

@@ -8,6 +8,9 @@
 #ifndef OUTBOX_POLLING_H
 #define OUTBOX_POLLING_H
 
+#include "postgres.h"
+
+#include "core/compat.h"
 #include "relay/state/relay.h"
 
 pg_noreturn extern void polling_run(Relay *relay);

@@ -34,11 +34,18 @@
 #include "core/background_worker.h"
 #include "core/guc.h"
 #include "core/monotonic_clock.h"
+#include "event/event.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
 #include "relay/process/ending.h"
 #include "relay/source/batch_turn.h"
+#include "relay/state/commit.h"
 #include "relay/state/event_batch.h"
+#include "relay/state/ledger.h"
+#include "relay/state/published_set.h"
+#include "relay/state/relay.h"
 #include "relay/wal/slot_decoder.h"
 
 /* The columns are those of EventColumn, in their order. */

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_REPLAY_H
 #define OUTBOX_REPLAY_H
 
+#include "postgres.h"
+
 #include "relay/state/relay.h"
 
 extern void replay_look(void);

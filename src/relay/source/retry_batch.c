@@ -24,9 +24,21 @@
 
 #include "core/background_worker.h"
 #include "core/guc.h"
+#include "core/slice.h"
+#include "event/event.h"
+#include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
+#include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/sender.h"
 #include "relay/delivery/stop_and_wait.h"
 #include "relay/process/ending.h"
+#include "relay/state/commit.h"
+#include "relay/state/event_batch.h"
+#include "relay/state/held_keys.h"
+#include "relay/state/ledger.h"
+#include "relay/state/published_set.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
 #include "relay/wal/slot_decoder.h"
 
 /*

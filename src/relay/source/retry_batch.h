@@ -8,8 +8,11 @@
 #ifndef OUTBOX_RETRY_BATCH_H
 #define OUTBOX_RETRY_BATCH_H
 
-#include "relay/delivery/dead_letters.h"
-#include "relay/state/event_batch.h"
+#include "postgres.h"
+
+#include "core/slice.h"
+#include "relay/state/relay.h"
+#include "relay/state/set_aside.h"
 
 /* The columns are those of EventColumn, in their order.  Two more
  * follow: whether it is a replay, and the position where it was set aside. */

@@ -17,6 +17,8 @@
 #include "executor/spi.h"
 #include "utils/memutils.h"
 
+#include "event/event.h"
+
 /*
  * Makes an empty batch in a memory context.
  */

@@ -14,13 +14,14 @@
  */
 #include "postgres.h"
 
-#include "relay/delivery/dead_letters.h"
+#include "relay/state/held_keys.h"
+
+#include "core/slice.h"
+#include "relay/state/parked_topics.h"
 
 #include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-
-#include "relay/state/parked_topics.h"
 
 typedef struct KeyName
 {

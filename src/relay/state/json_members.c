@@ -13,6 +13,8 @@
  */
 #include "relay/state/json_members.h"
 
+#include "core/slice.h"
+
 #define MAX_DEPTH 16
 
 typedef struct Scanner

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "event/event.h"
+#include "core/slice.h"
 
 extern bool json_members(Slice text, const char *const *names, int count,
 						 Slice *values);

@@ -17,6 +17,8 @@
 
 #include "utils/memutils.h"
 
+#include "relay/state/commit.h"
+
 #define INITIAL_COMMITS 1024	/* a power of two */
 #define INITIAL_EVENTS 65536	/* likewise, and a multiple of 8 */
 

@@ -13,7 +13,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
-#include "relay/wal/output_plugin.h"
+#include "relay/state/commit.h"
 
 typedef struct Ledger Ledger;
 

@@ -12,9 +12,8 @@
 
 #include "datatype/timestamp.h"
 
-#include "event/event.h"
 #include "event/topic_name.h"
-#include "kafka/producer/producer.h"
+#include "kafka/config/config.h"
 
 /* The name of the error when a topic takes nothing, though brokers answer. */
 #define PARKED_SILENT "REQUEST_TIMED_OUT"

@@ -66,10 +66,4 @@ extern char *published_set_fold(const PublishedSet *set);
 extern int	published_set_extras(const PublishedSet *set, uint64 **result);
 extern uint64 published_set_snapshot_end(const char *snapshot);
 
-/* published_set_json.c */
-extern void published_set_encode(StringInfo buf, const PublishedSet *set,
-								 int max_bytes);
-extern SetForm published_set_parse(PublishedSet *set, const char *record,
-								   int len, const char **malformed);
-
 #endif							/* OUTBOX_PUBLISHED_SET_H */

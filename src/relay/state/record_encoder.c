@@ -21,6 +21,10 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "core/slice.h"
+#include "event/event.h"
+#include "kafka/producer/producer.h"
+
 #define ENCODER_INITIAL_SIZE 16
 
 /*

@@ -13,7 +13,6 @@
 #include "event/event.h"
 #include "kafka/producer/producer.h"
 
-
 /* Reused for every event, so that the hot path allocates nothing. */
 typedef struct Encoder
 {

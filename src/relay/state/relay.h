@@ -12,11 +12,11 @@
 
 #include "storage/latch.h"
 
-#include "core/compat.h"
-#include "event/event.h"
+#include "kafka/config/config.h"
 #include "kafka/producer/producer.h"
-#include "registry/databases.h"
+#include "registry/relay_values.h"
 #include "relay/state/ledger.h"
+#include "relay/state/parked_topics.h"
 #include "relay/state/record_encoder.h"
 
 /* A wait for something to pass begins with this, and doubles. */
@@ -103,35 +103,5 @@ typedef struct Relay
 
 	TimestampTz shown_at;		/* when status was last published */
 } Relay;
-
-/* relay_main.c */
-extern PGDLLEXPORT void outbox_relay_main(Datum arg);
-extern void relay_show(Relay *relay);
-extern void relay_show_now(Relay *relay);
-extern void relay_work(Relay *relay);
-extern void relay_obstacle(Relay *relay, RelayState state, const char *message);
-extern void relay_handle_latch(Relay *relay);
-extern void relay_tend(Relay *relay);
-extern void relay_wait(Relay *relay, long timeout_ms);
-
-/* sender.c */
-extern bool sender_open(Relay *relay);
-extern void sender_open_patiently(Relay *relay);
-extern void sender_close(Relay *relay);
-extern void sender_leave(Relay *relay, int timeout_ms);
-extern void sender_serve(Relay *relay);
-extern void sender_poll(Relay *relay);
-extern void sender_event(Relay *relay, const Event *event,
-						 const Commit *commit);
-extern void sender_send(Relay *relay, const Event *event, const Commit *commit,
-						uint64 number);
-extern void sender_drain(Relay *relay);
-extern uint64 sender_begin(Relay *relay);
-extern bool sender_finish(Relay *relay);
-extern void sender_back_off(Relay *relay, int *delay_ms);
-extern void sender_reopen(Relay *relay);
-extern void sender_replace(Relay *relay);
-extern SendResult sender_leave_message(Relay *relay, const Message *message);
-extern void sender_await_deliveries(Relay *relay);
 
 #endif							/* OUTBOX_RELAY_H */

@@ -21,6 +21,8 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "registry/relay_values.h"
+
 /* More topics than that do not refuse something again and again. */
 #define MAX_SUSPECTS 256
 

@@ -8,7 +8,9 @@
 #ifndef OUTBOX_SUSPECT_TOPICS_H
 #define OUTBOX_SUSPECT_TOPICS_H
 
-#include "registry/databases.h"
+#include "postgres.h"
+
+#include "registry/relay_values.h"
 
 extern void suspects_learn(const char *topic, const SuspectTopic *refusal);
 extern const SuspectTopic *suspects_find(const char *topic, int size,

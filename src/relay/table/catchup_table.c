@@ -30,6 +30,8 @@
 
 #include "core/background_worker.h"
 #include "core/database_id.h"
+#include "relay/state/catchup_progress.h"
+#include "relay/state/watermark.h"
 #include "relay/table/identity_table.h"
 #include "relay/table/watermark_table.h"
 

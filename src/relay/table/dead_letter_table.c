@@ -9,7 +9,14 @@
  */
 #include "postgres.h"
 
-#include "relay/delivery/dead_letters.h"
+#include "relay/table/dead_letter_table.h"
+
+#include "core/background_worker.h"
+#include "core/slice.h"
+#include "event/event.h"
+#include "registry/relay_entry.h"
+#include "relay/state/held_keys.h"
+#include "relay/state/set_aside.h"
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
@@ -18,9 +25,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/xid8.h"
-
-#include "core/background_worker.h"
-#include "registry/databases.h"
 
 /* Between looks whether a table can be locked, as the process ends. */
 #define LOOK_AGAIN_US 10000

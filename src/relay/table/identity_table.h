@@ -8,6 +8,8 @@
 #ifndef OUTBOX_IDENTITY_TABLE_H
 #define OUTBOX_IDENTITY_TABLE_H
 
+#include "postgres.h"
+
 typedef enum Identity
 {
 	IDENTITY_SETTLED,			/* all is ours */

@@ -31,6 +31,7 @@
 #include "core/background_worker.h"
 #include "core/database_id.h"
 #include "core/monotonic_clock.h"
+#include "relay/state/watermark.h"
 #include "relay/wal/slot_decoder.h"
 
 /*

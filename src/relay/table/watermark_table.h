@@ -12,11 +12,7 @@
 
 #include "access/xlogdefs.h"
 
-typedef struct Watermark
-{
-	XLogRecPtr	lsn;
-	char	   *snapshot;		/* a pg_snapshot, as text */
-} Watermark;
+#include "relay/state/watermark.h"
 
 extern Watermark *watermark_load(MemoryContext context);
 extern Watermark *watermark_latest(int32 database_id, MemoryContext context);

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_ASYNC_COMMIT_FLUSH_H
 #define OUTBOX_ASYNC_COMMIT_FLUSH_H
 
+#include "postgres.h"
+
 extern void unflushed_check(void);
 
 #endif							/* OUTBOX_ASYNC_COMMIT_FLUSH_H */

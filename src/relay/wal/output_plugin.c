@@ -41,10 +41,12 @@
 #include "core/compat.h"
 #include "core/database_id.h"
 #include "core/extension_relations.h"
-#ifdef OUTBOX_CHECK_FOREIGN
-#include "relay/wal/foreign_changes.h"
-#endif
+#include "event/event.h"
+#include "relay/state/commit.h"
 #include "relay/state/xid_array.h"
+#include "relay/wal/foreign_changes.h"
+#ifdef OUTBOX_CHECK_FOREIGN
+#endif
 
 #define EVENT_SCHEMA "outbox"
 #define EVENT_TABLE "event"

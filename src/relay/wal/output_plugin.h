@@ -13,16 +13,7 @@
 #include "replication/logical.h"
 
 #include "event/event.h"
-
-/* The commit that an event belongs to. */
-typedef struct Commit
-{
-	XLogRecPtr	end;			/* of the commit record, which no other commit
-								 * has; invalid for an event out of the table */
-	TimestampTz time;
-	bool		send_time;		/* the record has the time of sending, however
-								 * long after the commit that is */
-} Commit;
+#include "relay/state/commit.h"
 
 /*
  * Takes events straight from the plugin, without a frame in between.  Both

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "relay/state/watermark.h"
 #include "relay/state/xid_array.h"
 
 #define WRITE_INTERVAL_MS 1000

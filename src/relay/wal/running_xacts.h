@@ -13,7 +13,7 @@
 #include "access/xlogreader.h"
 #include "storage/standbydefs.h"
 
-#include "relay/table/watermark_table.h"
+#include "relay/state/watermark.h"
 
 extern xl_running_xacts *running_in_record(XLogReaderState *reader);
 extern char *running_snapshot(TransactionId end, const TransactionId *running,

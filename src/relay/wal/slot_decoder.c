@@ -29,11 +29,11 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
-#include "core/background_worker.h"
 #include "core/compat.h"
 #include "core/replication_slot.h"
 #include "relay/wal/decoding_context.h"
 #include "relay/wal/foreign_changes.h"
+#include "relay/wal/output_plugin.h"
 #include "relay/wal/running_xacts.h"
 
 /*

@@ -14,6 +14,7 @@
 
 #include "core/guc.h"
 #include "relay/process/ending.h"
+#include "relay/state/relay.h"
 #include "relay/wal/running_xacts.h"
 #include "relay/wal/slot_decoder.h"
 

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_SLOT_LIMIT_H
 #define OUTBOX_SLOT_LIMIT_H
 
+#include "postgres.h"
+
 #include "relay/state/relay.h"
 
 extern void slot_limit_keep(Relay *relay);

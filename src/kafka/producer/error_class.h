@@ -10,6 +10,8 @@
 #ifndef OUTBOX_ERROR_CLASS_H
 #define OUTBOX_ERROR_CLASS_H
 
+#include "postgres.h"
+
 #include <librdkafka/rdkafka.h>
 
 #include "kafka/producer/producer.h"

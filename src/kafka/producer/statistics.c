@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/statistics.h"
+#include "kafka/producer/statistics.h"
+
+#include "kafka/producer/producer.h"
 
 #define BROKERS "\"brokers\":"
 

@@ -8,6 +8,8 @@
 #ifndef OUTBOX_STATISTICS_H
 #define OUTBOX_STATISTICS_H
 
+#include "postgres.h"
+
 #include "kafka/producer/producer.h"
 
 extern void statistics_parse(const char *json, ProducerStats *stats);

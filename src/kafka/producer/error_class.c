@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/error_class.h"
+#include "kafka/producer/error_class.h"
+
+#include "kafka/producer/producer.h"
 
 /*
  * What the error of a delivery report, or of a metadata answer, means.

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * partition_end.h
+ *	  Passes what lies behind the last message of a partition.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PARTITION_END_H
+#define OUTBOX_PARTITION_END_H
+
+#include "postgres.h"
+
+#include "inbox/process/inbox_worker.h"
+
+extern void ends_note(void *arg, const char *topic, int partition, int64 offset);
+extern void ends_pass(InboxWorker *worker);
+extern void ends_store(InboxWorker *worker);
+
+#endif							/* OUTBOX_PARTITION_END_H */

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * repeated_messages.h
+ *	  What a batch need not process: what is not wanted, and what came before.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_REPEATED_MESSAGES_H
+#define OUTBOX_REPEATED_MESSAGES_H
+
+#include "postgres.h"
+
+#include "inbox/batch/message_batch.h"
+#include "inbox/message/message.h"
+#include "inbox/subscription/subscription.h"
+
+extern bool repeats_is_wanted(const Subscription *subscription,
+							  const InboxMessage *message);
+extern void repeats_look(Batch *batch);
+extern void repeats_drop(Batch *batch);
+extern void repeats_end_before(Batch *batch, int end);
+extern void repeats_remove_replaced(const Batch *batch);
+
+#endif							/* OUTBOX_REPEATED_MESSAGES_H */

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * suspect_attempt.h
+ *	  Counts an attempt of a suspect before it begins.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SUSPECT_ATTEMPT_H
+#define OUTBOX_SUSPECT_ATTEMPT_H
+
+#include "postgres.h"
+
+#include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/redelivery_round.h"
+#include "inbox/message/message.h"
+#include "inbox/process/inbox_worker.h"
+
+/* What became of a suspect that was to be charged. */
+typedef enum Charge
+{
+	CHARGE_NONE,				/* it is none, or not there any more */
+	CHARGE_RUNS,				/* it is charged, and may run */
+	CHARGE_FAILED				/* it has no attempts left */
+} Charge;
+
+extern void charge_count(InboxWorker *worker, InboxMessage *message);
+extern bool charge_is_marked(const InboxMessage *message);
+extern bool charge_is_due(InboxWorker *worker, const Partition *partition,
+						  const InboxMessage *message);
+extern void charge_take_back(InboxMessage *message);
+extern Charge charge_first(InboxWorker *worker, Waiting *waiting);
+extern void charge_make_durable(void);
+extern void charge_fail_at_commit(Round *round);
+extern void charge_note(InboxWorker *worker, const Waiting *waiting);
+extern void charge_end(InboxWorker *worker);
+
+#endif							/* OUTBOX_SUSPECT_ATTEMPT_H */

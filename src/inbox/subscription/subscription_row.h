@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscription_row.h
+ *	  inbox.subscription as scouts and consumers read it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_SUBSCRIPTION_ROW_H
+#define OUTBOX_SUBSCRIPTION_ROW_H
+
+#include "postgres.h"
+
+#include "inbox/subscription/subscription.h"
+
+extern bool load_publish_list(void);
+extern void load_note_role_names(void);
+extern Subscription *load_subscription(const char *name);
+extern bool load_is_unchanged(const Subscription *subscription);
+extern bool load_is_current(const Subscription *subscription);
+
+#endif							/* OUTBOX_SUBSCRIPTION_ROW_H */

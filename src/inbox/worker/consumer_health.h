@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer_health.h
+ *	  Whether messages can be fetched, and what stat_subscription shows of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CONSUMER_HEALTH_H
+#define OUTBOX_CONSUMER_HEALTH_H
+
+#include "postgres.h"
+
+#include "inbox/process/inbox_worker.h"
+#include "registry/consumer_entry.h"
+
+extern void health_problem(InboxWorker *worker, ConsumerState state,
+						   const char *message);
+extern void health_tell(InboxWorker *worker, const char *message);
+extern void health_show(InboxWorker *worker, ConsumerState state,
+						const char *message);
+extern void health_lookup_failed(InboxWorker *worker, const char *message,
+								 bool unreached);
+extern void health_sign(Partition *partition);
+extern void health_refused(void *arg, const char *topic, int partition);
+extern void health_doubt(InboxWorker *worker, Partition *partition);
+extern void health_missing(InboxWorker *worker, const char *topic);
+extern void health_take_errors(InboxWorker *worker);
+extern void health_check(InboxWorker *worker, bool more);
+
+#endif							/* OUTBOX_CONSUMER_HEALTH_H */

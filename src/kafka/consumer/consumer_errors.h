@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer_errors.h
+ *	  What a consumer hears of errors: about everything, one partition, or the
+ *	  group.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CONSUMER_ERRORS_H
+#define OUTBOX_CONSUMER_ERRORS_H
+
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/consumer/consumer.h"
+
+extern void explain_right(rd_kafka_resp_err_t err, char *error);
+extern void consumer_take_error(Consumer *consumer, rd_kafka_event_t *event,
+								const ConsumerHandler *handler);
+extern void consumer_take_commit(Consumer *consumer, rd_kafka_event_t *event);
+
+#endif							/* OUTBOX_CONSUMER_ERRORS_H */

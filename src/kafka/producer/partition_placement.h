@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * partition_placement.h
+ *	  Which partition a message goes to, and through which of the producer's
+ *	  handles.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PARTITION_PLACEMENT_H
+#define OUTBOX_PARTITION_PLACEMENT_H
+
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+
+extern int	spread_partition(Producer *producer, ProducerTopic *topic,
+							 const Message *message);
+extern ProducerHandle *spread_choose(Producer *producer, ProducerTopic *topic,
+									 int partition);
+extern int	spread_wanted(const Producer *producer);
+extern void spread_anew(Producer *producer, TimestampTz now);
+extern bool spread_must_wait(Producer *producer, const Message *message,
+							 int partition);
+extern bool spread_fall_back(Producer *producer, ProducerTopic *topic,
+							 int partition, ProducerHandle **handle);
+extern void spread_note_sent(Producer *producer, ProducerHandle *handle,
+							 ProducerTopic *topic, const Message *message,
+							 int partition);
+extern void spread_note_reported(Producer *producer, ProducerHandle *handle,
+								 const rd_kafka_message_t *message,
+								 int partition, TimestampTz now);
+extern void spread_note_answered(Producer *producer, ProducerHandle *handle,
+								 const rd_kafka_message_t *message,
+								 int partition, TimestampTz now);
+
+#endif							/* OUTBOX_PARTITION_PLACEMENT_H */

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * producer_events.h
+ *	  Serves what librdkafka has to say: deliveries, errors, log messages and
+ *	  statistics.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PRODUCER_EVENTS_H
+#define OUTBOX_PRODUCER_EVENTS_H
+
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+
+extern void events_discard(Producer *producer, ProducerHandle *handle);
+extern void events_check_fatal(Producer *producer);
+extern bool events_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
+					   char *error);
+extern bool events_error_text(const rd_kafka_t *handle,
+							  rd_kafka_event_t *event, char *error,
+							  bool has_error);
+
+#endif							/* OUTBOX_PRODUCER_EVENTS_H */

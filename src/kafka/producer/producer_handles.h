@@ -1,0 +1,29 @@
+/*-------------------------------------------------------------------------
+ *
+ * producer_handles.h
+ *	  The library's handles that a producer has: one, or more of them where
+ *	  Kafka is far away.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_PRODUCER_HANDLES_H
+#define OUTBOX_PRODUCER_HANDLES_H
+
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer.h"
+#include "kafka/producer/producer_state.h"
+
+extern bool handles_open_first(Producer *producer, rd_kafka_conf_t *conf,
+							   bool flushes, char *error);
+extern rd_kafka_topic_t *handles_topic(Producer *producer,
+									   ProducerHandle *handle,
+									   ProducerTopic *topic);
+extern bool handles_come(const Producer *producer, int wanted);
+extern void handles_poll(Producer *producer);
+extern void handles_leave(Producer *producer);
+extern void handles_close(Producer *producer);
+
+#endif							/* OUTBOX_PRODUCER_HANDLES_H */

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * request_counter.h
+ *	  Counts the produce requests that the library sends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_REQUEST_COUNTER_H
+#define OUTBOX_REQUEST_COUNTER_H
+
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/producer/producer_state.h"
+
+extern RequestCounter *requests_count(rd_kafka_conf_t *conf);
+extern uint32 requests_sent(RequestCounter *counter);
+extern uint32 requests_sent_to(RequestCounter *counter, int slot);
+
+#endif							/* OUTBOX_REQUEST_COUNTER_H */

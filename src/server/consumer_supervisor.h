@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer_supervisor.h
+ *	  The launcher's part in consumers: starts what is wanted and not there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_CONSUMER_SUPERVISOR_H
+#define OUTBOX_CONSUMER_SUPERVISOR_H
+
+#include "postgres.h"
+
+extern void launch_init(void);
+extern void launch_make_way(void);
+extern TimestampTz launch_tend(void);
+
+#endif							/* OUTBOX_CONSUMER_SUPERVISOR_H */
