@@ -3,7 +3,7 @@
 #   make                 build
 #   make install         install (into the server of PG_CONFIG)
 #   make installcheck    test, on temporary servers of its own
-#   make check-format    is the C code in PostgreSQL's style?
+#   make check-format    is the C code in PostgreSQL's style, and includes what it may?
 #   make check-documents are links, names and spelling of the documents right?
 #   make html            make a site of docs/ in build/html
 #   make WERROR=1        warnings are errors
@@ -138,6 +138,7 @@ format:
 	  indent < $$f > $$f.indented && mv $$f.indented $$f || exit 1; done
 
 check-format:
+	@dev/check-includes
 	@$(INDENT); status=0; for f in $(FORMATTED); do \
 	  indent < $$f | diff -u $$f - || status=1; done; \
 	if grep -F '/**INDENT**' $(FORMATTED); then status=1; fi; \
