@@ -290,6 +290,9 @@ culprit_rest(InboxWorker *worker)
 		return;
 	for (int i = 0; i < worker->npartitions; i++)
 		past &= is_past_crash(worker, worker->partitions[i]);
+	/* Nothing is known of what is locked. */
+	if (worker->locked[0] != '\0')
+		return;
 	if (worker->crashed && past && worker->npartitions > 0 && worker->complete &&
 		!waiting_has_old(worker))
 		set_crash_marker(worker);

@@ -30,6 +30,7 @@
 #include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/position_move.h"
 #include "inbox/partition/assignment.h"
+#include "inbox/partition/locked_positions.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/worker/consumer_health.h"
 #include "inbox/worker/consumer_main.h"
@@ -265,7 +266,7 @@ find_locked(InboxWorker *worker)
 	store_execute(&plan, LOCKED_QUERY, 2, types, args, NULL);
 	if (SPI_processed > 0)
 		found = MemoryContextStrdup(context,
-									psprintf("the position of %s is locked by another transaction, such as one that has called inbox.seek() and is still open",
+									psprintf(LOCKED_POSITION,
 											 SPI_getvalue(SPI_tuptable->vals[0],
 														  SPI_tuptable->tupdesc, 1)));
 	else if (worker->wants_subscription)
@@ -310,7 +311,7 @@ position_wait(InboxWorker *worker)
 						 POLL_MS + worker->npartitions / PARTITIONS_PER_MS, PG_WAIT_EXTENSION);
 		worker_check(worker);
 	}
-	if (worker->status.state == CONSUMER_WAITING_LOCK)
+	if (worker->status.state == CONSUMER_WAITING_LOCK && worker->locked[0] == '\0')
 	{
 		consumers_set_state(&worker->status, CONSUMER_RUNNING);
 		worker_show(worker);

@@ -23,6 +23,7 @@
 #include "inbox/partition/partition_takeover.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/partition/stray_positions.h"
+#include "inbox/partition/takeover_rows.h"
 #include "inbox/partition/topic_recreation.h"
 #include "inbox/partition/topic_search.h"
 #include "inbox/process/inbox_worker.h"
@@ -34,7 +35,8 @@
 #include "utils/timestamp.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
-#define RETRY_MS 2000			/* when something was missing */
+#define RETRY_MS 2000			/* when something was missing, */
+#define LOCKED_MS 1000			/* or locked by somebody else */
 #define FEW_PARTITIONS 100
 #define KNOWN_MS 1000			/* that their end is relied on, if there are
 								 * more */
@@ -282,6 +284,17 @@ read_changed(InboxWorker *worker, Search *search)
 	worker->settled = false;
 }
 
+/* How long after a look the next one begins, in ms. */
+static long
+pause_after(const InboxWorker *worker, const Search *search)
+{
+	if (search->overtaken)
+		return 0;
+	if (search->locked[0] != '\0')
+		return LOCKED_MS;
+	return search->incomplete || worker->strays ? RETRY_MS : REFRESH_MS;
+}
+
 static void
 drop_search(InboxWorker *worker)
 {
@@ -305,13 +318,11 @@ finish_search(InboxWorker *worker)
 	read_changed(worker, search);
 	worker->looked = true;
 	worker->complete = !search->incomplete;
+	health_locked(worker, search->locked);
 	if (search->incomplete)
 		health_lookup_failed(worker, search->error, search->unreached);
 	worker->refresh_at =
-		TimestampTzPlusMilliseconds(steady_now(),
-									search->overtaken ? 0 :
-									search->incomplete || worker->strays ?
-									RETRY_MS : REFRESH_MS);
+		TimestampTzPlusMilliseconds(steady_now(), pause_after(worker, search));
 	if (search->incomplete || !recreation_ask(worker, search))
 		drop_search(worker);
 }

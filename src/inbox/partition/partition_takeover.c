@@ -8,7 +8,8 @@
  * question to each broker, for those whose row does not know.  When a broker
  * takes long to answer, the partitions of others are taken over before.  Meanwhile
  * inbox.seek() may have moved a position, which then has another fence: it is
- * left alone, and looked at anew.
+ * left alone, and looked at anew.  So is one that it has locked, in a transaction
+ * that is still open.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,25 +31,9 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-/* A partition that is to be taken over. */
-typedef struct Candidate
-{
-	TopicPartition key;			/* hash key */
-	int			leader;
-	int64		fence;			/* that its row has, or is to have */
-	bool		lookup;			/* is Kafka to be asked where it begins? */
-	bool		had;			/* if so: it has told */
-	bool		noted;			/* or has not, and will not */
-	bool		taken;			/* it was taken over */
-	bool		left;			/* it has only messages that wait */
-	int64		start;			/* what to ask for */
-	int64		offset;			/* where to begin unless there is a position */
-} Candidate;
 
 /* A fence to begin with: see inbox.position. */
 static int64
@@ -61,9 +46,11 @@ random_fence(void)
 	return (int64) (fence >> 1);
 }
 
-/* A column of a row of the result. */
-static Datum
-result(uint64 row, int column, bool *isnull)
+/*
+ * A column of a row of the last statement's result.
+ */
+Datum
+takeover_result(uint64 row, int column, bool *isnull)
 {
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
 						 isnull);
@@ -112,8 +99,8 @@ find_left(InboxWorker *worker, Search *search)
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		bool		isnull;
-		char	   *topic = TextDatumGetCString(result(row, 1, &isnull));
-		int			partition = DatumGetInt32(result(row, 2, &isnull));
+		char	   *topic = TextDatumGetCString(takeover_result(row, 1, &isnull));
+		int			partition = DatumGetInt32(takeover_result(row, 2, &isnull));
 		Candidate  *candidate;
 
 		if (partition % worker->subscription->workers != worker->entry->worker ||
@@ -123,7 +110,7 @@ find_left(InboxWorker *worker, Search *search)
 		candidate = add_candidate(worker, search, topic, partition, -1);
 		candidate->left = true;
 		candidate->lookup = false;
-		candidate->offset = DatumGetInt64(result(row, 3, &isnull));
+		candidate->offset = DatumGetInt64(takeover_result(row, 3, &isnull));
 	}
 	worker_commit_sql();
 }
@@ -160,15 +147,17 @@ find_candidates(InboxWorker *worker, Search *search)
 		}
 }
 
-/* The candidate that a row of the result is about, or NULL. */
-static Candidate *
-candidate_of(Search *search, uint64 row)
+/*
+ * The candidate that a row of the result is about, or NULL.
+ */
+Candidate *
+takeover_candidate(Search *search, uint64 row)
 {
 	TopicPartition key;
 	bool		isnull;
 
-	partitions_key(&key, TextDatumGetCString(result(row, 1, &isnull)),
-				   DatumGetInt32(result(row, 2, &isnull)));
+	partitions_key(&key, TextDatumGetCString(takeover_result(row, 1, &isnull)),
+				   DatumGetInt32(takeover_result(row, 2, &isnull)));
 	return hash_search(search->candidates, &key, HASH_FIND, NULL);
 }
 
@@ -195,20 +184,20 @@ read_positions(InboxWorker *worker, Search *search)
 						  1, types, args, SPI_OK_SELECT);
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		Candidate  *candidate = candidate_of(search, row);
+		Candidate  *candidate = takeover_candidate(search, row);
 		bool		isnull;
 		Datum		start;
 
 		if (candidate == NULL)
 			continue;
-		candidate->fence = DatumGetInt64(result(row, 3, &isnull));
+		candidate->fence = DatumGetInt64(takeover_result(row, 3, &isnull));
 		if (candidate->left)
 		{
 			candidate->offset = -1;
 			continue;
 		}
-		candidate->lookup = DatumGetBool(result(row, 4, &isnull));
-		start = result(row, 5, &isnull);
+		candidate->lookup = DatumGetBool(takeover_result(row, 4, &isnull));
+		start = takeover_result(row, 5, &isnull);
 		if (!isnull)
 			candidate->start = DatumGetInt64(start);
 	}
@@ -252,7 +241,7 @@ takeover_begin(InboxWorker *worker, Search *search)
 {
 	search->step = SEARCH_READY;
 	find_candidates(worker, search);
-	if (!worker->complete && !search->incomplete)
+	if ((!worker->complete || worker->locked[0] != '\0') && !search->incomplete)
 		find_left(worker, search);
 	if (hash_get_num_entries(search->candidates) == 0)
 		return;
@@ -330,143 +319,4 @@ takeover_continue(InboxWorker *worker, Search *search)
 		search->step = SEARCH_READY;
 	note_offsets(worker, search);
 	return true;
-}
-
-/* The id of the cluster, if it is known. */
-#define CLUSTER "CASE WHEN $6 OPERATOR(pg_catalog.<>) '' THEN $6 END"
-
-/* Field xmax is zero in rows that were inserted only. */
-#define TAKE_OVER_QUERY \
-	"INSERT INTO inbox.position AS p (subscription, topic, partition, next_offset, fence, cluster_id)" \
-	" SELECT $1, t.topic, t.partition," \
-	"  CASE WHEN t.next_offset OPERATOR(pg_catalog.>=) 0 THEN t.next_offset END, t.fence, " CLUSTER \
-	" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)," \
-	"  pg_catalog.unnest($4), pg_catalog.unnest($5))" \
-	"  AS t (topic, partition, next_offset, fence)" \
-	" ON CONFLICT (subscription, topic, partition) DO UPDATE" \
-	" SET fence = p.fence OPERATOR(pg_catalog.+) 1," \
-	" next_offset = coalesce(excluded.next_offset, p.next_offset)," \
-	" seek_time = CASE WHEN excluded.next_offset IS NULL THEN p.seek_time END," \
-	" cluster_id = coalesce(p.cluster_id, " CLUSTER ")" \
-	" WHERE p.fence OPERATOR(pg_catalog.=) excluded.fence" \
-	" RETURNING topic, partition, fence, next_offset," \
-	" coalesce(rerun_until, 0), lost_from IS NOT NULL," \
-	" xmax OPERATOR(pg_catalog.=) 0," \
-	" coalesce(rerun_since, '-infinity')," \
-	" before_offset, before_checksum, last_offset, last_checksum," \
-	" coalesce(cluster_id OPERATOR(pg_catalog.<>) " CLUSTER ", false)," \
-	" seek_time IS NOT NULL OR next_offset IS NULL"
-
-/* Adds the partition that a row of the result is about. */
-static void
-add_partition(InboxWorker *worker, Search *search, uint64 row)
-{
-	bool		isnull;
-	Partition  *partition;
-	Candidate  *candidate;
-
-	partition = partitions_add(worker,
-							   TextDatumGetCString(result(row, 1, &isnull)),
-							   DatumGetInt32(result(row, 2, &isnull)));
-	partition->fence = DatumGetInt64(result(row, 3, &isnull));
-	partition->at.offset = partition->stored = DatumGetInt64(result(row, 4, &isnull));
-	partition->rerun_until = DatumGetInt64(result(row, 5, &isnull));
-	partition->lost = DatumGetBool(result(row, 6, &isnull));
-	partition->is_new = DatumGetBool(result(row, 7, &isnull));
-	partition->rerun_since = DatumGetTimestampTz(result(row, 8, &isnull));
-	for (int i = 0; i < MARKS; i++)
-	{
-		partition->marks[i].offset = DatumGetInt64(result(row, 9 + 2 * i, &isnull));
-		partition->marks[i].checksum = DatumGetInt64(result(row, 10 + 2 * i, &isnull));
-	}
-	partition->other_cluster = DatumGetBool(result(row, 13, &isnull));
-	partition->unsought = DatumGetBool(result(row, 14, &isnull));
-	partition->shown = -1;
-	partition->health = PARTITION_ASKED;
-	candidate = candidate_of(search, row);
-	partition->gone = candidate->left;
-	/* In front of its beginning is nothing. */
-	if (!candidate->had || candidate->start != CONSUMER_EARLIEST)
-		marks_begin(worker, partition);
-}
-
-/* Makes an array of n elements. */
-static Datum
-make_array(Datum *values, int n, Oid type)
-{
-	if (type == TEXTOID)
-		return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false,
-											   TYPALIGN_INT));
-	if (type == INT4OID)
-		return PointerGetDatum(construct_array(values, n, INT4OID,
-											   sizeof(int32), true,
-											   TYPALIGN_INT));
-	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64),
-										   true, TYPALIGN_DOUBLE));
-}
-
-/* Fills the arguments of the statement; returns for how many partitions. */
-static int
-fill_arguments(InboxWorker *worker, Search *search, Datum *args)
-{
-	static const Oid types[] = {TEXTOID, INT4OID, INT8OID, INT8OID};
-	long		size = hash_get_num_entries(search->candidates);
-	Datum	   *columns[lengthof(types)];
-	HASH_SEQ_STATUS scan;
-	Candidate  *candidate;
-	int			n = 0;
-
-	for (int c = 0; c < lengthof(columns); c++)
-		columns[c] = palloc(sizeof(Datum) * size);
-	hash_seq_init(&scan, search->candidates);
-	while ((candidate = hash_seq_search(&scan)) != NULL)
-	{
-		if (candidate->taken || (candidate->lookup && !candidate->had))
-			continue;
-		candidate->taken = true;
-		columns[0][n] = CStringGetTextDatum(candidate->key.topic);
-		columns[1][n] = Int32GetDatum(candidate->key.partition);
-		columns[2][n] = Int64GetDatum(candidate->offset);
-		columns[3][n++] = Int64GetDatum(candidate->fence);
-	}
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	for (int c = 0; c < lengthof(columns); c++)
-		args[c + 1] = make_array(columns[c], n, types[c]);
-	args[lengthof(columns) + 1] = CStringGetTextDatum(worker->cluster);
-	return n;
-}
-
-/*
- * Takes over what can be read now.  Runs a transaction of its own.  Ends the
- * process when that would be in another subscription than was read: one that was
- * made under its name meanwhile.
- */
-void
-takeover_finish(InboxWorker *worker, Search *search)
-{
-	Oid			types[] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID, TEXTOID};
-	Datum		args[lengthof(types)];
-	int			n;
-
-	if (hash_get_num_entries(search->candidates) == 0)
-		return;
-	worker_begin_sql();
-	if (worker->cluster[0] == '\0')
-		(void) consumer_cluster_id(worker->consumer, worker->cluster);
-	n = fill_arguments(worker, search, args);
-	if (n > 0)
-	{
-		(void) worker_run_sql(TAKE_OVER_QUERY, lengthof(types), types, args,
-							  SPI_OK_INSERT_RETURNING);
-		for (uint64 row = 0; row < SPI_processed; row++)
-			add_partition(worker, search, row);
-		search->changed |= SPI_processed > 0;
-		search->overtaken |= SPI_processed < n;
-
-		/* Whoever ends it after this waits for our rows, or removes them. */
-		if (!load_is_unchanged(worker->subscription))
-			worker_restart(worker);
-	}
-	worker_commit_sql();
 }

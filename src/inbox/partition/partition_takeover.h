@@ -11,11 +11,13 @@
 
 #include "postgres.h"
 
+#include "inbox/partition/takeover_candidate.h"
 #include "inbox/process/inbox_worker.h"
 
 extern void takeover_begin(InboxWorker *worker, Search *search);
 extern TimestampTz takeover_due(InboxWorker *worker, const Search *search);
 extern bool takeover_continue(InboxWorker *worker, Search *search);
-extern void takeover_finish(InboxWorker *worker, Search *search);
+extern Datum takeover_result(uint64 row, int column, bool *isnull);
+extern Candidate *takeover_candidate(Search *search, uint64 row);
 
 #endif							/* OUTBOX_PARTITION_TAKEOVER_H */

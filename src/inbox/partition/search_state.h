@@ -70,6 +70,8 @@ struct Search
 	int			told;			/* so many brokers' answers were taken */
 	bool		changed;		/* there are partitions to be assigned */
 	bool		overtaken;		/* a position was changed by others meanwhile */
+	char		locked[CONSUMER_MESSAGE_LEN];	/* what others have locked,
+												 * and is left; "" for nothing */
 };
 
 #endif							/* OUTBOX_SEARCH_STATE_H */

@@ -191,6 +191,8 @@ typedef struct InboxWorker
 								 * takes long */
 	bool		complete;		/* the last one found all */
 	bool		unreached;		/* if not: no broker has answered */
+	char		locked[CONSUMER_MESSAGE_LEN];	/* what could not be taken
+												 * over in it; "" for nothing */
 
 	/* See consumer_health.c */
 	TimestampTz doubted_at;		/* when a connection was lost, and nothing has

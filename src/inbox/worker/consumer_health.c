@@ -103,6 +103,19 @@ health_tell(InboxWorker *worker, const char *message)
 }
 
 /*
+ * Notes what could not be taken over, since somebody else has locked it; "" for
+ * nothing.
+ */
+void
+health_locked(InboxWorker *worker, const char *message)
+{
+	if (message[0] != '\0' && strcmp(worker->locked, message) != 0 &&
+		worker->status.state == CONSUMER_WAITING_LOCK)
+		health_problem(worker, CONSUMER_WAITING_LOCK, message);
+	strlcpy(worker->locked, message, sizeof(worker->locked));
+}
+
+/*
  * Topics could not be looked up.  When no broker answered, the library may have
  * told better why.
  */
@@ -338,6 +351,8 @@ assess(InboxWorker *worker, bool more)
 		return CONSUMER_WAITING_KAFKA;
 	if (!silent)
 		worker->doubted_at = 0;
+	if (worker->locked[0] != '\0')
+		return CONSUMER_WAITING_LOCK;
 	if (pace_is_backing_off(worker))
 		return CONSUMER_BACKING_OFF;
 	if (waiting_is_full(worker))
@@ -417,6 +432,11 @@ health_check(InboxWorker *worker, bool more)
 								 TimestampTzPlusMilliseconds(steady_now(), PROBE_MS));
 		if (worker->status.state != state)
 			health_problem(worker, state, worker->status.error);
+	}
+	else if (state == CONSUMER_WAITING_LOCK && worker->locked[0] != '\0')
+	{
+		if (worker->status.state != state)
+			health_problem(worker, state, worker->locked);
 	}
 	else if (state == CONSUMER_FULL && worker->status.state != state)
 		health_problem(worker, state, psprintf("%d keys wait for a message to be tried again; nothing more is read until fewer do",

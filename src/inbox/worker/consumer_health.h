@@ -13,6 +13,7 @@
 #include "inbox/process/inbox_worker.h"
 #include "registry/consumer_entry.h"
 
+extern void health_locked(InboxWorker *worker, const char *message);
 extern void health_problem(InboxWorker *worker, ConsumerState state,
 						   const char *message);
 extern void health_tell(InboxWorker *worker, const char *message);

@@ -1,0 +1,134 @@
+# A worker that begins while another session has positions locked, as by inbox.seek()
+# in a transaction that stays open: it takes the others over, says what it waits for,
+# and nobody waits for it.
+
+use strict;
+use warnings;
+
+use lib 't';
+use OutboxInbox;
+use OutboxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('inbox_takeover_locked');
+subscribe_in($node);
+create_extension($node, 'postgres');
+sql(<<'SQL');
+CREATE TABLE effect (id bigserial, subscription text, value text);
+CREATE FUNCTION handle(m inbox.message) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO effect (subscription, value) VALUES (m.subscription, inbox.payload_text(m));
+END $$;
+SQL
+my $other = $node->background_psql('postgres');
+
+sub effects
+{
+	my ($name, $values, $what) = @_;
+	return wait_for("SELECT coalesce(string_agg(value, ' ' ORDER BY value), '') = '$values' FROM effect WHERE subscription = '$name'", $what);
+}
+
+sub state_is
+{
+	my ($name, $state, $what) = @_;
+	return wait_for("SELECT state = '$state' FROM inbox.stat_subscription WHERE name = '$name'", $what);
+}
+
+sub error_is
+{
+	my ($name, $pattern, $what) = @_;
+	return like(sql("SELECT last_error FROM inbox.stat_subscription WHERE name = '$name'"), $pattern, $what);
+}
+
+# Ends the workers of a subscription, and waits until others have begun.
+sub begin_anew
+{
+	my ($name) = @_;
+	my $pids = sql("SELECT string_agg(pid::text, ',') FROM inbox.consumer_status() WHERE subscription = '$name'");
+	sql("SELECT pg_terminate_backend(pid) FROM inbox.consumer_status() WHERE subscription = '$name' AND pid IS NOT NULL");
+	return wait_for("SELECT bool_and(pid IS NOT NULL AND pid NOT IN ($pids)) FROM inbox.consumer_status() WHERE subscription = '$name'", 'a worker begins');
+}
+
+# Whether any process of ours waits for a lock, at several looks.
+sub nobody_waits
+{
+	my ($what) = @_;
+	my $longest = 0;
+	foreach (1 .. 20)
+	{
+		my $waiting = sql("SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart)), 0) FROM pg_locks l WHERE NOT l.granted");
+		$longest = $waiting if $waiting > $longest;
+		select undef, undef, undef, 0.1;
+	}
+	return cmp_ok($longest, '<', 0.5, $what);
+}
+
+sub send_to
+{
+	my ($topic, $partition, @values) = @_;
+	return produce($topic, { partition => $partition }, map { "k\t$_" } @values);
+}
+
+# ---------------------------------------------------------------------------
+# A position that there is
+
+my $topic = make_topic(topic_name('Sought'), 3);
+sql("SELECT inbox.subscribe('s', ARRAY['$topic'], 'handle')");
+send_to($topic, $_, "a$_") foreach 0 .. 2;
+effects('s', 'a0 a1 a2', 'messages of all partitions are handled');
+$other->query_safe("BEGIN; SELECT inbox.seek('s', '$topic', 1, 1)");
+begin_anew('s');
+send_to($topic, $_, "b$_") foreach 0 .. 2;
+effects('s', 'a0 a1 a2 b0 b2', 'those of other partitions are, while one is locked');
+state_is('s', 'waiting for lock', 'the state says so');
+error_is('s', qr/^the position of partition 1 of topic "\Q$topic\E" is locked by another transaction, such as one that has called inbox\.seek\(\)/, 'and last_error');
+nobody_waits('and no worker waits with locks');
+sql("SET lock_timeout = '20 s'; SELECT FROM inbox.position WHERE subscription = 's' AND partition <> 1 FOR UPDATE");
+pass('nor anybody for the positions that it has');
+$other->query_safe('ROLLBACK');
+effects('s', 'a0 a1 a2 b0 b1 b2', 'after it the partition is read, too');
+state_is('s', 'running', 'and the state is what it was');
+
+# What the other one asked for counts, when it commits.
+$other->query_safe("BEGIN; SELECT inbox.seek('s', '$topic', 2, 0, rerun => true)");
+begin_anew('s');
+state_is('s', 'waiting for lock', 'it waits again');
+$other->query_safe('COMMIT');
+effects('s', 'a0 a1 a2 a2 b0 b1 b2 b2', 'and goes on where it was sent to');
+state_is('s', 'running', 'and runs');
+
+# All of them, by who removes the subscription.
+$other->query_safe("BEGIN; SELECT inbox.unsubscribe('s')");
+begin_anew('s');
+state_is('s', 'waiting for lock', 'a transaction with inbox.unsubscribe() is open: the state says so');
+nobody_waits('and nobody waits');
+$other->query_safe('ROLLBACK');
+send_to($topic, 0, 'c0');
+effects('s', 'a0 a1 a2 a2 b0 b1 b2 b2 c0', 'after it the subscription goes on');
+state_is('s', 'running', 'and the state is what it was');
+
+# ---------------------------------------------------------------------------
+# A position that is being made: of a topic that is still to come
+
+$other->quit;
+$other = $node->background_psql('postgres');
+my $new = topic_name('New');
+sql("SELECT inbox.subscribe('n', ARRAY['^\Q$new\E'], 'handle')");
+state_is('n', 'running', 'a subscription runs without a topic');
+$other->query_safe("BEGIN; SELECT inbox.seek('n', '$new', 1, 1)");
+make_topic($new, 3);
+send_to($new, $_, "d$_") foreach 0 .. 2;
+effects('n', 'd0 d2', 'its topic comes, and messages of other partitions are handled');
+state_is('n', 'waiting for lock', 'while the first position of one is being made');
+error_is('n', qr/^the position of partition 1 of topic "\Q$new\E" is locked/, 'and last_error says so');
+nobody_waits('and nobody waits');
+send_to($new, 1, 'e1');
+$other->query_safe('COMMIT');
+effects('n', 'd0 d2 e1', 'after it that partition is read from where was asked for');
+sql("SELECT inbox.unsubscribe('n')");
+
+sql("SELECT inbox.unsubscribe('s')");
+$other->quit;
+$node->stop;
+done_testing();
