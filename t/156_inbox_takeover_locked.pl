@@ -1,6 +1,6 @@
 # A worker that begins while another session has positions locked, as by inbox.seek()
 # in a transaction that stays open: it takes the others over, says what it waits for,
-# and nobody waits for it.
+# and nobody waits for it.  Nor does it wait for rows that it could do without.
 
 use strict;
 use warnings;
@@ -16,8 +16,15 @@ subscribe_in($node);
 create_extension($node, 'postgres');
 sql(<<'SQL');
 CREATE TABLE effect (id bigserial, subscription text, value text);
+CREATE TABLE obstacle (value text);
 CREATE FUNCTION handle(m inbox.message) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+	IF EXISTS (SELECT FROM obstacle WHERE value = inbox.payload_text(m)) THEN
+		RAISE 'not yet';
+	END IF;
+	IF inbox.payload_text(m) = 'slow' THEN
+		PERFORM pg_advisory_xact_lock(1);
+	END IF;
 	INSERT INTO effect (subscription, value) VALUES (m.subscription, inbox.payload_text(m));
 END $$;
 SQL
@@ -128,7 +135,43 @@ $other->query_safe('COMMIT');
 effects('n', 'd0 d2 e1', 'after it that partition is read from where was asked for');
 sql("SELECT inbox.unsubscribe('n')");
 
-sql("SELECT inbox.unsubscribe('s')");
+# ---------------------------------------------------------------------------
+# Rows that need not be changed now
+
+$other->quit;
+$other = $node->background_psql('postgres');
+# A position in a partition that does not exist is not removed while it is locked.
+sql("SELECT inbox.seek('s', '$topic', 7, 0)");
+$other->query_safe("BEGIN; SELECT FROM inbox.position WHERE partition = 7 FOR UPDATE");
+begin_anew('s');
+foreach my $i (1 .. 8)
+{
+	send_to($topic, 0, "f$i");
+	sql('SELECT pg_sleep(1)');
+}
+wait_for("SELECT count(*) = 8 FROM effect WHERE value ~ '^f'", 'a position that is to go and is locked holds up nobody');
+is(sql("SELECT count(*) FROM inbox.position WHERE partition = 7"), 1, 'it is there');
+$other->query_safe('ROLLBACK');
+wait_for("SELECT count(*) = 0 FROM inbox.position WHERE partition = 7", 'and goes later');
+
+# A new name of the role is noted later.
+sql('TRUNCATE effect');
+$other->query_safe('CREATE ROLE reader; GRANT USAGE ON FOREIGN SERVER kafka TO reader; GRANT ALL ON effect, obstacle, effect_id_seq TO reader; GRANT USAGE ON SCHEMA inbox TO reader; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA inbox TO reader');
+sql("SET ROLE reader; SELECT inbox.subscribe('r', ARRAY['$topic'], 'handle', start => 'latest')");
+state_is('r', 'running', 'a subscription of a role runs');
+$other->query_safe("BEGIN; SELECT inbox.discard('r', 'no such message')");
+sql('ALTER ROLE reader RENAME TO writer');
+foreach my $i (1 .. 4)
+{
+	send_to($topic, 0, "g$i");
+	sql('SELECT pg_sleep(1)');
+}
+wait_for("SELECT count(*) = 4 FROM effect WHERE subscription = 'r'", 'a role that has another name, while its subscription is locked, holds up nobody');
+nobody_waits('and nobody waits');
+$other->query_safe('ROLLBACK');
+wait_for("SELECT role_name = 'writer' FROM inbox.subscription WHERE name = 'r'", 'the name is noted later');
+sql("SELECT inbox.unsubscribe('r'), inbox.unsubscribe('s')");
+
 $other->quit;
 $node->stop;
 done_testing();

@@ -43,10 +43,16 @@
 	"SELECT pg_catalog.string_agg(pg_catalog.format('%s/%s', p.topic, p.partition), ' ' ORDER BY p.topic, p.partition)" \
 	" FROM inbox.position p," STRAYS
 
+/* What somebody else has locked, as by another inbox.seek(), stays for now. */
 #define REMOVE_QUERY \
-	"DELETE FROM inbox.position p USING" STRAYS \
+	"WITH free AS MATERIALIZED (SELECT p.topic, p.partition, t.partitions" \
+	"  FROM inbox.position p," STRAYS " FOR UPDATE OF p SKIP LOCKED)" \
+	" DELETE FROM inbox.position p USING free f" \
+	" WHERE p.subscription OPERATOR(pg_catalog.=) $1" \
+	" AND p.topic OPERATOR(pg_catalog.=) f.topic" \
+	" AND p.partition OPERATOR(pg_catalog.=) f.partition" \
 	" RETURNING pg_catalog.format('partition %s of topic \"%s\", which has %s of them, does not exist, so what inbox.seek() asked for is forgotten'," \
-	"  p.partition, p.topic, t.partitions)"
+	"  p.partition, p.topic, f.partitions)"
 
 /*
  * Takes down the positions that a look has found.  Returns whether they are to be
@@ -93,7 +99,7 @@ fill_arguments(InboxWorker *worker, Search *search, Datum *args)
 											  sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* Removes them, and tells. */
+/* Removes them, and tells.  The next look finds those that are left. */
 static void
 remove_strays(InboxWorker *worker, Oid *types, Datum *args)
 {
@@ -103,7 +109,6 @@ remove_strays(InboxWorker *worker, Oid *types, Datum *args)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		health_tell(worker, SPI_getvalue(SPI_tuptable->vals[i],
 										 SPI_tuptable->tupdesc, 1));
-	(void) note_strays(worker, NULL);
 }
 
 /*

@@ -109,30 +109,42 @@ load_publish_list(void)
 	return room;
 }
 
-#define RENAMED_ROLES \
-	" FROM pg_catalog.pg_roles r" \
+#define OF_RENAMED_ROLES \
 	" WHERE r.oid OPERATOR(pg_catalog.=) s.role_id" \
 	" AND s.database_id OPERATOR(pg_catalog.=) outbox.database_id()" \
 	" AND s.role_name OPERATOR(pg_catalog.<>) r.rolname"
 
+/* Subscriptions of such roles that nobody else has locked. */
+#define FREE_ROWS \
+	"SELECT s.name, r.rolname FROM inbox.subscription s, pg_catalog.pg_roles r" \
+	OF_RENAMED_ROLES " FOR NO KEY UPDATE OF s SKIP LOCKED"
+
 /*
  * Notes how roles that have subscriptions are called by now: in a copy of the
  * database they are found by that, and their former names may be others'.  Only
- * if there is anything to note, since that makes workers look.  Runs a
- * transaction of its own.
+ * if there is anything to note, since that makes workers look.  Does not wait for
+ * who has locked a subscription, such as by inbox.seek(), and returns false then: it
+ * is to be done again.  Runs a transaction of its own.
  */
-void
+bool
 load_note_role_names(void)
 {
+	uint64		renamed;
+
 	worker_begin_sql();
-	if (SPI_execute("SELECT FROM inbox.subscription s"
-					" WHERE EXISTS (SELECT" RENAMED_ROLES ")", true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read inbox.subscription");
-	if (SPI_processed > 0 &&
-		SPI_execute("UPDATE inbox.subscription s SET role_name = r.rolname" RENAMED_ROLES,
-					false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not change inbox.subscription");
+	(void) worker_run_sql("SELECT FROM inbox.subscription s, pg_catalog.pg_roles r"
+						  OF_RENAMED_ROLES, 0, NULL, NULL, SPI_OK_SELECT);
+	renamed = SPI_processed;
+	if (renamed > 0 && worker_run_sql(FREE_ROWS, 0, NULL, NULL, SPI_OK_SELECT))
+	{
+		(void) worker_run_sql("WITH free AS MATERIALIZED (" FREE_ROWS ")"
+							  " UPDATE inbox.subscription s SET role_name = f.rolname FROM free f"
+							  " WHERE s.name OPERATOR(pg_catalog.=) f.name",
+							  0, NULL, NULL, SPI_OK_UPDATE);
+		renamed -= Min(renamed, SPI_processed);
+	}
 	worker_commit_sql();
+	return renamed == 0;
 }
 
 /* The row that is read, one column after the other. */

@@ -13,7 +13,7 @@
 #include "inbox/subscription/subscription.h"
 
 extern bool load_publish_list(void);
-extern void load_note_role_names(void);
+extern bool load_note_role_names(void);
 extern Subscription *load_subscription(const char *name);
 extern bool load_is_unchanged(const Subscription *subscription);
 extern bool load_is_current(const Subscription *subscription);

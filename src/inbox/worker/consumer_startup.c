@@ -197,10 +197,12 @@ check_role(InboxWorker *worker)
 	name = GetUserNameFromId(worker->subscription->role, true);
 	renamed = name != NULL && strcmp(name, worker->subscription->role_name) != 0;
 	if (renamed)
-		worker->subscription->role_name = MemoryContextStrdup(TopMemoryContext, name);
+		name = MemoryContextStrdup(TopMemoryContext, name);
 	CommitTransactionCommand();
-	if (renamed)
-		load_note_role_names();
+	if (renamed && load_note_role_names())
+		worker->subscription->role_name = name;
+	else if (renamed)
+		pfree(name);
 	if (outdated || find_lack(worker) != NULL)
 		worker_restart(worker);
 }

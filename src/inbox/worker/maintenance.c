@@ -86,7 +86,7 @@ upkeep_scout(ConsumerEntry *entry)
 	} while (!consumers_finish_scout(entry, generation));
 	if (worker_extension_exists() && worker_version_conflict() == NULL)
 	{
-		load_note_role_names();
+		(void) load_note_role_names();
 		(void) expire();
 	}
 	proc_exit(0);
