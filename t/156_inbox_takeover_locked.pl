@@ -172,6 +172,32 @@ $other->query_safe('ROLLBACK');
 wait_for("SELECT role_name = 'writer' FROM inbox.subscription WHERE name = 'r'", 'the name is noted later');
 sql("SELECT inbox.unsubscribe('r'), inbox.unsubscribe('s')");
 
+# ---------------------------------------------------------------------------
+# A message that has failed, is to be replaced by itself, and is locked
+
 $other->quit;
+$other = $node->background_psql('postgres');
+$topic = make_topic(topic_name('Failed'), 1);
+sql("TRUNCATE effect; INSERT INTO obstacle VALUES ('bad')");
+sql("SELECT inbox.subscribe('f', ARRAY['$topic'], 'handle', max_attempts => 1, batch_size => 1)");
+send_to($topic, 0, 'slow', 'bad', 'good');
+wait_for("SELECT count(*) = 1 FROM inbox.message WHERE status = 'failed'", 'a message fails');
+effects('f', 'good slow', 'others are handled');
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+sql("SELECT inbox.seek('f', '$topic', 0, 0, rerun => true)");
+wait_for("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 'a rerun comes to the message in front of it');
+my $id = sql("SELECT event_id FROM inbox.message WHERE status = 'failed'");
+sql('DELETE FROM obstacle');
+$other->query_safe("BEGIN; SELECT inbox.discard('f', '$id')");
+$holder->query_safe('SELECT pg_advisory_unlock(1)');
+state_is('f', 'waiting for lock', 'the failed one is discarded in a transaction that is open: the state says so');
+nobody_waits('and the worker waits without a lock');
+$other->query_safe('ROLLBACK');
+effects('f', 'bad good good slow slow', 'after it the rerun goes on');
+is(sql("SELECT count(*) FROM inbox.message WHERE status = 'failed'"), 0, 'and the message has not failed any more');
+
+$other->quit;
+$holder->quit;
 $node->stop;
 done_testing();

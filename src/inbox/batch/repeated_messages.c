@@ -31,6 +31,7 @@
 #include "inbox/table/dedup_batch.h"
 
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 /*
@@ -195,13 +196,31 @@ repeats_look(Batch *batch)
 }
 
 /*
- * Removes the rows of inbox.message whose place others take.
+ * Removes the rows of inbox.message whose place others take.  Raises a serialization
+ * failure, and notes it in the batch, when somebody else has locked one and does not
+ * end soon: who retries or discards messages has locked the subscription first.
  */
 void
-repeats_remove_replaced(const Batch *batch)
+repeats_remove_replaced(Batch *batch)
 {
-	unprocessed_remove_failed(batch->messages, batch->replaces, batch->end,
-							  rows_have_position(batch));
+	int			nest_level;
+
+	if (batch->stored == NULL)
+		return;
+	nest_level = position_begin_short_waits();
+	PG_TRY();
+	{
+		batch->worker->wants_subscription = true;
+		unprocessed_remove_failed(batch->messages, batch->replaces, batch->end,
+								  rows_have_position(batch));
+		batch->worker->wants_subscription = false;
+	}
+	PG_CATCH();
+	{
+		position_short_wait_failed(&batch->disturbed);
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, nest_level);
 }
 
 /*

@@ -19,6 +19,6 @@ extern bool repeats_is_wanted(const Subscription *subscription,
 extern void repeats_look(Batch *batch);
 extern void repeats_drop(Batch *batch);
 extern void repeats_end_before(Batch *batch, int end);
-extern void repeats_remove_replaced(const Batch *batch);
+extern void repeats_remove_replaced(Batch *batch);
 
 #endif							/* OUTBOX_REPEATED_MESSAGES_H */
