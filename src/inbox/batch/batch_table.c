@@ -35,6 +35,7 @@
 #include "inbox/table/dedup.h"
 #include "inbox/table/ring.h"
 #include "inbox/table/run_as_owner.h"
+#include "inbox/table/short_wait.h"
 
 /* Rows that are handed to the table at a time. */
 #define INSERT_ROWS 250
@@ -236,7 +237,7 @@ store_stop(InboxWorker *worker, const InboxMessage *message,
 		message->values[MESSAGE_EVENT_ID],
 	message->values[MESSAGE_TOPIC]};
 
-	int			nest_level = position_begin_short_waits();
+	int			nest_level = short_wait_begin();
 
 	PG_TRY();
 	{
@@ -250,7 +251,7 @@ store_stop(InboxWorker *worker, const InboxMessage *message,
 	}
 	PG_CATCH();
 	{
-		position_short_wait_failed(disturbed);
+		short_wait_failed(disturbed);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);

@@ -34,6 +34,7 @@
 #include "inbox/process/inbox_worker.h"
 #include "inbox/worker/consumer_health.h"
 #include "inbox/worker/consumer_main.h"
+#include "inbox/table/short_wait.h"
 #include "registry/consumer_entry.h"
 #include "registry/consumers.h"
 
@@ -47,9 +48,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-/* So long a transaction waits for a row, with all that it has locked. */
-#define LONGEST_WAIT "50ms"
 
 /*
  * Then it waits without, looks so often, the more positions the less, and shows after
@@ -103,47 +101,6 @@ raise_moved(InboxWorker *worker)
 			 errmsg("position of subscription \"%s\" was changed by somebody else",
 					worker->subscription->name),
 			 errdetail("Another worker has taken over, or inbox.seek() was called.")));
-}
-
-/*
- * Raises the error that a row is locked by somebody else, so that the transaction
- * begins anew.
- */
-void
-position_raise_disturbed(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("a row is being changed by somebody else")));
-}
-
-/*
- * Lets statements wait for rows not for long, as others may wait for what the
- * transaction has locked.  Returns what AtEOXact_GUC() needs to end that.
- */
-int
-position_begin_short_waits(void)
-{
-	int			nest_level = NewGUCNestLevel();
-
-	(void) set_config_option("lock_timeout", LONGEST_WAIT, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return nest_level;
-}
-
-/*
- * Such a statement has raised an error, which is being handled: raises it again, or,
- * with *disturbed, a serialization failure, when somebody else has locked a row and
- * does not end soon.
- */
-void
-position_short_wait_failed(volatile bool *disturbed)
-{
-	if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-		PG_RE_THROW();
-	FlushErrorState();
-	*disturbed = true;
-	position_raise_disturbed();
 }
 
 #define LOCK_QUERY(where) \
@@ -441,7 +398,7 @@ run_moves(InboxWorker *worker, Move *moves, int n)
 void
 position_move(InboxWorker *worker, Move *moves, int n, volatile bool *disturbed)
 {
-	int			nest_level = position_begin_short_waits();
+	int			nest_level = short_wait_begin();
 
 	PG_TRY();
 	{
@@ -449,7 +406,7 @@ position_move(InboxWorker *worker, Move *moves, int n, volatile bool *disturbed)
 	}
 	PG_CATCH();
 	{
-		position_short_wait_failed(disturbed);
+		short_wait_failed(disturbed);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);

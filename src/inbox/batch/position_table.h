@@ -17,8 +17,5 @@ extern bool position_lock(InboxWorker *worker, const Move *moves, int n);
 extern void position_wait(InboxWorker *worker);
 extern void position_move(InboxWorker *worker, Move *moves, int n,
 						  volatile bool *disturbed);
-extern void position_raise_disturbed(void);
-extern int	position_begin_short_waits(void);
-extern void position_short_wait_failed(volatile bool *disturbed);
 
 #endif							/* OUTBOX_POSITION_TABLE_H */

@@ -44,6 +44,7 @@
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/worker/consumer_main.h"
+#include "inbox/table/short_wait.h"
 #include "registry/consumers.h"
 
 #define ROUND_KEYS 100			/* that one transaction looks at */
@@ -240,7 +241,7 @@ try_round(Round *round)
 		try_keys(round);
 		round->disturbed = !position_lock(worker, round->moves, round->nmoves);
 		if (round->disturbed)
-			position_raise_disturbed();
+			short_wait_raise();
 		position_move(worker, round->moves, round->nmoves, &round->disturbed);
 		inbox_transaction_commit(worker, round->taken);
 	}

@@ -21,6 +21,7 @@
 #include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
+#include "inbox/table/short_wait.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -112,7 +113,7 @@ read_in_order(Round *round, SPIPlanPtr *plan, const char *query, Datum *args,
 			  InboxMessage *messages, int *n)
 {
 	Oid			types[6] = {TEXTOID, TEXTOID, INT4OID, INT8OID, INT8OID, BYTEAOID};
-	int			nest_level = position_begin_short_waits();
+	int			nest_level = short_wait_begin();
 
 	(void) set_config_option("enable_sort", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -125,7 +126,7 @@ read_in_order(Round *round, SPIPlanPtr *plan, const char *query, Datum *args,
 	}
 	PG_CATCH();
 	{
-		position_short_wait_failed(&round->disturbed);
+		short_wait_failed(&round->disturbed);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);

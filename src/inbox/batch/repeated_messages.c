@@ -29,6 +29,7 @@
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/dedup.h"
 #include "inbox/table/dedup_batch.h"
+#include "inbox/table/short_wait.h"
 
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -207,7 +208,7 @@ repeats_remove_replaced(Batch *batch)
 
 	if (batch->stored == NULL)
 		return;
-	nest_level = position_begin_short_waits();
+	nest_level = short_wait_begin();
 	PG_TRY();
 	{
 		batch->worker->wants_subscription = true;
@@ -217,7 +218,7 @@ repeats_remove_replaced(Batch *batch)
 	}
 	PG_CATCH();
 	{
-		position_short_wait_failed(&batch->disturbed);
+		short_wait_failed(&batch->disturbed);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, nest_level);

@@ -23,7 +23,6 @@
 #include "utils/timestamp.h"
 
 #include "core/background_worker.h"
-#include "inbox/batch/position_table.h"
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/locked_positions.h"
 #include "inbox/partition/partition_marks.h"
@@ -32,6 +31,7 @@
 #include "inbox/subscription/subscription_row.h"
 #include "inbox/worker/consumer_main.h"
 #include "kafka/consumer/consumer.h"
+#include "inbox/table/short_wait.h"
 
 /* The number of arguments of the statement. */
 #define NARGS 6
@@ -184,7 +184,7 @@ run_query(Datum *args)
 	Oid			types[NARGS] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 	INT8ARRAYOID, TEXTOID};
 	MemoryContext context = CurrentMemoryContext;
-	int			nest_level = position_begin_short_waits();
+	int			nest_level = short_wait_begin();
 	volatile bool done = true;
 
 	PG_TRY();
