@@ -125,8 +125,10 @@ FROM (SELECT 'extra ' || generate_series(1, $more) UNION ALL SELECT 'kept ' || g
 SQL
 	wait_for("SELECT state = 'running' FROM inbox.stat_subscription WHERE name = 'live'", 'a subscription runs');
 	wait_until_confirmed($node, 'postgres');
-	my $long = $node->background_psql('postgres');
-	$long->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM inbox.message');
+	# Not by a session of the test, which would be given up before long.
+	my $long = start_psql($node, 'postgres', 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM inbox.message; SELECT pg_sleep(1000000)');
+	my $reads_long = q{query ~ 'pg_sleep.1000000' AND state = 'active' AND pid <> pg_backend_pid()};
+	wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE $reads_long", 'somebody reads for long');
 	sql('SELECT age()');
 	my $full = 'inbox.message_0';
 	my @measuring = (
@@ -157,8 +159,8 @@ SQL
 		}
 	}
 	is(sql("SELECT count(*) FROM inbox.message WHERE status = 'failed' AND partition = 0"), $rows, 'no message is lost');
-	$long->query_safe('COMMIT');
-	$long->quit;
+	sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE $reads_long");
+	$long->finish;
 	sql('SELECT age()');
 	$node->poll_query_until('postgres', "SELECT inbox.expire() IS NOT NULL AND pg_relation_size('$full') = 0")
 	  or die "$full is not emptied\n";
