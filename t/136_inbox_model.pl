@@ -1,13 +1,16 @@
 # Random sequences of what can happen to a subscription, compared with a model of
 # what should become of each message.
 #
-#   INBOX_MODEL_STEPS   steps of each subscription (25)
+#   INBOX_MODEL_STEPS   steps of each subscription (22)
 #   INBOX_MODEL_SEED    repeats a run
+#   INBOX_MODEL_FLAWS   shows that it finds flaws that are built in: names of the
+#                       list below with commas between, or "all"; takes minutes each
 #
 # Several subscriptions, each with a topic of its own, take a step at a time:
 # messages come, with ids and keys of which there are few, so that they repeat;
 # some fail, or kill their process, until that is mended; the subscription is
-# moved, paused, made anew, and what has failed is tried again or given up.  Each
+# moved, paused, made anew, also while messages wait to be tried again, and what has
+# failed or waits is tried again or given up.  Others stop at what fails.  Each
 # subscription has options at random.  Now and then the server crashes.
 # After each step, once all is quiet, the effects of the handler and the messages
 # that have failed are compared.
@@ -22,8 +25,15 @@ use Test::More;
 use OutboxInbox;
 use OutboxTest;
 
-my $steps = $ENV{INBOX_MODEL_STEPS} || 25;
+my $steps = $ENV{INBOX_MODEL_STEPS} || 22;
 my $seed = $ENV{INBOX_MODEL_SEED} || int(time) % 100_000;
+# Each with the source file, how it is spoilt, and steps that are enough.
+my @flaws = (
+	[ 'two rows', 'src/inbox/repeats.c', 's/if \(unprocessed_may_exist\(\)\)/if (false \&\& unprocessed_may_exist())/', 25 ],
+	[ 'overwritten seek', 'src/inbox/takeover_rows.c', 's/p\.fence OPERATOR\(pg_catalog\.=\) excluded\.fence/true/', 25 ],
+	[ 'below first', 'src/inbox/waiting.c', 's/if \(waiting != NULL && offset < waiting->first_offset\)/if (waiting != NULL \&\& offset < 0)/', 25 ],
+	[ 'stopped twice', 'src/inbox/store.c', 's/if \(SPI_processed == 0\)(\s+ereport\(ERROR,\s+\(errcode\(ERRCODE_OBJECT_IN_USE\))/if (false)$1/', 1 ],
+	[ 'overtaken', 'src/inbox/retry.c', 's/if \(n == 0 \|\| retry_offset\(&messages\[0\]\) != waiting->first_offset\)(\s+\{\s+)round->outdated = true;/if (n == 0)$1outcome->finished = true;/', 25 ]);
 my $subscriptions = 8;
 my $keys = 3;
 my $ids = 12;
@@ -42,7 +52,8 @@ DECLARE
 	v text := inbox.payload_text(m);
 	t text := (SELECT kind FROM trouble WHERE subscription = m.subscription AND value = v);
 BEGIN
-	IF t = 'fails' THEN RAISE 'trouble'; END IF;
+	IF t = 'halts' THEN PERFORM pg_advisory_xact_lock_shared(hashtext(m.subscription)); END IF;
+	IF t IN ('fails', 'halts') THEN RAISE 'trouble'; END IF;
 	IF t = 'kills' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(60); END IF;
 	INSERT INTO done (subscription, key, value) VALUES (m.subscription, m.aggregate_id, v);
 END
@@ -79,6 +90,7 @@ sub new_model
 		position => 0,
 		received => {},     # values by what tells messages
 		failed => {},       # messages by what tells them
+		waiting => {},      # messages that wait, by their value
 		trouble => {},      # kind by value
 		effects => [],      # messages, in the order of the handler's calls
 		said => []          # what was done, to be shown
@@ -125,6 +137,7 @@ sub read_on
 	{
 		my $id = told($model, $message);
 		my $value = $message->{value};
+		next if $model->{waiting}{$value};
 		next if $model->{failed}{$id} && $model->{failed}{$id}{value} ne $value;
 		next if ($model->{received}{$id} // $value) ne $value;
 		my $again = $message->{offset} < $rerun_until && !$rerun{$id};
@@ -261,6 +274,127 @@ sub disturb
 	return "$what; $disturbance";
 }
 
+# A message that comes alone, of a key, and has an id of its own.
+sub send_one
+{
+	my ($model, $key, $kind) = @_;
+	my $value = 'v' . ++$values;
+	my $message = { offset => scalar @{ $model->{log} }, key => $key, id => "new$value", value => $value };
+	sql("INSERT INTO trouble VALUES ('$model->{name}', '$value', '$kind')") if $kind;
+	push @{ $model->{log} }, $message;
+	produce_all($model, $message);
+	return $message;
+}
+
+# Has an attempt of a message come to an end, and does it wait for the next one?
+sub until_it_waits
+{
+	my ($model, @messages) = @_;
+	my $offsets = join ', ', map { $_->{offset} } @messages;
+	return until_true("SELECT count(*) = " . @messages . " FROM inbox.message WHERE subscription = '$model->{name}' AND status = 'pending' AND attempts > 0 AND \"offset\" IN ($offsets)");
+}
+
+sub until_true
+{
+	my ($query) = @_;
+	$node->poll_query_until('postgres', $query) or die "it does not come to be true: $query\n";
+	return;
+}
+
+# What waits, and all that has failed and is read again, comes through.
+sub mend_all
+{
+	my ($model) = @_;
+	sql("DELETE FROM trouble WHERE subscription = '$model->{name}'");
+	$model->{trouble} = {};
+	return;
+}
+
+# What waited has come through, behind all that was read of its key meanwhile.
+sub take_waiting
+{
+	my ($model) = @_;
+	foreach my $message (in_order(values %{ $model->{waiting} }))
+	{
+		$model->{received}{ told($model, $message) } = $message->{value} unless $model->{dedupe} eq 'none';
+		push @{ $model->{effects} }, $message;
+	}
+	$model->{waiting} = {};
+	$model->{position} = @{ $model->{log} };
+	return;
+}
+
+# Until it is told otherwise, messages are tried for as long as it takes.  Nothing else
+# fails meanwhile, or kills its process again and again.
+sub never_give_up
+{
+	my ($model, $what) = @_;
+	mend_all($model);
+	sql(subscribe_statement($model, 1000, 1000));
+	my $said = $what->($model);
+	# Who begins anew would find what was forgotten.
+	$node->poll_query_until('postgres', 'SELECT ' . is_quiet($model))
+	  or die "$model->{name} does not come to rest while messages wait: $said\n" . join("\n", @{ $model->{said} }, '');
+	sql(subscribe_statement($model, 1000));
+	return $said;
+}
+
+# The subscription is moved back while a message waits, with others behind it.
+sub rerun_before_waiting
+{
+	my ($model) = @_;
+	my $key = 'k' . int rand $keys;
+	my $before = send_one($model, $key);
+	$model->{received}{ told($model, $before) } = $before->{value} unless $model->{dedupe} eq 'none';
+	push @{ $model->{effects} }, $before;
+	my @waiting = send_one($model, $key, 'fails');
+	until_it_waits($model, @waiting);
+	push @waiting, send_one($model, $key) if $model->{options}{ordering} ne "'none'";
+	$model->{waiting}{ $_->{value} } = $_ foreach @waiting;
+	my $end = @{ $model->{log} };
+	until_true("SELECT next_offset = $end FROM inbox.position WHERE subscription = '$model->{name}'");
+	my $offset = one_of(0, $before->{offset}, int rand $before->{offset} + 1);
+	sql("SELECT inbox.seek('$model->{name}', '$model->{topic}', 0, $offset, rerun => true)");
+	until_true("SELECT next_offset = $end AND seek_time IS NULL FROM inbox.position WHERE subscription = '$model->{name}'");
+	mend_all($model);
+	$model->{position} = $offset;
+	read_on($model, $end);
+	take_waiting($model);
+	return "$key from $offset, before " . join ' ', map { $_->{value} } @waiting;
+}
+
+# The first message of a key that waits is given up while its turn comes, with
+# another key's, and one more comes.
+sub discard_waiting
+{
+	my ($model) = @_;
+	return 'not' unless $model->{options}{ordering} eq "'key'";
+	my ($one, $other) = shuffle map { "k$_" } 0 .. $keys - 1;
+	my $halts = send_one($model, $one, 'fails');
+	my $first = send_one($model, $other, 'fails');
+	until_it_waits($model, $halts, $first);
+	my @behind = map { send_one($model, $other) } 1 .. 2;
+	until_true("SELECT count(*) = 2 FROM inbox.message WHERE subscription = '$model->{name}' AND status = 'pending' AND \"offset\" IN ($behind[0]{offset}, $behind[1]{offset})");
+	sql("SELECT inbox.pause('$model->{name}')");
+	until_true("SELECT count(*) = 0 FROM inbox.consumer_status() WHERE subscription = '$model->{name}' AND pid IS NOT NULL");
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe("SELECT pg_advisory_lock(hashtext('$model->{name}'))");
+	sql("UPDATE trouble SET kind = 'halts' WHERE subscription = '$model->{name}' AND value = '$halts->{value}'");
+	# Both are due at once.
+	sql("SELECT inbox.retry('$model->{name}', event_id) FROM inbox.message WHERE subscription = '$model->{name}' AND status = 'pending' AND attempts > 0");
+	sql("SELECT inbox.resume('$model->{name}')");
+	until_true("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = (hashtext('$model->{name}')::bigint & 4294967295)::oid");
+	sql("SELECT inbox.discard('$model->{name}', event_id) FROM inbox.message WHERE subscription = '$model->{name}' AND status = 'pending' AND \"offset\" = $first->{offset}");
+	push @behind, send_one($model, $other);
+	$holder->query_safe("SELECT pg_advisory_unlock(hashtext('$model->{name}'))");
+	$holder->quit;
+	mend_all($model);
+	$model->{received}{ told($model, $first) } = $first->{value} unless $model->{dedupe} eq 'none';
+	$model->{waiting}{ $_->{value} } = $_ foreach $halts, @behind;
+	take_waiting($model);
+	return "$first->{value} of $other, $one halts";
+}
+
 sub make_anew
 {
 	my ($model) = @_;
@@ -291,7 +425,9 @@ my %step = (
 	discard => [ 1, \&discard_one ],
 	disturb => [ 4, \&disturb ],
 	make_anew => [ 1, \&make_anew ],
-	forget => [ 1, \&forget ]);
+	forget => [ 1, \&forget ],
+	rerun_before_waiting => [ 1, sub { never_give_up($_[0], \&rerun_before_waiting) } ],
+	discard_waiting => [ 1, sub { never_give_up($_[0], \&discard_waiting) } ]);
 my @choice = map { ($_) x $step{$_}[0] } sort keys %step;
 
 sub take_step
@@ -306,11 +442,11 @@ sub take_step
 
 sub subscribe_statement
 {
-	my ($model, $batch_size) = @_;
+	my ($model, $batch_size, $attempts) = @_;
 	my $options = $model->{options};
 	return "SELECT inbox.subscribe('$model->{name}', ARRAY['$model->{topic}'], '$model->{handler}', dedupe => '$model->{dedupe}', "
 	  . join(', ', map { "$_ => $options->{$_}" } sort keys %$options)
-	  . ", batch_size => $batch_size, max_attempts => 2, retry_backoff => '10 ms')";
+	  . ", batch_size => $batch_size, max_attempts => " . ($attempts || 2) . ", retry_backoff => '10 ms')";
 }
 
 sub subscribe
@@ -364,6 +500,57 @@ sub check
 	return $same;
 }
 
+# One that stops at what fails, with a worker for each of two partitions: no message
+# may be passed over, also when both fail at the same time.
+sub stop_again_and_again
+{
+	my ($rounds) = @_;
+	my $topic = make_topic(topic_name('stops'), 2);
+	my @expected = ('', '');
+	my $said = '';
+	sql("SELECT inbox.subscribe('stops', ARRAY['$topic'], 'handle', workers => 2, on_failure => 'stop', max_attempts => 1, ordering => " . one_of("'key'", "'partition'") . ')');
+	my $holder = $node->background_psql('postgres');
+	foreach my $round (1 .. $rounds)
+	{
+		$holder->query_safe("SELECT pg_advisory_lock(hashtext('stops'))");
+		foreach my $partition (0, 1)
+		{
+			my @new = map { 'v' . ++$values } 1 .. 2 + int rand 4;
+			my $halts = int rand @new;
+			foreach my $i (0 .. $#new)
+			{
+				next if $i < $halts || ($i > $halts && rand() < 0.7);
+				my $kind = $i == $halts ? 'halts' : 'fails';
+				sql("INSERT INTO trouble VALUES ('stops', '$new[$i]', '$kind')");
+			}
+			produce($topic, { partition => $partition }, map { "k$partition\t$_" } @new);
+			$expected[$partition] .= ' ' . join ' ', @new;
+			$said .= "; partition $partition: @new, halts at $new[$halts]";
+		}
+		until_true("SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted");
+		$holder->query_safe("SELECT pg_advisory_unlock(hashtext('stops'))");
+		my $read = 'NOT EXISTS (SELECT FROM trouble WHERE subscription = \'stops\') AND ' . (join ' AND ', map { "(SELECT count(*) FROM done WHERE subscription = 'stops' AND key = 'k$_') >= " . scalar(split ' ', $expected[$_]) } 0, 1);
+		until (sql("SELECT $read") eq 't')
+		{
+			until_true("SELECT stopped_by IS NOT NULL FROM inbox.subscription WHERE name = 'stops'");
+			until_true("SELECT count(*) = 0 FROM inbox.consumer_status() WHERE subscription = 'stops' AND pid IS NOT NULL");
+			my $failed = sql("SELECT string_agg(inbox.payload_text(m), ' ') FROM inbox.message m WHERE subscription = 'stops' AND status = 'failed'");
+			is($failed, (split ' ', $failed)[0], 'stops: it stops at one message') or return diag $said;
+			sql("DELETE FROM trouble WHERE subscription = 'stops' AND value = '$failed'");
+			sql("SELECT inbox.retry('stops', stopped_by) FROM inbox.subscription WHERE name = 'stops'");
+			$node->poll_query_until('postgres', "SELECT ($read) OR EXISTS (SELECT FROM inbox.subscription WHERE name = 'stops' AND stopped_by IS NOT NULL)")
+			  or return diag "it neither stops nor goes on $said";
+		}
+	}
+	$holder->quit;
+	foreach my $partition (0, 1)
+	{
+		is(sql("SELECT string_agg(value, ' ' ORDER BY id) FROM done WHERE subscription = 'stops' AND key = 'k$partition'"), substr($expected[$partition], 1),
+			"stops: all of partition $partition, once and in order") or diag $said;
+	}
+	return;
+}
+
 my @models = map { new_model("s$_") } 1 .. $subscriptions;
 subscribe($_) foreach @models;
 STEP: foreach my $number (1 .. $steps)
@@ -374,7 +561,13 @@ STEP: foreach my $number (1 .. $steps)
 	}
 	else
 	{
-		take_step($_) foreach @models;
+		foreach my $model (@models)
+		{
+			next if eval { take_step($model); 1 };
+			fail("$model->{name} does not take a step");
+			diag "$@";
+			last STEP;
+		}
 	}
 	foreach my $model (@models)
 	{
@@ -388,5 +581,30 @@ STEP: foreach my $number (1 .. $steps)
 	}
 }
 
+stop_again_and_again(2) if Test::More->builder->is_passing;
+
 $node->stop;
+
+foreach my $flaw (@flaws)
+{
+	my ($name, $file, $expression, $enough) = @$flaw;
+	next unless grep { $_ eq $name || $_ eq 'all' } split /,/, $ENV{INBOX_MODEL_FLAWS} || '';
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my ($bindir, $said) = ('', '');
+	IPC::Run::run([ 'dev/flawed', "$dir/flawed", $file, $expression ], '<', \undef, '>', \$bindir, '2>', \$said)
+	  or die "dev/flawed failed: $said\n";
+	chomp $bindir;
+
+	local $ENV{PATH} = "$bindir:$ENV{PATH}";
+	local $ENV{INBOX_MODEL_FLAWS} = '';
+	local $ENV{INBOX_MODEL_SEED} = 7;
+	local $ENV{INBOX_MODEL_STEPS} = $enough;
+	local $ENV{TESTDIR} = $dir;
+	local $ENV{TESTLOGDIR} = "$dir/log";
+	local $ENV{TESTDATADIR} = $dir;
+	my ($output, $errors) = ('', '');
+	IPC::Run::run([ $^X, '-I', 't', (map { ('-I', $_) } @INC), $0 ], '<', \undef, '>', \$output, '2>', \$errors);
+	like($output, qr/^not ok /m, "it finds the flaw \"$name\"") or diag "$output\n$errors";
+}
+
 done_testing();
