@@ -24,10 +24,6 @@ typedef enum LockOutcome
 	LOCK_NO_TABLE
 } LockOutcome;
 
-extern void worker_setup_signals(void);
-extern void worker_tell_reloads(BackgroundWorker *worker);
-extern bool worker_reload_if_asked(void);
-extern void worker_handle_reload(void);
 extern bool worker_extension_exists(void);
 extern const char *worker_version_conflict(void);
 extern void worker_begin(void);

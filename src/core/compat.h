@@ -10,6 +10,16 @@
 
 #include "postgres.h"
 
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+#else
+#include "storage/relfilenode.h"
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* was part of postgres.h */
+#endif
+
 #include "access/genam.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
@@ -18,15 +28,7 @@
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
-#if PG_VERSION_NUM >= 160000
-#include "storage/relfilelocator.h"
-#else
-#include "storage/relfilenode.h"
-#endif
 #include "utils/acl.h"
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"				/* was part of postgres.h */
-#endif
 
 #if PG_VERSION_NUM < 150000
 #error "outbox needs PostgreSQL 15 or newer"

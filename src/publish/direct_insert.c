@@ -32,7 +32,8 @@
 
 #include "core/compat.h"
 #include "event/event.h"
-#include "publish/event_insert.h"
+#include "publish/chunk_checks.h"
+#include "publish/event_chunk.h"
 #include "publish/unstored_columns.h"
 
 #define MAX_INDEXES 8

@@ -12,9 +12,6 @@
 
 #include "utils/rel.h"
 
-/* Chunks of outbox.event. */
-#define NCHUNKS 8
-
 extern bool direct_insert(Relation chunk, int number, Datum *values,
 						  const bool *nulls);
 

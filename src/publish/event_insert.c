@@ -44,135 +44,10 @@
 
 #include "core/compat.h"
 #include "core/database_id.h"
-#include "core/extension_relations.h"
 #include "event/event.h"
-#include "event/event_check.h"
+#include "publish/chunk_checks.h"
 #include "publish/direct_insert.h"
-#include "publish/publisher_session.h"
-
-#define STORE_SCHEMA "outbox"
-#define CHUNK_SEQUENCE "event_chunk_seq"
-#define ID_SEQUENCE "event_id_seq"
-
-/* Chunks, by number. */
-static const char *const chunk_names[NCHUNKS] = {
-	"event_0", "event_1", "event_2", "event_3",
-	"event_4", "event_5", "event_6", "event_7"
-};
-
-/* Where our relations are. */
-typedef struct StoreOids
-{
-	Oid			chunk_sequence;
-	Oid			id_sequence;
-	Oid			chunks[NCHUNKS];
-} StoreOids;
-
-static StoreOids oids;
-static OwnRelations own = {
-	.schema = STORE_SCHEMA,
-	.oids = (Oid *) &oids,
-	.count = sizeof(oids) / sizeof(Oid)
-};
-
-PG_FUNCTION_INFO_V1(outbox_current_chunk);
-
-/*
- * The chunk that takes new rows: the last value of a sequence.  Raises an
- * error when the extension is not there.
- */
-int16
-store_current_chunk(void)
-{
-	int64		chunk = own_sequence_value(&own, &oids.chunk_sequence,
-										   CHUNK_SEQUENCE);
-
-	if (chunk < 0 || chunk >= NCHUNKS)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no chunk " INT64_FORMAT " of %s.event",
-						chunk, STORE_SCHEMA),
-				 errdetail("Sequence \"%s.%s\" was set to a value that extension outbox does not use.",
-						   STORE_SCHEMA, CHUNK_SEQUENCE),
-				 errhint("Set it to a value from 0 to %d.", NCHUNKS - 1)));
-	return (int16) chunk;
-}
-
-/*
- * Opens a chunk, and takes a lock that shall last until the end of the
- * transaction.  Raises an error when it is not as the extension made it.
- */
-Relation
-store_open_chunk(int16 chunk, LOCKMODE lockmode)
-{
-	const char *name = chunk_names[chunk];
-	Relation	relation = own_relation_open(&own, &oids.chunks[chunk], name,
-											 RELKIND_RELATION, lockmode);
-
-	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
-		!RelationIsPermanent(relation))
-		own_relation_is_wrong(STORE_SCHEMA, name);
-	return relation;
-}
-
-/*
- * The next number of a row.  The chunk must have been opened before: its lock
- * keeps the sequence from being dropped.
- */
-static int64
-next_id(void)
-{
-	Oid			sequence = oids.id_sequence;
-
-	if (!OidIsValid(sequence))
-	{
-		Relation	relation = own_relation_open(&own, &oids.id_sequence,
-												 ID_SEQUENCE, RELKIND_SEQUENCE,
-												 AccessShareLock);
-
-		sequence = RelationGetRelid(relation);
-		relation_close(relation, NoLock);
-	}
-	return nextval_internal(sequence, false);
-}
-
-/*
- * Is a CHECK constraint ours: check_event() of columns, and nothing else?
- * There is nothing in that which planning would evaluate or look up by name.
- */
-static bool
-is_our_check(const Expr * check)
-{
-	const		FuncExpr *call = (const FuncExpr *) check;
-	FmgrInfo	function;
-	ListCell   *lc;
-
-	if (!IsA(check, FuncExpr))
-		return false;
-	foreach(lc, call->args)
-		if (!IsA(lfirst(lc), Var))
-		return false;
-	fmgr_info(call->funcid, &function);
-	return function.fn_addr == outbox_check_event;
-}
-
-/*
- * Does a chunk have triggers or CHECK constraints that the extension did not
- * make and the insertion of a row has to heed?  Triggers for each statement do
- * not fire: there is no statement.
- */
-bool
-store_has_extras(Relation chunk)
-{
-	TupleConstr *constr = RelationGetDescr(chunk)->constr;
-	TriggerDesc *triggers = chunk->trigdesc;
-
-	for (int i = 0; constr && i < constr->num_check; i++)
-		if (!is_our_check(compat_check_node(&constr->check[i], chunk)))
-			return true;
-	return triggers && (triggers->trig_insert_before_row ||
-						triggers->trig_insert_after_row);
-}
+#include "publish/event_chunk.h"
 
 /*
  * Prepares CHECK constraints: ours with the rights of the table's owner, since
@@ -199,7 +74,7 @@ prepare_checks(ResultRelInfo *target, EState *estate)
 		if (!compat_is_enforced(&constr->check[i]))
 			continue;
 		check = compat_check_node(&constr->check[i], chunk);
-		if (is_our_check(check))
+		if (store_is_our_check(check))
 			SetUserIdAndSecContext(chunk->rd_rel->relowner,
 								   context | SECURITY_LOCAL_USERID_CHANGE);
 		COMPAT_CHECKS(target)[i] = ExecPrepareExpr(check, estate);
@@ -350,7 +225,7 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 	Relation	chunk = store_open_chunk(number, RowExclusiveLock);
 
 	values[EVENT_CHUNK] = Int16GetDatum(number);
-	values[EVENT_ID] = Int64GetDatum(next_id());
+	values[EVENT_ID] = Int64GetDatum(store_next_id());
 	values[EVENT_DATABASE_ID] = Int32GetDatum(own_database_id());
 	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_DATABASE_ID] = false;
 	set_id_given(chunk, id_given, values, nulls);
@@ -371,17 +246,4 @@ store_insert(Datum *values, bool *nulls, bool id_given)
 	else
 		insert_row(chunk, number, values, nulls);
 	relation_close(chunk, NoLock);
-}
-
-/*
- * current_chunk() RETURNS smallint
- *
- * The chunk of outbox.event that takes new rows.
- */
-Datum
-outbox_current_chunk(PG_FUNCTION_ARGS)
-{
-	/* It is the default of a column: somebody inserts without publish(). */
-	session_publishes();
-	PG_RETURN_INT16(store_current_chunk());
 }

@@ -14,9 +14,6 @@
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 
-extern int16 store_current_chunk(void);
-extern Relation store_open_chunk(int16 chunk, LOCKMODE lockmode);
-extern bool store_has_extras(Relation chunk);
 extern void store_insert(Datum *values, bool *nulls, bool id_given);
 
 #endif							/* OUTBOX_EVENT_INSERT_H */

@@ -29,8 +29,7 @@
 
 #include "core/database_id.h"
 #include "event/event.h"
-#include "publish/direct_insert.h"
-#include "publish/event_insert.h"
+#include "publish/event_chunk.h"
 
 PG_FUNCTION_INFO_V1(outbox_note_places);
 

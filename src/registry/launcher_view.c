@@ -5,10 +5,6 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "registry/consumers.h"
-#include "registry/layout.h"
-#include "registry/relay_values.h"
-
 #include "registry/launcher_view.h"
 
 #include "access/twophase.h"
@@ -16,6 +12,10 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
+
+#include "registry/consumers.h"
+#include "registry/layout.h"
+#include "registry/relay_values.h"
 
 static void
 launcher_detach(int code, Datum arg)

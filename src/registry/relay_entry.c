@@ -5,16 +5,16 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "core/last_error.h"
-#include "registry/layout.h"
-#include "registry/relay_values.h"
-
 #include "registry/relay_entry.h"
 
 #include "access/transam.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
+
+#include "core/last_error.h"
+#include "registry/layout.h"
+#include "registry/relay_values.h"
 
 static DatabaseEntry *my_entry = NULL;	/* the one this relay is attached to */
 static bool former_failed;		/* did a relay shortly before this one? */

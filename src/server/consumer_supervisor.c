@@ -22,20 +22,20 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "core/monotonic_clock.h"
-#include "inbox/table/ring.h"
-#include "registry/consumer_entry.h"
-#include "registry/consumers.h"
-#include "registry/layout.h"
-#include "registry/subscription_list.h"
-#include "server/launcher.h"
-
 #include "server/consumer_supervisor.h"
 
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "core/monotonic_clock.h"
+#include "inbox/table/ring.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
+#include "registry/layout.h"
+#include "registry/subscription_list.h"
+#include "server/worker_start.h"
 
 #define NO_SLOT_RETRY_MS 1000
 #define SCOUT_INTERVAL_MS 600000

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 extern void launch_init(void);
 extern void launch_make_way(void);
 extern TimestampTz launch_tend(void);

@@ -14,10 +14,6 @@
 #include "postmaster/bgworker.h"
 
 extern void launcher_register(void);
-extern bool launcher_start_worker(const char *type, const char *function,
-								  Datum arg, Oid database,
-								  BackgroundWorkerHandle **handle);
-extern TimestampTz launcher_backoff_end(int failures, TimestampTz now);
 extern PGDLLEXPORT void outbox_launcher_main(Datum arg);
 
 #endif							/* OUTBOX_LAUNCHER_H */

@@ -28,7 +28,6 @@
 
 #include "core/compat.h"
 #include "inbox/batch/handler_failure.h"
-#include "inbox/batch/position_table.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"

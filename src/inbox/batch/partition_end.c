@@ -17,14 +17,14 @@
 
 #include "inbox/batch/partition_end.h"
 
+#include "utils/memutils.h"
+
 #include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/position_move.h"
 #include "inbox/batch/position_table.h"
 #include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/worker/consumer_health.h"
-
-#include "utils/memutils.h"
 
 /*
  * Notes that a partition was read to its end, after the messages that were

@@ -24,20 +24,6 @@
 
 #include "inbox/batch/position_table.h"
 
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "inbox/batch/batch_table.h"
-#include "inbox/batch/crash_suspects.h"
-#include "inbox/batch/position_move.h"
-#include "inbox/partition/assignment.h"
-#include "inbox/partition/locked_positions.h"
-#include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
-#include "inbox/worker/consumer_main.h"
-#include "inbox/table/short_wait.h"
-#include "registry/consumer_entry.h"
-#include "registry/consumers.h"
-
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -48,6 +34,20 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
+#include "inbox/batch/batch_table.h"
+#include "inbox/batch/crash_suspects.h"
+#include "inbox/batch/position_move.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/partition/locked_positions.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/table/short_wait.h"
+#include "inbox/worker/consumer_health.h"
+#include "inbox/worker/consumer_main.h"
+#include "registry/consumer_entry.h"
+#include "registry/consumers.h"
 
 /*
  * Then it waits without, looks so often, the more positions the less, and shows after

@@ -24,6 +24,7 @@
 #include "inbox/batch/handler_failure.h"
 #include "inbox/message/message.h"
 #include "inbox/message/message_headers.h"
+#include "inbox/message/message_of_record.h"
 #include "inbox/subscription/subscription.h"
 #include "kafka/consumer/consumer.h"
 

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

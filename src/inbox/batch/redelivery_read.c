@@ -12,9 +12,13 @@
 
 #include "inbox/batch/redelivery_read.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
 #include "core/background_worker.h"
 #include "inbox/batch/batch_table.h"
-#include "inbox/batch/position_table.h"
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_round.h"
 #include "inbox/message/message.h"
@@ -22,11 +26,6 @@
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/short_wait.h"
-
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 
 /* What of it tells the key, and when it is due. */
 #define FIRST_OF_EACH(distinct) \

@@ -20,6 +20,10 @@
 
 #include "inbox/batch/repeated_messages.h"
 
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
 #include "inbox/batch/batch_table.h"
 #include "inbox/batch/message_batch.h"
 #include "inbox/batch/unprocessed_rows.h"
@@ -30,10 +34,6 @@
 #include "inbox/table/dedup.h"
 #include "inbox/table/dedup_batch.h"
 #include "inbox/table/short_wait.h"
-
-#include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/timestamp.h"
 
 /*
  * Is the message of a type that the subscription wants?  Where the type should

@@ -14,6 +14,12 @@
 
 #include "inbox/batch/suspect_attempt.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
 #include "core/background_worker.h"
 #include "inbox/batch/batch_table.h"
 #include "inbox/batch/batch_transaction.h"
@@ -28,12 +34,6 @@
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "registry/consumers.h"
-
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
 
 /*
  * Attempts that a message has at least whose process ended: something else may

@@ -12,10 +12,6 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
-#include "core/slice.h"
-#include "inbox/message/identity_rules.h"
-#include "inbox/message/message_headers.h"
-#include "kafka/consumer/consumer.h"
 
 /* Columns of inbox.message, in order. */
 typedef enum MessageColumn
@@ -57,7 +53,6 @@ typedef struct MessageProblem
 /* What error_context says of such a row. */
 #define MESSAGE_LACK_CONTEXT "The row does not have all of the message, so it is not handled."
 
-
 typedef struct InboxMessage
 {
 	Datum		values[MESSAGE_NCOLUMNS];
@@ -67,15 +62,9 @@ typedef struct InboxMessage
 	Datum		receipt;		/* the id in inbox.received */
 } InboxMessage;
 
-extern void message_begin(InboxMessage *message, const char *subscription,
-						  const ConsumerRecord *record);
-extern void message_finish(InboxMessage *message, const IdentityRules *rules,
-						   const ConsumerRecord *record,
-						   const MessageHeaders *headers);
 extern void message_set_lack(InboxMessage *message, int sqlstate, char *text);
 extern void message_set_problem(InboxMessage *message, int sqlstate,
 								char *text);
-extern char *message_to_text(Slice bytes);
 extern void message_from_tuple(InboxMessage *message, HeapTuple tuple,
 							   TupleDesc desc);
 extern Oid	message_type(void);

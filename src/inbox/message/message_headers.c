@@ -16,7 +16,7 @@
 
 #include "core/compat.h"
 #include "core/slice.h"
-#include "inbox/message/message.h"
+#include "inbox/message/message_text.h"
 #include "kafka/consumer/consumer.h"
 
 #define BASE64_MEMBER "base64"

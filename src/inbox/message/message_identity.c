@@ -31,6 +31,7 @@
 #include "inbox/message/json_payload.h"
 #include "inbox/message/message.h"
 #include "inbox/message/message_headers.h"
+#include "inbox/message/message_text.h"
 #include "inbox/table/dedup.h"
 #include "inbox/table/dedup_batch.h"
 

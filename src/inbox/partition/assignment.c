@@ -18,6 +18,10 @@
 
 #include "inbox/partition/assignment.h"
 
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
 #include "core/monotonic_clock.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/partition_takeover.h"
@@ -29,10 +33,6 @@
 #include "inbox/process/inbox_worker.h"
 #include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
-
-#include "common/hashfn.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing, */

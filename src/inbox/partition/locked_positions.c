@@ -27,8 +27,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "core/compat.h"
 #include "core/background_worker.h"
+#include "core/compat.h"
+#include "inbox/process/inbox_worker.h"
 #include "inbox/table/ring.h"
 
 #define OF_KEYS \

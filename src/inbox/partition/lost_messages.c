@@ -28,6 +28,11 @@
 
 #include "inbox/partition/lost_messages.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "inbox/partition/assignment.h"
@@ -38,11 +43,6 @@
 #include "inbox/worker/consumer_main.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
-
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
 
 /*
  * So long others wait for Kafka to tell of partitions; the rest is read again,

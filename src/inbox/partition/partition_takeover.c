@@ -17,23 +17,23 @@
 
 #include "inbox/partition/partition_takeover.h"
 
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "inbox/partition/assignment.h"
-#include "inbox/partition/partition_marks.h"
-#include "inbox/partition/search_state.h"
-#include "inbox/partition/topic_search.h"
-#include "inbox/process/inbox_worker.h"
-#include "inbox/subscription/subscription_row.h"
-#include "inbox/worker/consumer_main.h"
-#include "kafka/consumer/consumer.h"
-#include "registry/consumer_entry.h"
-
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
+#include "inbox/partition/assignment.h"
+#include "inbox/partition/partition_marks.h"
+#include "inbox/partition/search_state.h"
+#include "inbox/partition/takeover_candidate.h"
+#include "inbox/partition/topic_search.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_main.h"
+#include "kafka/consumer/consumer.h"
+#include "registry/consumer_entry.h"
 
 /* A fence to begin with: see inbox.position. */
 static int64

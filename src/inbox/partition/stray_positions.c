@@ -17,18 +17,18 @@
 
 #include "inbox/partition/stray_positions.h"
 
-#include "core/background_worker.h"
-#include "core/monotonic_clock.h"
-#include "inbox/partition/search_state.h"
-#include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
-
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "core/background_worker.h"
+#include "core/monotonic_clock.h"
+#include "inbox/partition/search_state.h"
+#include "inbox/process/inbox_worker.h"
+#include "inbox/worker/consumer_health.h"
 
 #define STRAYS_MS 5000			/* that they are missed for, at least */
 

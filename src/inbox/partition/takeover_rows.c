@@ -28,10 +28,13 @@
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/partition_takeover.h"
 #include "inbox/partition/search_state.h"
+#include "inbox/partition/takeover_candidate.h"
+#include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription_row.h"
+#include "inbox/table/short_wait.h"
 #include "inbox/worker/consumer_main.h"
 #include "kafka/consumer/consumer.h"
-#include "inbox/table/short_wait.h"
+#include "registry/consumer_entry.h"
 
 /* The number of arguments of the statement. */
 #define NARGS 6

@@ -28,6 +28,7 @@
 
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/search_state.h"
+#include "inbox/process/inbox_worker.h"
 #include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
 

@@ -12,7 +12,6 @@
 
 #include "inbox/subscription/subscription.h"
 
-extern bool load_publish_list(void);
 extern bool load_note_role_names(void);
 extern Subscription *load_subscription(const char *name);
 extern bool load_is_unchanged(const Subscription *subscription);

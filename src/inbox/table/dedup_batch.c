@@ -11,11 +11,6 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "core/compat.h"
-#include "inbox/table/dedup.h"
-#include "inbox/table/dedup_table.h"
-#include "inbox/table/ring.h"
-
 #include "inbox/table/dedup_batch.h"
 
 #include "access/tableam.h"
@@ -24,6 +19,11 @@
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+
+#include "core/compat.h"
+#include "inbox/table/dedup.h"
+#include "inbox/table/dedup_table.h"
+#include "inbox/table/ring.h"
 
 /* Rows that are handed to the table at a time. */
 #define BATCH_ROWS 500

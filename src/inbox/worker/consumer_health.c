@@ -26,6 +26,8 @@
 
 #include "inbox/worker/consumer_health.h"
 
+#include "utils/timestamp.h"
+
 #include "core/monotonic_clock.h"
 #include "inbox/batch/handler_backoff.h"
 #include "inbox/batch/redelivery_queue.h"
@@ -36,8 +38,6 @@
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 #include "registry/consumers.h"
-
-#include "utils/timestamp.h"
 
 #define PROBE_MS 2000
 #define CHECK_MS 500			/* where nothing is taken until then */

@@ -25,7 +25,16 @@
 
 #include "inbox/worker/consumer_main.h"
 
-#include "core/background_worker.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
 #include "core/compat.h"
 #include "core/monotonic_clock.h"
 #include "core/worker_session.h"
@@ -52,16 +61,7 @@
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 #include "registry/consumers.h"
-
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "storage/ipc.h"
-#include "storage/pmsignal.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timestamp.h"
+#include "registry/worker_reload.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define SHOW_INTERVAL_MS 500

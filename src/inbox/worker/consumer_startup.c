@@ -15,6 +15,10 @@
 
 #include "inbox/worker/consumer_startup.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "core/worker_session.h"
@@ -28,10 +32,6 @@
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 #include "registry/consumers.h"
-
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/memutils.h"
 
 /* How often to look whether handler and rights are there. */
 #define RIGHTS_INTERVAL_MS 1000

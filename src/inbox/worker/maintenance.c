@@ -13,17 +13,18 @@
 
 #include "inbox/worker/maintenance.h"
 
+#include "executor/spi.h"
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription_row.h"
 #include "inbox/table/ring.h"
 #include "registry/consumer_entry.h"
+#include "registry/discovery.h"
 #include "registry/subscription_list.h"
-
-#include "executor/spi.h"
-#include "storage/ipc.h"
-#include "utils/timestamp.h"
 
 #define EXPIRE_MS 60000
 #define EXPIRE_LONGEST_MS 50	/* that messages may wait for it, and a step

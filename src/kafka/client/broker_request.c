@@ -23,9 +23,10 @@
 
 #include <time.h>
 #include <unistd.h>
-#include <librdkafka/rdkafka.h>
 
 #include "port/atomics.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "kafka/client/client.h"
 #include "kafka/client/thread.h"

@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include "kafka/client/client.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,41 +18,13 @@
 #include "commands/defrem.h"
 #include "storage/fd.h"
 
-#include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
 #include "kafka/client/oauth_token.h"
+#include "kafka/client/property_value.h"
 #include "kafka/client/socket_options.h"
 #include "kafka/config/broker_list.h"
 #include "kafka/config/config.h"
 #include "kafka/config/properties.h"
-
-/*
- * Reads a property, as the library understood it, into a buffer of VALUE_LEN
- * bytes.  Longer values than fit come out empty; those are texts, and of no
- * importance to us.
- */
-void
-handle_property(const rd_kafka_conf_t *conf, const char *name, char *value)
-{
-	size_t		size = VALUE_LEN;
-
-	value[0] = '\0';
-	if (rd_kafka_conf_get(conf, name, value, &size) != RD_KAFKA_CONF_OK ||
-		size > VALUE_LEN)
-		value[0] = '\0';
-}
-
-/*
- * The same for a number.
- */
-double
-handle_number(const rd_kafka_conf_t *conf, const char *name)
-{
-	char		value[VALUE_LEN];
-
-	handle_property(conf, name, value);
-	return strtod(value, NULL);
-}
 
 /*
  * Sets a property.  Returns false, with the reason in error but no secret,

@@ -20,7 +20,6 @@
 #include "kafka/config/config.h"
 
 #define TOPIC_NAME_LEN 250		/* Kafka's limit, and a zero */
-#define VALUE_LEN 512			/* of a property that we look at */
 
 typedef struct Setting
 {
@@ -35,9 +34,6 @@ typedef struct WakePipe
 	int			write_end;
 } WakePipe;
 
-extern void handle_property(const rd_kafka_conf_t *conf, const char *name,
-							char *value);
-extern double handle_number(const rd_kafka_conf_t *conf, const char *name);
 extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
 										 const Setting *defaults, int ndefaults,
 										 const Setting *promises, int npromises,

@@ -17,7 +17,7 @@
 
 #include "commands/defrem.h"
 
-#include "kafka/client/client.h"
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 #include "kafka/config/properties.h"
 

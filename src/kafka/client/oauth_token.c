@@ -16,11 +16,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/client/oauth_token.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 
 #define MECHANISM "OAUTHBEARER"

@@ -14,9 +14,10 @@
 #include "kafka/client/property_defaults.h"
 
 #include <limits.h>
+
 #include <librdkafka/rdkafka.h>
 
-#include "kafka/client/client.h"
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 
 /* A connection that waits for an answer counts as idle in the library. */

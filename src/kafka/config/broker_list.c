@@ -10,13 +10,14 @@
  */
 #include "postgres.h"
 
+#include "kafka/config/broker_list.h"
+
 #include <stdlib.h>
 
 #include "commands/defrem.h"
 
 #include "kafka/config/config.h"
 #include "kafka/config/properties.h"
-#include "kafka/config/broker_list.h"
 
 #define MAX_PORT 65535
 

@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include "kafka/config/properties.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,8 +25,6 @@
 #include "utils/varlena.h"
 
 #include <librdkafka/rdkafka.h>
-
-#include "kafka/config/properties.h"
 
 /* How far a misspelt name may be from the name that was meant. */
 #define NEAR_DISTANCE 4

@@ -19,23 +19,23 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/consumer/assigned_consumer.h"
+
+#include "utils/memutils.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
 #include "kafka/client/error_hints.h"
+#include "kafka/client/event_log.h"
 #include "kafka/client/property_defaults.h"
 #include "kafka/config/config.h"
 #include "kafka/consumer/consumer.h"
 #include "kafka/consumer/consumer_errors.h"
 #include "kafka/consumer/consumer_metadata.h"
 #include "kafka/consumer/consumer_state.h"
-#include "kafka/producer/producer_events.h"
-
-#include "utils/memutils.h"
 
 /*
  * What we set unless the administrator does.  The bounds on fetching keep a
@@ -233,21 +233,6 @@ const ConsumerStats *
 consumer_stats(const Consumer *consumer)
 {
 	return &consumer->stats;
-}
-
-/*
- * Keeps what a call brought, an error for consumer_error(); returns whether it
- * is one.
- */
-bool
-consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err)
-{
-	consumer->err = err;
-	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		return false;
-	strlcpy(consumer->error, rd_kafka_err2str(err), sizeof(consumer->error));
-	explain_right(err, consumer->error);
-	return true;
 }
 
 /* Makes the library's list out of ours. */

@@ -13,11 +13,9 @@
 #include <librdkafka/rdkafka.h>
 
 #include "kafka/config/config.h"
-#include "kafka/consumer/consumer.h"
 
 extern rd_kafka_conf_t *consumer_configure(const KafkaConfig *config,
 										   const char *group,
 										   const char *isolation, char *error);
-extern bool consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err);
 
 #endif							/* OUTBOX_ASSIGNED_CONSUMER_H */

@@ -8,13 +8,13 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/consumer/consumer_errors.h"
 
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/client/event_log.h"
 #include "kafka/consumer/consumer.h"
 #include "kafka/consumer/consumer_state.h"
-#include "kafka/producer/producer_events.h"
 
 /*
  * Says about an error (CONSUMER_ERROR_LEN bytes) which right is missing, if one
@@ -144,4 +144,19 @@ consumer_take_commit(Consumer *consumer, rd_kafka_event_t *event)
 		consumer->stats.group_error[0] == '\0')
 		keep_group_error(&consumer->stats, err);
 	consumer->stats.ngroup_errors++;
+}
+
+/*
+ * Keeps what a call brought, an error for consumer_error(); returns whether it
+ * is one.
+ */
+bool
+consumer_failed(Consumer *consumer, rd_kafka_resp_err_t err)
+{
+	consumer->err = err;
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	strlcpy(consumer->error, rd_kafka_err2str(err), sizeof(consumer->error));
+	explain_right(err, consumer->error);
+	return true;
 }

@@ -10,8 +10,8 @@
 
 #include <librdkafka/rdkafka.h>
 
-#include "kafka/consumer/assigned_consumer.h"
 #include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_errors.h"
 #include "kafka/consumer/consumer_state.h"
 #include "kafka/consumer/partition_bounds.h"
 

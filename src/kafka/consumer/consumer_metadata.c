@@ -12,13 +12,13 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/consumer/consumer_metadata.h"
 
+#include <librdkafka/rdkafka.h>
+
 #include "kafka/client/broker_request.h"
-#include "kafka/consumer/assigned_consumer.h"
 #include "kafka/consumer/consumer.h"
+#include "kafka/consumer/consumer_errors.h"
 #include "kafka/consumer/consumer_state.h"
 
 /* That a broker may take, however many topics it tells of. */

@@ -19,16 +19,17 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/consumer/progress_topic.h"
 
 #include "utils/memutils.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
 #include "kafka/client/property_defaults.h"
 #include "kafka/config/config.h"
+#include "kafka/consumer/progress_state.h"
 #include "kafka/consumer/progress_topic_check.h"
 
 /* Offsets to read at first, and how much further each time that is too few. */

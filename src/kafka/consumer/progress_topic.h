@@ -12,22 +12,12 @@
 
 #include "core/slice.h"
 #include "kafka/config/config.h"
+#include "kafka/consumer/progress_state.h"
 
 /* librdkafka's; its header is not for those who include this one. */
 struct rd_kafka_conf_s;
 
 typedef struct ProgressTopic ProgressTopic;
-
-/* What a look at the topic has found. */
-typedef enum ProgressState
-{
-	PROGRESS_LOOKING,			/* nothing yet */
-	PROGRESS_READY,				/* it can be read */
-	PROGRESS_ABSENT,			/* there is none */
-	PROGRESS_CREATED,			/* there was none; look again */
-	PROGRESS_UNFIT,				/* an administrator has to do something */
-	PROGRESS_UNREACHABLE		/* try again later */
-} ProgressState;
 
 /* What one step of reading led to. */
 typedef enum ReadStatus

@@ -17,13 +17,14 @@
  */
 #include "postgres.h"
 
-#include "kafka/client/property_defaults.h"
-#include "kafka/client/thread.h"
-#include "kafka/consumer/partition_bounds.h"
-#include "kafka/consumer/progress_topic.h"
 #include "kafka/consumer/progress_topic_check.h"
 
 #include <limits.h>
+
+#include "kafka/client/property_defaults.h"
+#include "kafka/client/thread.h"
+#include "kafka/consumer/partition_bounds.h"
+#include "kafka/consumer/progress_state.h"
 
 #define ANSWER_MS 10000			/* that one may take */
 #define LEADER_MS 3000			/* the same, of a leader that may be gone */

@@ -18,7 +18,7 @@
 
 #include "kafka/client/client.h"
 #include "kafka/config/config.h"
-#include "kafka/consumer/progress_topic.h"
+#include "kafka/consumer/progress_state.h"
 
 /*
  * A look.  It belongs to a thread until that is done, so it is in no memory

@@ -18,20 +18,22 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
+#include "kafka/options/option_conflicts.h"
 
 #include "commands/defrem.h"
 #include "lib/stringinfo.h"
 
+#include <librdkafka/rdkafka.h>
+
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
 #include "kafka/client/property_defaults.h"
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 #include "kafka/config/properties.h"
 #include "kafka/consumer/assigned_consumer.h"
 #include "kafka/consumer/progress_topic.h"
 #include "kafka/producer/idempotent_producer.h"
-#include "kafka/options/option_conflicts.h"
 
 #define STRATEGY "partition.assignment.strategy"
 

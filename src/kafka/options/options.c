@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include <stdlib.h>
-#include <librdkafka/rdkafka.h>
 
 #include "access/reloptions.h"
 #include "catalog/pg_authid.h"
@@ -30,7 +29,9 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
-#include "kafka/client/client.h"
+#include <librdkafka/rdkafka.h>
+
+#include "kafka/client/property_value.h"
 #include "kafka/config/broker_list.h"
 #include "kafka/config/config.h"
 #include "kafka/config/properties.h"

@@ -17,21 +17,23 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
+#include "kafka/producer/compression.h"
 
-#include "lib/stringinfo.h"
+#include <limits.h>
 
 #ifdef OUTBOX_WITH_ZLIB
 #include <zlib.h>
 #endif
+
 #ifdef OUTBOX_WITH_LZ4
 #include <lz4frame.h>
 #endif
+
 #ifdef OUTBOX_WITH_ZSTD
 #include <zstd.h>
 #endif
 
-#include "kafka/producer/compression.h"
+#include "lib/stringinfo.h"
 
 #include "core/slice.h"
 #include "kafka/producer/producer.h"

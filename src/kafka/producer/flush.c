@@ -38,17 +38,17 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/flush.h"
 
 #include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
 
+#include <librdkafka/rdkafka.h>
+
 #include "core/monotonic_clock.h"
 #include "kafka/config/config.h"
 #include "kafka/producer/flush_thread.h"
-#include "kafka/producer/gate_state.h"
+#include "kafka/producer/gate.h"
 #include "kafka/producer/gate_step.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"

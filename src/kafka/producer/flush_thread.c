@@ -13,9 +13,10 @@
 
 #include <pthread.h>
 #include <time.h>
-#include <librdkafka/rdkafka.h>
 
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/thread.h"

@@ -64,9 +64,11 @@
  */
 #include "postgres.h"
 
+#include "kafka/producer/gate.h"
+
 #include "utils/memutils.h"
 
-#include "kafka/client/client.h"
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 #include "kafka/producer/error_class.h"
 #include "kafka/producer/flush.h"
@@ -78,7 +80,6 @@
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_partitions.h"
 #include "kafka/producer/producer_state.h"
-#include "kafka/producer/gate.h"
 
 #define IN_FLIGHT "5"			/* requests, the most of an idempotent
 								 * producer */

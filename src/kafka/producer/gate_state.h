@@ -14,7 +14,6 @@
 
 #include <librdkafka/rdkafka.h>
 
-#include "kafka/config/config.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"
 
@@ -64,18 +63,5 @@ struct Gate
 	rd_kafka_resp_err_t err;	/* by which the transaction has failed */
 	bool		stepping;		/* messages are being handed over */
 };
-extern bool gate_is_wanted(const KafkaConfig *config);
-extern bool gate_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
-						   char *error);
-extern void gate_create(Producer *producer, const rd_kafka_conf_t *conf);
-extern bool gate_send(Producer *producer, const Message *message,
-					  int number, SendResult *result);
-extern void gate_note_sent(Producer *producer, const Message *message,
-						   int partition);
-extern void gate_note_reported(Producer *producer,
-							   const rd_kafka_message_t *message);
-extern void gate_poll(Producer *producer, DeliveryHandler handler, void *arg);
-extern void gate_begin(Producer *producer);
-extern void gate_destroy(Producer *producer);
 
 #endif							/* OUTBOX_GATE_STATE_H */

@@ -16,11 +16,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/gate_step.h"
 
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/producer/flush.h"

@@ -17,12 +17,12 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/header_pool.h"
 
 #include "common/hashfn.h"
 #include "utils/memutils.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/slice.h"
 #include "kafka/producer/producer.h"

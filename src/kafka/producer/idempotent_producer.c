@@ -19,22 +19,23 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/idempotent_producer.h"
 
 #include "utils/memutils.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/client/error_hints.h"
 #include "kafka/client/property_defaults.h"
+#include "kafka/client/property_value.h"
 #include "kafka/config/config.h"
 #include "kafka/producer/compression.h"
 #include "kafka/producer/error_class.h"
 #include "kafka/producer/flush.h"
-#include "kafka/producer/gate_state.h"
+#include "kafka/producer/gate.h"
 #include "kafka/producer/header_pool.h"
 #include "kafka/producer/partition_placement.h"
 #include "kafka/producer/producer.h"

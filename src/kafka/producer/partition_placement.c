@@ -43,11 +43,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/partition_placement.h"
 
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/producer/flush.h"

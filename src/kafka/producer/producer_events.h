@@ -18,10 +18,5 @@
 
 extern void events_discard(Producer *producer, ProducerHandle *handle);
 extern void events_check_fatal(Producer *producer);
-extern bool events_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
-					   char *error);
-extern bool events_error_text(const rd_kafka_t *handle,
-							  rd_kafka_event_t *event, char *error,
-							  bool has_error);
 
 #endif							/* OUTBOX_PRODUCER_EVENTS_H */

@@ -17,11 +17,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/producer_partitions.h"
 
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "core/slice.h"

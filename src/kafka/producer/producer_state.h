@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "utils/hsearch.h"
+
 #include <librdkafka/rdkafka.h>
 
 #include "kafka/client/broker_request.h"

@@ -16,11 +16,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/producer_topics.h"
 
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/broker_request.h"

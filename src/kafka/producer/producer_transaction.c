@@ -14,22 +14,24 @@
  */
 #include "postgres.h"
 
+#include "kafka/producer/producer_transaction.h"
+
 #include <poll.h>
 #include <unistd.h>
-#include <librdkafka/rdkafka.h>
 
 #include "port/atomics.h"
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/thread.h"
 #include "kafka/config/config.h"
 #include "kafka/producer/error_class.h"
-#include "kafka/producer/gate_state.h"
+#include "kafka/producer/gate.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_events.h"
 #include "kafka/producer/producer_state.h"
-#include "kafka/producer/producer_transaction.h"
 
 /*
  * A call under way.  Not in a memory context, since it may outlive them all.

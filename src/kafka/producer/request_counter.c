@@ -13,11 +13,11 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "kafka/producer/request_counter.h"
 
 #include "port/atomics.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "kafka/producer/producer_state.h"
 

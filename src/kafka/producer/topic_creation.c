@@ -20,13 +20,13 @@
  */
 #include "postgres.h"
 
-#include <librdkafka/rdkafka.h>
-
 #include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/broker_request.h"

@@ -13,6 +13,8 @@
 
 #include "relay/delivery/exactly_once_stall.h"
 
+#include "utils/timestamp.h"
+
 #include "core/monotonic_clock.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_transaction.h"
@@ -26,8 +28,6 @@
 #include "relay/process/ending.h"
 #include "relay/state/ledger.h"
 #include "relay/state/relay.h"
-
-#include "utils/timestamp.h"
 
 #define STALL_MS 3000			/* of a commit */
 #define MAX_PATIENCE_MS 60000

@@ -20,6 +20,12 @@
 
 #include "relay/delivery/sender.h"
 
+#include <poll.h>
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
 #include "core/monotonic_clock.h"
 #include "event/event.h"
 #include "kafka/config/config.h"
@@ -42,12 +48,6 @@
 #include "relay/state/ledger.h"
 #include "relay/state/record_encoder.h"
 #include "relay/state/relay.h"
-
-#include <poll.h>
-
-#include "miscadmin.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define MAX_BACKOFF_MS 5000
 

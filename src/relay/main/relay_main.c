@@ -27,18 +27,34 @@
 
 #include "relay/main/relay_main.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
 #include "core/background_worker.h"
 #include "core/compat.h"
 #include "core/monotonic_clock.h"
 #include "core/replication_slot.h"
 #include "core/worker_session.h"
 #include "event/event.h"
-#include "inbox/subscription/subscription_row.h"
 #include "kafka/config/config.h"
 #include "kafka/producer/producer.h"
 #include "registry/databases.h"
+#include "registry/discovery.h"
 #include "registry/relay_entry.h"
 #include "registry/relay_values.h"
+#include "registry/worker_reload.h"
 #include "relay/delivery/broker_connection.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
@@ -64,21 +80,6 @@
 #include "relay/wal/running_xacts.h"
 #include "relay/wal/slot_decoder.h"
 #include "relay/wal/slot_limit.h"
-
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
-#include "access/xact.h"
-#include "access/xlog.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
-#include "storage/ipc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timestamp.h"
 
 #define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
 #define SHOW_INTERVAL_MS 100

@@ -38,6 +38,19 @@
 
 #include "relay/main/relay_takeover.h"
 
+#include <limits.h>
+
+#include "access/timeline.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "core/replication_slot.h"
@@ -61,19 +74,6 @@
 #include "relay/table/catchup_table.h"
 #include "relay/table/watermark_table.h"
 #include "relay/wal/slot_decoder.h"
-
-#include <limits.h>
-
-#include "access/timeline.h"
-#include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define RETRY_MS 500
 #define REFUSED_MS 5000			/* before the first record is tried again */

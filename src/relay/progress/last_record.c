@@ -33,6 +33,7 @@
 
 #include "core/monotonic_clock.h"
 #include "kafka/config/config.h"
+#include "kafka/consumer/progress_state.h"
 #include "kafka/consumer/progress_topic.h"
 #include "kafka/producer/producer.h"
 #include "registry/relay_values.h"

@@ -21,6 +21,11 @@
 
 #include "relay/source/catchup_round.h"
 
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
 #include "core/database_id.h"
 #include "core/monotonic_clock.h"
 #include "event/event.h"
@@ -41,11 +46,6 @@
 #include "relay/state/watermark.h"
 #include "relay/table/catchup_table.h"
 #include "relay/wal/slot_decoder.h"
-
-#include "access/xlog.h"
-#include "miscadmin.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define UNSAFE_WAIT_MS 10
 #define SAVE_INTERVAL_MS 1000

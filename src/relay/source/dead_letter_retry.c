@@ -18,6 +18,10 @@
 
 #include "relay/source/dead_letter_retry.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "core/slice.h"
@@ -31,10 +35,6 @@
 #include "relay/state/parked_topics.h"
 #include "relay/state/relay.h"
 #include "relay/state/set_aside.h"
-
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
 
 /* Rows of a topic and key, by the index, which has no room for long keys. */
 #define OF_KEY(topic, key) \

@@ -16,12 +16,12 @@
 
 #include "relay/state/held_keys.h"
 
-#include "core/slice.h"
-#include "relay/state/parked_topics.h"
-
 #include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+
+#include "core/slice.h"
+#include "relay/state/parked_topics.h"
 
 typedef struct KeyName
 {

@@ -36,11 +36,6 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "core/slice.h"
-#include "relay/state/catchup_progress.h"
-#include "relay/state/json_members.h"
-#include "relay/state/published_set.h"
-
 #include "relay/state/published_set_json.h"
 
 #include <ctype.h>
@@ -49,6 +44,11 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+
+#include "core/slice.h"
+#include "relay/state/catchup_progress.h"
+#include "relay/state/json_members.h"
+#include "relay/state/published_set.h"
 
 #define RECORD_VERSION 1
 #define VITAL_VERSION 2			/* of a record with more than an older relay

@@ -11,13 +11,6 @@
 
 #include "relay/table/dead_letter_table.h"
 
-#include "core/background_worker.h"
-#include "core/slice.h"
-#include "event/event.h"
-#include "registry/relay_entry.h"
-#include "relay/state/held_keys.h"
-#include "relay/state/set_aside.h"
-
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -25,6 +18,13 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/xid8.h"
+
+#include "core/background_worker.h"
+#include "core/slice.h"
+#include "event/event.h"
+#include "registry/relay_entry.h"
+#include "relay/state/held_keys.h"
+#include "relay/state/set_aside.h"
 
 /* Between looks whether a table can be locked, as the process ends. */
 #define LOOK_AGAIN_US 10000

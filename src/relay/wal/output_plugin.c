@@ -25,6 +25,9 @@
 
 #include "relay/wal/output_plugin.h"
 
+#ifdef OUTBOX_CHECK_FOREIGN
+#endif
+
 #include "access/rmgr.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -45,8 +48,6 @@
 #include "relay/state/commit.h"
 #include "relay/state/xid_array.h"
 #include "relay/wal/foreign_changes.h"
-#ifdef OUTBOX_CHECK_FOREIGN
-#endif
 
 #define EVENT_SCHEMA "outbox"
 #define EVENT_TABLE "event"
