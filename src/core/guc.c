@@ -12,6 +12,7 @@
 
 #include <limits.h>
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 
@@ -134,4 +135,14 @@ guc_init(void)
 
 	MarkGUCPrefixReserved("outbox");
 	MarkGUCPrefixReserved("inbox");
+}
+
+/*
+ * Shall the relay poll the table, rather than decode the log?
+ */
+bool
+capture_is_polling(void)
+{
+	return outbox_capture == CAPTURE_POLL ||
+		(outbox_capture == CAPTURE_AUTO && wal_level < WAL_LEVEL_LOGICAL);
 }

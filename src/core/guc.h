@@ -37,5 +37,6 @@ extern int	inbox_max_workers_per_role;
 extern int	inbox_max_keep;
 
 extern void guc_init(void);
+extern bool capture_is_polling(void);
 
 #endif							/* OUTBOX_GUC_H */

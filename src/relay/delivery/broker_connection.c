@@ -20,7 +20,8 @@
 #include "relay/delivery/destination.h"
 #include "relay/delivery/exactly_once_stall.h"
 #include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/state/relay.h"
 
 #define ASK_INTERVAL_MS 100		/* whether a broker answers */

@@ -52,11 +52,11 @@
 #include "relay/delivery/destination.h"
 #include "relay/delivery/sender.h"
 #include "relay/process/ending.h"
-#include "relay/source/dead_letter_retry.h"
 #include "relay/state/held_keys.h"
 #include "relay/state/ledger.h"
 #include "relay/state/parked_topics.h"
 #include "relay/state/relay.h"
+#include "relay/state/send_requests.h"
 #include "relay/state/set_aside.h"
 #include "relay/table/dead_letter_table.h"
 

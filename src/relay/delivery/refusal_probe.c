@@ -34,7 +34,8 @@
 #include "kafka/producer/producer_transaction.h"
 #include "relay/delivery/destination.h"
 #include "relay/delivery/transactional_id.h"
-#include "relay/main/relay_main.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/state/relay.h"
 
 #define OPEN_MS 10000			/* to get to be the only one of its name */

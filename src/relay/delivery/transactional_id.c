@@ -34,7 +34,8 @@
 #include "relay/delivery/exactly_once_stall.h"
 #include "relay/delivery/exactly_once_state.h"
 #include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/state/relay.h"
 
 #define RETRY_MS 500

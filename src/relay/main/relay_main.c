@@ -43,12 +43,10 @@
 #include "utils/timestamp.h"
 
 #include "core/background_worker.h"
-#include "core/compat.h"
-#include "core/monotonic_clock.h"
+#include "core/guc.h"
 #include "core/replication_slot.h"
 #include "core/worker_session.h"
 #include "event/event.h"
-#include "kafka/config/config.h"
 #include "kafka/producer/producer.h"
 #include "registry/databases.h"
 #include "registry/discovery.h"
@@ -60,9 +58,14 @@
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/new_topics.h"
 #include "relay/delivery/sender.h"
+#include "relay/delivery/settings_watch.h"
+#include "relay/main/relay_leave.h"
 #include "relay/main/relay_startup.h"
 #include "relay/main/relay_takeover.h"
 #include "relay/process/ending.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
+#include "relay/process/slot_limit.h"
 #include "relay/progress/resume_point.h"
 #include "relay/progress/slot_progress.h"
 #include "relay/source/catchup_round.h"
@@ -77,15 +80,11 @@
 #include "relay/table/watermark_table.h"
 #include "relay/wal/async_commit_flush.h"
 #include "relay/wal/output_plugin.h"
-#include "relay/wal/running_xacts.h"
 #include "relay/wal/slot_decoder.h"
-#include "relay/wal/slot_limit.h"
 
 #define RECORDS_PER_ROUND 256	/* decoded before Kafka is served again */
-#define SHOW_INTERVAL_MS 100
 #define IDLE_MS 1000
 #define UNFLUSHED_MS 10			/* while there is WAL that is not safe yet */
-#define BEHIND_MS 1000			/* a commit, that is not acknowledged */
 #define MEBIBYTE (1024 * 1024)
 
 /*
@@ -98,165 +97,6 @@
 static const Watermark *skip = NULL;
 
 /*
- * Publishes the status, but not too often.
- */
-void
-relay_show(Relay *relay)
-{
-	TimestampTz now = steady_now();
-	const ProducerStats *stats;
-
-	if (!TimestampDifferenceExceeds(relay->shown_at, now, SHOW_INTERVAL_MS))
-		return;
-	relay->shown_at = now;
-	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
-	if (decode_is_open())
-		relay->status.pinned_by = decode_oldest_open();
-	catchup_show(relay);
-	if (relay->producer)
-	{
-		stats = producer_stats(relay->producer);
-		relay->status.retries = relay->retries_before + stats->retries;
-		relay->status.round_trip_us = stats->round_trip_us;
-	}
-	shmem_relay_publish(&relay->status);
-}
-
-/*
- * Publishes the status at once.
- */
-void
-relay_show_now(Relay *relay)
-{
-	relay->shown_at = 0;
-	relay_show(relay);
-}
-
-/*
- * Nothing is in the way (any more): shows the working state.  Not while an
- * event is held that was not accepted before.
- */
-void
-relay_work(Relay *relay)
-{
-	if (relay->held)
-		return;
-	relay->logged_state = relay->working_state;
-	if (relay->status.state == relay->working_state)
-		return;
-	shmem_set_state(&relay->status, relay->working_state);
-	relay_show_now(relay);
-}
-
-/*
- * Something is in the way: shows the state and why.  Logs it when it begins,
- * not while it lasts.
- */
-void
-relay_obstacle(Relay *relay, RelayState state, const char *message)
-{
-	shmem_set_state(&relay->status, state);
-	if (message != relay->status.error)
-		strlcpy(relay->status.error, message, RELAY_ERROR_LEN);
-	relay->status.error_at = GetCurrentTimestamp();
-	relay_show_now(relay);
-	if (relay->logged_state == state)
-		return;
-	relay->logged_state = state;
-	ereport(LOG,
-			(errmsg("outbox relay waits: %s", message),
-			 errdetail("Nothing is lost: events stay in the database until Kafka has them.")));
-}
-
-static void
-make_wait_set(Relay *relay)
-{
-	relay->wait_set = compat_create_wait_event_set(3);
-	AddWaitEventToSet(relay->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
-					  MyLatch, NULL);
-	AddWaitEventToSet(relay->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
-					  NULL, NULL);
-	if (relay->producer)
-		AddWaitEventToSet(relay->wait_set, WL_SOCKET_READABLE,
-						  producer_event_fd(relay->producer), NULL, NULL);
-}
-
-/*
- * Does what must be done whenever the latch was set.  May end the process:
- * at SIGTERM, when the database is held, and, since decoding cannot be left
- * halfway, when settings (files that they name included) or extension changed
- * while something is in the way.
- */
-void
-relay_handle_latch(Relay *relay)
-{
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	worker_handle_reload();
-	if (shmem_relay_must_leave())
-		ending_restart();
-	if (relay->status.state != relay->working_state &&
-		(relay->configuration != shmem_relay_configuration() ||
-		 relay->requests != shmem_relay_requests() ||
-		 (relay->config && kafka_config_files_changed(relay->config))))
-		ending_restart();
-}
-
-/* Is there WAL that waits for Kafka, or for a slot, for longer than usual? */
-static bool
-is_behind(const Relay *relay)
-{
-	TimestampTz oldest = ledger_oldest_commit(relay->ledger);
-
-	return !settings_polling() &&
-		(relay->status.state != relay->working_state ||
-		 (oldest != 0 && TimestampDifferenceExceeds(oldest, GetCurrentTimestamp(),
-													BEHIND_MS)));
-}
-
-/*
- * Does what must be done now and then, and after every wait: what the latch
- * asks for, and, since the slot may be ours, keeping it from holding too much.
- * May end the process.
- */
-void
-relay_tend(Relay *relay)
-{
-	relay_handle_latch(relay);
-	slot_limit_keep(relay);
-	if (is_behind(relay))
-		running_write();
-}
-
-/* Waits as relay_wait() does, whatever is to be sent. */
-static void
-wait_for_event(Relay *relay, long timeout_ms)
-{
-	WaitEvent	event;
-
-	if (decode_has_slot())
-		timeout_ms = timeout_ms < 0 ? IDLE_MS : Min(timeout_ms, IDLE_MS);
-
-	if (relay->wait_set == NULL)
-		make_wait_set(relay);
-	(void) WaitEventSetWait(relay->wait_set,
-							kafka_config_wait_ms(relay->config, timeout_ms),
-							&event, 1, PG_WAIT_EXTENSION);
-	relay_tend(relay);
-}
-
-/*
- * Waits for the latch, the producer, or the time-out in ms; -1 for none.
- */
-void
-relay_wait(Relay *relay, long timeout_ms)
-{
-	if (relay->producer)
-		producer_flush(relay->producer);
-	wait_for_event(relay, timeout_ms);
-}
-
-/*
  * Waits likewise for more to decode.
  */
 static void
@@ -266,7 +106,7 @@ wait_for_more(Relay *relay, long timeout_ms)
 		producer_prepare(relay->producer);
 	else
 		producer_flush(relay->producer);
-	wait_for_event(relay, timeout_ms);
+	relay_wait_for_event(relay, timeout_ms);
 }
 
 /* The plugin's sink: an event. */
@@ -382,7 +222,7 @@ wait_time(const Relay *relay, XLogRecPtr limit)
 static void
 stream(Relay *relay)
 {
-	while (!settings_polling())
+	while (!capture_is_polling())
 	{
 		XLogRecPtr	limit = decode_limit();
 		bool		more;
@@ -437,6 +277,7 @@ relay_create(uint64 requests)
 	relay->status.pinned_by = InvalidTransactionId;
 	decode_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
+	relay->note_source = catchup_show;
 	relay->began_lsn = decode_wal_end();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
@@ -501,11 +342,11 @@ outbox_relay_main(Datum arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
 	relay = relay_create(leave_if_absent());
-	ending_begin(relay);
+	leaving_begin(relay);
 	settings_wait(relay);
 	resume_start(relay);
 	deadletter_start(relay);
-	if (settings_polling())
+	if (capture_is_polling())
 		polling_run(relay);
 	open_stream(relay);
 	stream(relay);

@@ -4,7 +4,6 @@
  *	  What must be in place before a relay can work: the database is no copy
  *	  that nobody has decided about, the server lets us decode, and there are
  *	  Kafka settings that make a producer.
- *	  And whether that is still so.
  *
  * Waiting ends by a change, which makes the process start over (see
  * relay_wait), or by a reload of the configuration files.
@@ -25,23 +24,16 @@
 
 #include "core/background_worker.h"
 #include "core/guc.h"
-#include "core/monotonic_clock.h"
 #include "core/replication_slot.h"
-#include "kafka/config/config.h"
-#include "kafka/producer/producer.h"
 #include "registry/relay_entry.h"
 #include "registry/relay_values.h"
 #include "relay/delivery/sender.h"
-#include "relay/delivery/transactional_id.h"
-#include "relay/main/relay_main.h"
-#include "relay/process/ending.h"
-#include "relay/source/dead_letter_retry.h"
-#include "relay/source/replay.h"
+#include "relay/delivery/settings_watch.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/state/relay.h"
 #include "relay/table/identity_table.h"
 #include "relay/wal/slot_decoder.h"
-
-#define LOOK_INTERVAL_MS 10000	/* at what the producer keeps */
 
 /* Waits until something may have changed: settings, or a reload. */
 static void
@@ -85,27 +77,17 @@ wait_for_version(Relay *relay)
 }
 
 /*
- * Shall the relay poll the table, rather than decode the log?
- */
-bool
-settings_polling(void)
-{
-	return outbox_capture == CAPTURE_POLL ||
-		(outbox_capture == CAPTURE_AUTO && wal_level < WAL_LEVEL_LOGICAL);
-}
-
-/*
  * Waits until the server's settings let us decode, unless we poll: then a slot
  * would be in the way, of WAL and of a change of wal_level.
  */
 static void
 wait_for_server_settings(Relay *relay)
 {
-	while (!settings_polling() && wal_level < WAL_LEVEL_LOGICAL)
+	while (!capture_is_polling() && wal_level < WAL_LEVEL_LOGICAL)
 		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server, or set outbox.capture = auto");
-	while (!settings_polling() && !plugin_is_allowed())
+	while (!capture_is_polling() && !plugin_is_allowed())
 		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
-	if (settings_polling() && decode_slot_condition() == SLOT_USABLE)
+	if (capture_is_polling() && decode_slot_condition() == SLOT_USABLE)
 		decode_slot_drop();
 }
 
@@ -129,45 +111,13 @@ wait_for_identity(Relay *relay)
 	}
 }
 
-/*
- * Reads the Kafka settings, into memory of their own; NULL when there are none.
- */
-static KafkaConfig *
-load(Relay *relay)
-{
-	KafkaConfig *config;
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
-												  "outbox Kafka settings",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old;
-
-	relay->configuration = shmem_relay_configuration();
-	worker_begin_afresh();
-	old = MemoryContextSwitchTo(context);
-	config = kafka_config_load(KAFKA_SERVER_NAME);
-	MemoryContextSwitchTo(old);
-	CommitTransactionCommand();
-	if (config == NULL)
-		MemoryContextDelete(context);
-	else if (config->exactly_once)
-		config->transactional_id = transactional_id_name(config, 0);
-	return config;
-}
-
-/* Frees settings that nobody goes by. */
-static void
-forget(KafkaConfig *config)
-{
-	MemoryContextDelete(GetMemoryChunkContext(config));
-}
-
 /* Waits until there is a configuration that makes a producer. */
 static void
 wait_for_kafka_settings(Relay *relay)
 {
 	for (;;)
 	{
-		relay->config = load(relay);
+		relay->config = settings_load(relay);
 		if (relay->config == NULL)
 		{
 			if (decode_slot_condition() == SLOT_USABLE)
@@ -179,7 +129,7 @@ wait_for_kafka_settings(Relay *relay)
 		else
 		{
 			wait_for_change(relay, relay->status.error);
-			forget(relay->config);
+			settings_forget(relay->config);
 			relay->config = NULL;
 		}
 	}
@@ -213,85 +163,4 @@ settings_wait(Relay *relay)
 	wait_for_kafka_settings(relay);
 	/* What changed since we looked at the identity is still to be seen. */
 	relay->configuration = configuration;
-}
-
-/* Ends the relay when somebody asked for it and the extension has gone. */
-static void
-check_extension(Relay *relay)
-{
-	uint64		requests = shmem_relay_requests();
-
-	if (requests == relay->requests)
-		return;
-	relay->requests = requests;
-	if (!worker_extension_exists())
-		ending_restart();
-}
-
-/*
- * Looks again at what the relay goes by, after somebody changed something.
- * Returns whether it goes by other Kafka settings than the present ones.  Ends
- * the process when the database is not ours to publish any more.
- */
-static bool
-kafka_settings_changed(Relay *relay)
-{
-	uint64		before = relay->configuration;
-	uint64		configuration = shmem_relay_configuration();
-	KafkaConfig *config;
-
-	check_extension(relay);
-	if (before == configuration && !kafka_config_files_changed(relay->config))
-		return false;
-	replay_look();
-	resend_look();
-	if (identity_check() != IDENTITY_SETTLED)
-		ending_restart();
-	config = load(relay);
-	if (config != NULL && kafka_config_equal(config, relay->config))
-	{
-		forget(config);
-		/* What changed since we looked at the identity is still to be seen. */
-		relay->configuration = configuration;
-		return false;
-	}
-	relay->configuration = before;
-	ereport(LOG, (errmsg("outbox relay starts over with changed Kafka settings")));
-	return true;
-}
-
-/*
- * Does the producer keep too much that nobody uses?  Looks now and then, and
- * leaves alone what waits for Kafka.
- */
-static bool
-producer_is_worn(const Relay *relay)
-{
-	static TimestampTz looked_at = 0;
-	TimestampTz now = steady_now();
-
-	if (!relay->connected ||
-		!TimestampDifferenceExceeds(looked_at, now, LOOK_INTERVAL_MS))
-		return false;
-	looked_at = now;
-	if (!producer_is_overgrown(relay->producer))
-		return false;
-	ereport(LOG, (errmsg("outbox relay starts over to let go of topics that were not used for an hour")));
-	return true;
-}
-
-/*
- * Is the relay to start over, with other Kafka settings or with another
- * producer?  Then what was sent is acknowledged, if a broker answers.  Ends the
- * process when the database is not ours to publish any more, or when something
- * is in the way of those acknowledgements.  Outside of transactions.
- */
-bool
-settings_outdated(Relay *relay)
-{
-	if (!kafka_settings_changed(relay) && !producer_is_worn(relay))
-		return false;
-	if (relay->connected)
-		sender_drain(relay);
-	return true;
 }

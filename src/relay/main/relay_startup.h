@@ -12,8 +12,6 @@
 
 #include "relay/state/relay.h"
 
-extern bool settings_polling(void);
 extern void settings_wait(Relay *relay);
-extern bool settings_outdated(Relay *relay);
 
 #endif							/* OUTBOX_RELAY_STARTUP_H */

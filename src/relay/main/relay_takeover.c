@@ -52,21 +52,20 @@
 #include "utils/timestamp.h"
 
 #include "core/background_worker.h"
+#include "core/guc.h"
 #include "core/monotonic_clock.h"
 #include "core/replication_slot.h"
 #include "event/topic_name.h"
 #include "kafka/producer/producer_transaction.h"
 #include "registry/relay_entry.h"
-#include "registry/relay_values.h"
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/exactly_once_stall.h"
 #include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/fencing.h"
+#include "relay/delivery/last_record.h"
 #include "relay/delivery/sender.h"
 #include "relay/delivery/transactional_id.h"
-#include "relay/main/relay_main.h"
-#include "relay/main/relay_startup.h"
 #include "relay/process/ending.h"
-#include "relay/progress/last_record.h"
 #include "relay/progress/timeline_history.h"
 #include "relay/state/published_set.h"
 #include "relay/state/relay.h"
@@ -75,93 +74,10 @@
 #include "relay/table/watermark_table.h"
 #include "relay/wal/slot_decoder.h"
 
-#define RETRY_MS 500
-#define REFUSED_MS 5000			/* before the first record is tried again */
-#define CLAIM_MS 5000			/* that a successor may take to show itself */
 #define NOTHING "1:1:"			/* a snapshot that shows nothing */
 
-static const char fenced_message[] =
-"another relay publishes for this database, and this one has stopped: is this server a former primary, or a copy of one? To take over from the other, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
 static const char restored_message[] =
 "this server was restored to a point in time, and the original may still publish; to publish from here and stop the original, ALTER SERVER kafka OPTIONS (SET delivery 'exactly_once')";
-
-/* Stays fenced until the process ends. */
-static void
-stay_fenced(Relay *relay, const char *message)
-{
-	relay->fenced = shmem_relay_configuration() + 1;
-	/* Nobody takes what it has to say any more. */
-	sender_close(relay);
-	for (;;)
-	{
-		relay_obstacle(relay, RELAY_FENCED, message);
-		relay_wait(relay, -1);
-	}
-}
-
-/* Does a record say that another relay is to publish instead of us? */
-static bool
-is_successor(const Relay *relay, const PublishedSet *set)
-{
-	if (relay->exact->claimed)
-		return strcmp(set->instance, relay->exact->set.instance) != 0;
-	return set->timeline > GetWALInsertionTimeLine();
-}
-
-/*
- * Kafka takes nothing from us any more: another relay has taken our name, or
- * our transaction has lasted longer than it may.  The last record tells who
- * came after us, once it has got that far.
- */
-void
-resume_fence(Relay *relay)
-{
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), CLAIM_MS);
-	PublishedSet set;
-
-	relay->delivery_failed = false;
-	sender_close(relay);
-	if (!sender_open(relay))
-		ending_restart();
-	do
-	{
-		LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
-
-		if (last == LAST_RECORD_NEWER ||
-			(last == LAST_RECORD_READ && is_successor(relay, &set)))
-			stay_fenced(relay, fenced_message);
-		relay_wait(relay, RETRY_MS);
-		sender_poll(relay);
-	} while (relay->exact->claimed && steady_now() < until);
-	if (relay->exact->claimed)
-		ereport(LOG,
-				(errmsg("outbox relay starts over: Kafka has ended its transaction"),
-				 errdetail("It lasted longer than transaction.timeout.ms."),
-				 errhint("Raise the option \"transaction.timeout.ms\" of the server \"kafka\".")));
-	else
-		ereport(LOG,
-				(errmsg("outbox relay starts over: another relay was about to publish for this database")));
-	ending_restart_later();
-}
-
-/*
- * Something has come between two of our records.  Stops if it is a record of
- * another relay, as far as that is committed.  What is in the open transaction
- * is not committed then.
- */
-void
-resume_check_successor(Relay *relay)
-{
-	PublishedSet set;
-	LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
-
-	if (last == LAST_RECORD_NEWER ||
-		(last == LAST_RECORD_READ && is_successor(relay, &set)))
-	{
-		exactly_once_leave(relay);
-		stay_fenced(relay, fenced_message);
-	}
-}
 
 /* Is the record one of this database's past? */
 static bool
@@ -293,24 +209,6 @@ claim(Relay *relay)
 	exact->claimed = true;
 }
 
-/*
- * Not even our first record is accepted, and that is no matter of time:
- * somebody has to see to it.
- */
-void
-resume_refused(Relay *relay, const char *failure)
-{
-	char		message[RELAY_ERROR_LEN];
-	int			delay_ms = REFUSED_MS;
-
-	snprintf(message, sizeof(message),
-			 "the relay could not write to the topic \"%s\": %s; it needs the right Write on the topic, which must take any record of the relay",
-			 relay->exact->topic, failure);
-	relay_obstacle(relay, RELAY_WAITING_CONFIGURATION, message);
-	sender_back_off(relay, &delay_ms);
-	ending_restart();
-}
-
 /* Does a query return a row? */
 static bool
 has_row(const char *query)
@@ -353,7 +251,7 @@ is_restored(void)
 static bool
 has_exact_catchup(void)
 {
-	return (settings_polling() || decode_slot_condition() != SLOT_USABLE) &&
+	return (capture_is_polling() || decode_slot_condition() != SLOT_USABLE) &&
 		has_row("SELECT FROM outbox.catchup"
 				" WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()"
 				" AND from_id IS NOT NULL");
@@ -389,8 +287,8 @@ resume(Relay *relay, bool strict, bool take_over)
 	if (last_record_read(relay, strict ? DEMAND_TOPIC : DEMAND_NOTHING,
 						 &set) == LAST_RECORD_READ)
 	{
-		if (!take_over && is_successor(relay, &set))
-			stay_fenced(relay, fenced_message);
+		if (!take_over && fencing_is_successor(relay, &set))
+			fencing_stay(relay, fencing_message);
 		transactional_id_use(relay, set.generation);
 	}
 	transactional_id_take(relay);
@@ -402,8 +300,8 @@ resume(Relay *relay, bool strict, bool take_over)
 	 * It may have shown itself since.  We have interrupted it; it tries
 	 * again.
 	 */
-	if (!take_over && is_successor(relay, &set))
-		stay_fenced(relay, fenced_message);
+	if (!take_over && fencing_is_successor(relay, &set))
+		fencing_stay(relay, fencing_message);
 	/* Its owner would not be fenced. */
 	if (set.generation > relay->exact->set.generation)
 		ending_restart_later();
@@ -477,9 +375,9 @@ resume_start(Relay *relay)
 	}
 	make_state(relay);
 	if (!take_over && is_restored())
-		stay_fenced(relay, restored_message);
+		fencing_stay(relay, restored_message);
 	if (relay->fenced != 0 && !take_over)
-		stay_fenced(relay, fenced_message);
+		fencing_stay(relay, fencing_message);
 	relay->fenced = 0;
 	remember(true);
 	resume(relay, true, take_over);

@@ -10,12 +10,8 @@
 
 #include "postgres.h"
 
-#include "core/compat.h"
 #include "relay/state/relay.h"
 
 extern void resume_start(Relay *relay);
-extern void resume_check_successor(Relay *relay);
-pg_noreturn extern void resume_fence(Relay *relay);
-pg_noreturn extern void resume_refused(Relay *relay, const char *failure);
 
 #endif							/* OUTBOX_RELAY_TAKEOVER_H */

@@ -13,7 +13,7 @@
  *	 error		the launcher makes the next one wait, whatever this one got done
  *
  * Whichever it is, the process leaves to the next one how far it has come (see
- * resume_point.c), as far as what it set aside is stored.
+ * relay_leave.c).
  *
  * A relay that follows an error is cautious.  What ended the one before may be
  * that something cannot be stored, and what is sent without that being stored
@@ -33,23 +33,9 @@
 
 #include "core/monotonic_clock.h"
 #include "registry/relay_entry.h"
-#include "relay/delivery/dead_letters.h"
-#include "relay/delivery/exactly_once.h"
-#include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
-#include "relay/progress/resume_point.h"
-#include "relay/source/catchup_round.h"
 #include "relay/state/event_batch.h"
-#include "relay/state/ledger.h"
-#include "relay/state/relay.h"
-#include "relay/wal/slot_decoder.h"
 
-#define CAUTIOUS_EVENTS 1000	/* sent one at a time after an error */
 #define LASTING_MS 60000		/* who ran for so long need not be cautious */
-
-/* For acknowledgements as the process ends: when it is told to, or by itself. */
-#define TOLD_LEAVE_MS 500
-#define OWN_LEAVE_MS 2000
 
 static TimestampTz began_at;	/* by steady_now() */
 static bool cautious;			/* nothing is sent that could not be noted */
@@ -61,61 +47,14 @@ static bool cautious;			/* nothing is sent that could not be noted */
 static int	batch_events;
 
 /*
- * Something was set aside and is not stored, and perhaps cannot be, which ends
- * the process for good.  So what is in front of it is told to the next relay
- * first.
- */
-static void
-leave_in_front(Relay *relay)
-{
-	LedgerPosition position;
-	int64		id;
-
-	if (relay->exact || !deadletter_unstored(&position, &id))
-		return;
-	handover_leave(relay, &position);
-	catchup_leave_before(relay, id);
-}
-
-/* Shows what was done last and closes the producer before the process ends. */
-static void
-leave(int code, Datum arg)
-{
-	Relay	   *relay = (Relay *) DatumGetPointer(arg);
-	bool		patient = code == 0 &&
-	relay->status.state == relay->working_state;
-
-	exactly_once_leave(relay);
-	sender_leave(relay, patient ? OWN_LEAVE_MS : TOLD_LEAVE_MS);
-	decode_leave();
-	sender_close(relay);
-	leave_in_front(relay);
-	if (deadletter_leave(relay))
-	{
-		LedgerPosition position = ledger_position(relay->ledger);
-
-		handover_leave(relay, &position);
-		catchup_leave(relay);
-	}
-	relay->shown_at = 0;
-	relay_show(relay);
-}
-
-/*
- * Takes over what the relay before this one left, and from now on leaves the
- * same to the next one, however the process ends.
+ * This process begins, after one that may have ended with an error.
  */
 void
-ending_begin(Relay *relay)
+ending_begin(void)
 {
 	began_at = steady_now();
 	cautious = shmem_relay_failed();
 	batch_events = cautious ? 1 : BATCH_EVENTS;
-	handover_take(relay);
-	/* What ended the one before us is among the first events. */
-	if (cautious)
-		relay->careful = Max(relay->careful, CAUTIOUS_EVENTS);
-	before_shmem_exit(leave, PointerGetDatum(relay));
 }
 
 /*

@@ -11,9 +11,8 @@
 #include "postgres.h"
 
 #include "core/compat.h"
-#include "relay/state/relay.h"
 
-extern void ending_begin(Relay *relay);
+extern void ending_begin(void);
 extern void ending_progressed(void);
 pg_noreturn extern void ending_restart(void);
 pg_noreturn extern void ending_restart_later(void);

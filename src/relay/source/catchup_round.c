@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "core/database_id.h"
+#include "core/guc.h"
 #include "core/monotonic_clock.h"
 #include "event/event.h"
 #include "relay/delivery/dead_letters.h"
@@ -34,9 +35,10 @@
 #include "relay/delivery/exactly_once_state.h"
 #include "relay/delivery/new_topics.h"
 #include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
-#include "relay/main/relay_startup.h"
+#include "relay/delivery/settings_watch.h"
 #include "relay/process/ending.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/source/catchup_reader.h"
 #include "relay/state/catchup_progress.h"
 #include "relay/state/commit.h"
@@ -233,7 +235,7 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 		sent_id = event->id;
 		push_id(complete_id);
 		commit.time = event->created_at;	/* that of the commit is not known */
-		commit.send_time = !settings_polling();
+		commit.send_time = !capture_is_polling();
 		old = MemoryContextSwitchTo(scratch);
 		sender_event(relay, event, &commit);
 		MemoryContextSwitchTo(old);

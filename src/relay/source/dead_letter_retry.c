@@ -34,6 +34,7 @@
 #include "relay/state/held_keys.h"
 #include "relay/state/parked_topics.h"
 #include "relay/state/relay.h"
+#include "relay/state/send_requests.h"
 #include "relay/state/set_aside.h"
 
 /* Rows of a topic and key, by the index, which has no room for long keys. */
@@ -66,22 +67,6 @@
 #define FORGET_ORPHANS \
 	"DELETE FROM outbox.held_event d WHERE d.partition IS NULL AND" \
 	OF_KEY("$1", "$2")
-
-/* May there be something to send?  Set when somebody asks, and at the start. */
-static bool may_have_work = true;
-
-/* May keys have become free?  Likewise. */
-static bool keys_may_be_free = true;
-
-/*
- * Somebody may have called outbox.retry() or outbox.discard().
- */
-void
-resend_look(void)
-{
-	may_have_work = true;
-	keys_may_be_free = true;
-}
 
 /*
  * Before something is sent out of turn: nothing is in flight then, and all that
@@ -127,7 +112,7 @@ send_retried(Relay *relay)
 	resend_prove(FORGET_RETRIED);
 	resend_settle(relay, RESEND_FAILED,
 				  resend_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
-	keys_may_be_free = true;
+	send_requests.free_keys = true;
 	return true;
 }
 
@@ -147,7 +132,7 @@ look_at_keys(void)
 		heldkeys_block(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1),
 					   key);
 	}
-	keys_may_be_free = false;
+	send_requests.free_keys = false;
 }
 
 /*
@@ -183,7 +168,7 @@ send_waiting(Relay *relay)
 	const char *topic;
 	Slice		key;
 
-	if (keys_may_be_free)
+	if (send_requests.free_keys)
 	{
 		/* What is not stored yet holds its key as well. */
 		if (deadletter_any_pending())
@@ -215,7 +200,7 @@ resend_wait_ms(const Relay *relay, long at_most)
 
 	if (!relay->connected || !relay->caught_up)
 		return at_most;
-	return Min(at_most, Max(may_have_work ? 0 : parked_wait_ms(now, at_most),
+	return Min(at_most, Max(send_requests.retries ? 0 : parked_wait_ms(now, at_most),
 							turn_wait_ms(now)));
 }
 
@@ -231,7 +216,7 @@ resend_step(Relay *relay)
 	bool		more = false;
 
 	if (!relay->connected || !relay->caught_up ||
-		(!release_is_due(relay) && !may_have_work) || !turn_is_due(relay))
+		(!release_is_due(relay) && !send_requests.retries) || !turn_is_due(relay))
 		return false;
 
 	if (release_is_due(relay))
@@ -239,11 +224,11 @@ resend_step(Relay *relay)
 		quiesce(relay);
 		more = release_step(relay);
 	}
-	if (may_have_work)
+	if (send_requests.retries)
 	{
 		deadletter_store(relay);
-		may_have_work = send_retried(relay) || send_waiting(relay);
-		more |= may_have_work;
+		send_requests.retries = send_retried(relay) || send_waiting(relay);
+		more |= send_requests.retries;
 	}
 	if (more)
 		turn_end(began, 0);

@@ -12,7 +12,6 @@
 
 #include "relay/state/relay.h"
 
-extern void resend_look(void);
 extern long resend_wait_ms(const Relay *relay, long at_most);
 extern bool resend_step(Relay *relay);
 

@@ -27,10 +27,10 @@
 #include "kafka/producer/producer_state.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
-#include "relay/source/dead_letter_retry.h"
 #include "relay/source/retry_batch.h"
 #include "relay/state/parked_topics.h"
 #include "relay/state/relay.h"
+#include "relay/state/send_requests.h"
 #include "relay/state/set_aside.h"
 
 #define ANSWER_MS 200			/* to look whether a broker has answered */

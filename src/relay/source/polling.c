@@ -18,9 +18,9 @@
 #include "relay/delivery/broker_connection.h"
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
-#include "relay/main/relay_startup.h"
 #include "relay/process/ending.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/source/catchup.h"
 #include "relay/source/dead_letter_retry.h"
 #include "relay/source/replay.h"
@@ -67,7 +67,7 @@ void
 polling_run(Relay *relay)
 {
 	relay->working_state = RELAY_POLLING;
-	while (settings_polling())
+	while (capture_is_polling())
 	{
 		uint64		found = catchup_poll(relay);
 		bool		more = tend(relay, found) || found > 0;
@@ -104,7 +104,7 @@ polling_until_slot(Relay *relay)
 			break;
 		more |= startpoint_has_more();
 		more |= tend(relay, found);
-		if (settings_polling())
+		if (capture_is_polling())
 			ending_restart();
 		if (more)
 			relay_handle_latch(relay);

@@ -46,6 +46,7 @@
 #include "relay/state/ledger.h"
 #include "relay/state/published_set.h"
 #include "relay/state/relay.h"
+#include "relay/state/send_requests.h"
 #include "relay/wal/slot_decoder.h"
 
 /* The columns are those of EventColumn, in their order. */
@@ -77,9 +78,6 @@
 /* How long new events have their turn, at least, behind a batch. */
 #define LEAST_PAUSE_MS 100
 
-/* May there be a job?  Set when somebody asks, and when a relay starts. */
-static bool may_have_jobs = true;
-
 /* The oldest job that is not finished. */
 static struct
 {
@@ -87,15 +85,6 @@ static struct
 	int64		last_id;		/* the last event that was sent, */
 	int64		sent;			/* and how many it came to */
 }			job;
-
-/*
- * Somebody may have asked for a replay.
- */
-void
-replay_look(void)
-{
-	may_have_jobs = true;
-}
 
 /* Looks for the job.  Needs SPI. */
 static void
@@ -254,7 +243,7 @@ replay_step(Relay *relay)
 	static EventBatch *batch = NULL;
 	TimestampTz began = steady_now();
 
-	if (!may_have_jobs || !may_send(relay))
+	if (!send_requests.replays || !may_send(relay))
 		return false;
 	if (batch == NULL)
 		batch = event_batch_create(TopMemoryContext);
@@ -271,6 +260,6 @@ replay_step(Relay *relay)
 		ending_batch_done();
 		turn_end(began, LEAST_PAUSE_MS);
 	}
-	may_have_jobs = job.id != 0;
-	return may_have_jobs;
+	send_requests.replays = job.id != 0;
+	return send_requests.replays;
 }

@@ -12,7 +12,6 @@
 
 #include "relay/state/relay.h"
 
-extern void replay_look(void);
 extern bool replay_step(Relay *relay);
 
 #endif							/* OUTBOX_REPLAY_H */

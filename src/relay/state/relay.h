@@ -102,6 +102,9 @@ typedef struct Relay
 	char		too_large_topic[SUSPECT_TOPIC_LEN];
 
 	TimestampTz shown_at;		/* when status was last published */
+	void		(*note_source) (struct Relay *relay);	/* adds to status what
+														 * is known where events
+														 * come from; or NULL */
 } Relay;
 
 #endif							/* OUTBOX_RELAY_H */

@@ -24,7 +24,7 @@
  */
 #include "postgres.h"
 
-#include "relay/progress/last_record.h"
+#include "relay/delivery/last_record.h"
 
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -40,7 +40,8 @@
 #include "relay/delivery/broker_connection.h"
 #include "relay/delivery/exactly_once_state.h"
 #include "relay/delivery/sender.h"
-#include "relay/main/relay_main.h"
+#include "relay/process/relay_report.h"
+#include "relay/process/relay_wait.h"
 #include "relay/state/published_set.h"
 #include "relay/state/published_set_json.h"
 #include "relay/state/relay.h"

@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "relay/wal/slot_limit.h"
+#include "relay/process/slot_limit.h"
 
 #include "core/guc.h"
 #include "relay/process/ending.h"
