@@ -50,9 +50,10 @@
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_report.h"
+#include "inbox/process/worker_wait.h"
 #include "inbox/table/dedup.h"
-#include "inbox/worker/consumer_health.h"
-#include "inbox/worker/consumer_main.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumers.h"
 

@@ -28,48 +28,16 @@
 
 #include "core/compat.h"
 #include "inbox/batch/handler_failure.h"
+#include "inbox/batch/saved_plan.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/dedup.h"
 #include "inbox/table/ring.h"
-#include "inbox/table/run_as_owner.h"
 #include "inbox/table/short_wait.h"
 
 /* Rows that are handed to the table at a time. */
 #define INSERT_ROWS 250
-
-/*
- * Runs a statement whose plan is made once in the life of the process: perhaps while
- * there are few rows, and any way to find them is cheap.
- */
-void
-store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
-			  Datum *args, const char *nulls)
-{
-	int			nest_level = NewGUCNestLevel();
-
-	sql_insist_on_indexes();
-	if (*plan == NULL)
-	{
-		*plan = SPI_prepare(query, nargs, types);
-		if (*plan == NULL || SPI_keepplan(*plan) != 0)
-			elog(ERROR, "could not prepare: %s", query);
-	}
-	if (SPI_execute_plan(*plan, args, nulls, false, 0) < 0)
-		elog(ERROR, "query failed: %s", query);
-	AtEOXact_GUC(true, nest_level);
-}
-
-/*
- * An array of texts.
- */
-Datum
-store_text_array(Datum *values, int n)
-{
-	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
 
 /*
  * Inserts messages into inbox.message.

@@ -18,10 +18,7 @@
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/dedup.h"
 
-extern void store_execute(SPIPlanPtr *plan, const char *query, int nargs,
-						  Oid *types, Datum *args, const char *nulls);
 extern void store_messages(InboxMessage **messages, int n);
-extern Datum store_text_array(Datum *values, int n);
 extern void store_receive_again(const ReceivedItem **items, Datum *times,
 								int n, bool *renewed);
 extern void store_unreceive(const ReceivedItem **added, int nadded,

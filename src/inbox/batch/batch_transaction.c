@@ -57,7 +57,7 @@
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/suspect_attempt.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_main.h"
+#include "inbox/process/worker_wait.h"
 
 /* So often a message's own transaction begins anew before a failure counts. */
 #define MAX_TRIES 20

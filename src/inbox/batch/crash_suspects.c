@@ -53,8 +53,8 @@
 #include "core/background_worker.h"
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/message/message.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/partition_lag.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 

@@ -32,7 +32,7 @@
 #include "core/monotonic_clock.h"
 #include "inbox/batch/handler_failure.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
+#include "inbox/process/worker_report.h"
 #include "registry/consumer_entry.h"
 
 #define FIRST_PAUSE_MS 1000

@@ -22,9 +22,9 @@
 #include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/position_move.h"
 #include "inbox/batch/position_table.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_report.h"
 
 /*
  * Notes that a partition was read to its end, after the messages that were

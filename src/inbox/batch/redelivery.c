@@ -42,9 +42,9 @@
 #include "inbox/message/message.h"
 #include "inbox/message/message_identity.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/worker_wait.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/short_wait.h"
-#include "inbox/worker/consumer_main.h"
 #include "registry/consumers.h"
 
 #define ROUND_KEYS 100			/* that one transaction looks at */

@@ -18,12 +18,12 @@
 #include "utils/guc.h"
 
 #include "core/background_worker.h"
-#include "inbox/batch/batch_table.h"
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_round.h"
+#include "inbox/batch/saved_plan.h"
 #include "inbox/message/message.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/partition_list.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/short_wait.h"
 

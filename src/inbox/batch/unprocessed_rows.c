@@ -25,7 +25,7 @@
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
-#include "inbox/batch/batch_table.h"
+#include "inbox/batch/saved_plan.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/table/run_as_owner.h"

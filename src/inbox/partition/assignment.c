@@ -31,121 +31,14 @@
 #include "inbox/partition/topic_recreation.h"
 #include "inbox/partition/topic_search.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/worker_report.h"
 #include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing, */
 #define LOCKED_MS 1000			/* or locked by somebody else */
-#define FEW_PARTITIONS 100
-#define KNOWN_MS 1000			/* that their end is relied on, if there are
-								 * more */
-#define PATIENCE_FACTOR 3		/* an answer may take so many times as long as
-								 * the last, if not PATIENCE_MS */
-
-/* An entry of worker->partition_table. */
-typedef struct PartitionEntry
-{
-	TopicPartition key;			/* hash key */
-	Partition  *partition;
-} PartitionEntry;
-
-static uint32
-hash_key(const void *key, Size size)
-{
-	const TopicPartition *of = key;
-
-	return hash_combine(string_hash(of->topic, sizeof(of->topic)),
-						murmurhash32(of->partition));
-}
-
-static int
-match_keys(const void *a, const void *b, Size size)
-{
-	const TopicPartition *one = a;
-	const TopicPartition *other = b;
-
-	return one->partition != other->partition ||
-		strcmp(one->topic, other->topic) != 0;
-}
-
-/*
- * Makes an empty table of entries that begin with a TopicPartition.
- */
-HTAB *
-partitions_table(const char *name, Size entrysize, MemoryContext context)
-{
-	HASHCTL		ctl = {
-		.keysize = sizeof(TopicPartition),
-		.entrysize = entrysize,
-		.hash = hash_key,
-		.match = match_keys,
-		.hcxt = context,
-	};
-
-	return hash_create(name, 256, &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-/*
- * Makes the key of a partition.
- */
-void
-partitions_key(TopicPartition *key, const char *topic, int partition)
-{
-	strlcpy(key->topic, topic, CONSUMER_TOPIC_LEN);
-	key->partition = partition;
-}
-
-/*
- * The partition that the worker reads under this name, or NULL.
- */
-Partition *
-partitions_find(InboxWorker *worker, const char *topic, int partition)
-{
-	TopicPartition key;
-	PartitionEntry *entry;
-
-	if (worker->npartitions == 0)
-		return NULL;
-	partitions_key(&key, topic, partition);
-	entry = hash_search(worker->partition_table, &key, HASH_FIND, NULL);
-	return entry ? entry->partition : NULL;
-}
-
-/*
- * Adds a partition that the worker does not read yet.
- */
-Partition *
-partitions_add(InboxWorker *worker, const char *topic, int number)
-{
-	Partition  *partition = MemoryContextAllocZero(TopMemoryContext,
-												   sizeof(Partition));
-	TopicPartition key;
-	PartitionEntry *entry;
-	int			n = worker->npartitions;
-
-	if (worker->partition_table == NULL)
-		worker->partition_table = partitions_table("outbox partitions",
-												   sizeof(PartitionEntry),
-												   TopMemoryContext);
-	/* The room doubles whenever it is used up. */
-	if (n == 0)
-		worker->partitions = MemoryContextAlloc(TopMemoryContext,
-												sizeof(Partition *));
-	else if ((n & (n - 1)) == 0)
-		worker->partitions = repalloc(worker->partitions,
-									  sizeof(Partition *) * n * 2);
-	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
-	partition->at.partition = number;
-	partition->end = partition->known_end = -1;
-	recreation_init(partition);
-	partitions_key(&key, topic, number);
-	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
-	entry->partition = partition;
-	worker->partitions[worker->npartitions++] = partition;
-	return partition;
-}
+#define PATIENCE_FACTOR 3
 
 /*
  * Tells the library which partitions to fetch, and from where.
@@ -399,65 +292,4 @@ partitions_forget_shown(InboxWorker *worker)
 	for (int i = 0; i < worker->npartitions; i++)
 		worker->partitions[i]->shown = -1;
 	worker->offsets_moved = true;
-}
-
-/* Asks the library for the end of a partition, as the last messages told it. */
-static void
-ask_end(InboxWorker *worker, Partition *partition, TimestampTz now)
-{
-	int64		end;
-
-	if (!partition->gone &&
-		consumer_known_end(worker->consumer, partition->at.topic,
-						   partition->at.partition, &end))
-		partition->known_end = end;
-	partition->known_at = now;
-}
-
-/*
- * Where a partition ends, as far as is known; -1 when it is not.  The library
- * goes through all topics to find one, so with many partitions what it told is
- * good for a second.
- */
-int64
-partitions_end(InboxWorker *worker, Partition *partition)
-{
-	TimestampTz now = steady_now();
-
-	if (worker->npartitions <= FEW_PARTITIONS ||
-		TimestampDifferenceExceeds(partition->known_at, now, KNOWN_MS))
-		ask_end(worker, partition, now);
-	return Max(partition->known_end, partition->end);
-}
-
-/*
- * How many messages are still to be read; -1 when that is not known yet.  With
- * many partitions the ends of some are asked for, in turn: those that messages
- * come of are known.
- */
-int64
-partitions_lag(InboxWorker *worker)
-{
-	TimestampTz now = steady_now();
-	int64		lag = 0;
-
-	if (worker->npartitions == 0 && !worker->complete)
-		return -1;
-	for (int i = 0; i < Min(worker->npartitions, FEW_PARTITIONS); i++)
-	{
-		worker->next_end = (worker->next_end + 1) % worker->npartitions;
-		ask_end(worker, worker->partitions[worker->next_end], now);
-	}
-	for (int i = 0; i < worker->npartitions; i++)
-	{
-		Partition  *partition = worker->partitions[i];
-		int64		end = Max(partition->known_end, partition->end);
-
-		if (partition->gone)
-			continue;
-		if (end < 0)
-			return -1;
-		lag += Max(end - partition->at.offset, 0);
-	}
-	return lag;
 }

@@ -39,8 +39,9 @@
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
-#include "inbox/worker/consumer_main.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_report.h"
+#include "inbox/process/worker_wait.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 

@@ -47,9 +47,9 @@
 #include "port/pg_crc32c.h"
 
 #include "core/slice.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_report.h"
 #include "kafka/consumer/consumer.h"
 
 /* The marks that a check goes by. */

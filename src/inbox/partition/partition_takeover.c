@@ -25,13 +25,13 @@
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/partition/takeover_candidate.h"
 #include "inbox/partition/topic_search.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_main.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_wait.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 

@@ -28,7 +28,7 @@
 #include "core/monotonic_clock.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
+#include "inbox/process/worker_report.h"
 
 #define STRAYS_MS 5000			/* that they are missed for, at least */
 

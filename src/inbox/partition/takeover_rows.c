@@ -23,16 +23,16 @@
 #include "utils/timestamp.h"
 
 #include "core/background_worker.h"
-#include "inbox/partition/assignment.h"
 #include "inbox/partition/locked_positions.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/partition_takeover.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/partition/takeover_candidate.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_wait.h"
 #include "inbox/subscription/subscription_row.h"
 #include "inbox/table/short_wait.h"
-#include "inbox/worker/consumer_main.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 

@@ -163,6 +163,9 @@ typedef struct InboxWorker
 	uint64		configuration;	/* shared counter when config was read */
 	Consumer   *consumer;
 	WaitEventSet *wait_set;		/* latch, postmaster, consumer */
+	void		(*leave) (struct InboxWorker *worker);	/* what is to be done
+														 * before it ends on
+														 * purpose */
 
 	Partition **partitions;
 	int			npartitions;

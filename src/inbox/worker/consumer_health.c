@@ -34,73 +34,16 @@
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_main.h"
+#include "inbox/process/partition_list.h"
+#include "inbox/process/worker_report.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
-#include "registry/consumers.h"
 
 #define PROBE_MS 2000
 #define CHECK_MS 500			/* where nothing is taken until then */
 #define LONG_PROBE_MS 10000		/* with messages that are still to be handled */
 #define GROUP_RETRY_MS 10000
-#define TRANSACTION_MS 10000	/* so long an open transaction is no matter */
-#define REASON_MS 60000			/* the library repeats errors more often */
-
-/* The last error, for stat_subscription. */
-static void
-note(InboxWorker *worker, const char *message)
-{
-	worker->status.error_at = GetCurrentTimestamp();
-	if (message != worker->status.error)
-		strlcpy(worker->status.error, message, CONSUMER_MESSAGE_LEN);
-}
-
-static void
-set_state(InboxWorker *worker, ConsumerState state)
-{
-	consumers_set_state(&worker->status, state);
-	worker_show(worker);
-}
-
-/*
- * Shows a state and why.
- */
-void
-health_show(InboxWorker *worker, ConsumerState state, const char *message)
-{
-	note(worker, message);
-	set_state(worker, state);
-}
-
-/*
- * Something is in the way: shows the state and why, and logs it when it
- * begins.
- */
-void
-health_problem(InboxWorker *worker, ConsumerState state, const char *message)
-{
-	bool		is_new = worker->status.state != state ||
-	strcmp(worker->status.error, message) != 0;
-
-	health_show(worker, state, message);
-	if (is_new)
-		ereport(LOG,
-				(errmsg("consumer of subscription \"%s\" waits: %s",
-						worker->entry->name, worker->status.error)));
-}
-
-/*
- * Something is to be known, but nothing is in the way: shows and logs it.
- */
-void
-health_tell(InboxWorker *worker, const char *message)
-{
-	note(worker, message);
-	worker_show(worker);
-	ereport(LOG,
-			(errmsg("consumer of subscription \"%s\": %s",
-					worker->entry->name, message)));
-}
+#define TRANSACTION_MS 10000
 
 /*
  * Notes what could not be taken over, since somebody else has locked it; "" for
@@ -113,32 +56,6 @@ health_locked(InboxWorker *worker, const char *message)
 		worker->status.state == CONSUMER_WAITING_LOCK)
 		health_problem(worker, CONSUMER_WAITING_LOCK, message);
 	strlcpy(worker->locked, message, sizeof(worker->locked));
-}
-
-/*
- * Topics could not be looked up.  When no broker answered, the library may have
- * told better why.
- */
-void
-health_lookup_failed(InboxWorker *worker, const char *message, bool unreached)
-{
-	worker->unreached = unreached;
-	if (unreached && worker->reason_at != 0 &&
-		!TimestampDifferenceExceeds(worker->reason_at, steady_now(), REASON_MS))
-		message = worker->status.error;
-	health_problem(worker, CONSUMER_WAITING_KAFKA, message);
-}
-
-/*
- * Something has come of a partition.
- */
-void
-health_sign(Partition *partition)
-{
-	if (partition->health != PARTITION_ASKED)
-		return;
-	partition->health = PARTITION_READ;
-	partition->refused = false;
 }
 
 /*
@@ -223,7 +140,7 @@ note_group_error(InboxWorker *worker)
 						worker->entry->name, message)));
 	/* Once: what messages fail for is shown if it is later. */
 	if (strcmp(worker->group_error, message) != 0)
-		note(worker, message);
+		health_note(worker, message);
 	strlcpy(worker->group_error, message, sizeof(worker->group_error));
 }
 
@@ -260,7 +177,7 @@ health_take_errors(InboxWorker *worker)
 	/* What a broker has answered about topics says more. */
 	if (worker->complete || worker->unreached)
 	{
-		note(worker, stats->error);
+		health_note(worker, stats->error);
 		worker->reason_at = steady_now();
 	}
 }
@@ -445,6 +362,6 @@ health_check(InboxWorker *worker, bool more)
 	{
 		if (consumer_stats(worker->consumer)->group_fails)
 			note_group_error(worker);
-		set_state(worker, state);
+		health_set_state(worker, state);
 	}
 }

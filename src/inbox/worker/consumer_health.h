@@ -11,17 +11,8 @@
 #include "postgres.h"
 
 #include "inbox/process/inbox_worker.h"
-#include "registry/consumer_entry.h"
 
 extern void health_locked(InboxWorker *worker, const char *message);
-extern void health_problem(InboxWorker *worker, ConsumerState state,
-						   const char *message);
-extern void health_tell(InboxWorker *worker, const char *message);
-extern void health_show(InboxWorker *worker, ConsumerState state,
-						const char *message);
-extern void health_lookup_failed(InboxWorker *worker, const char *message,
-								 bool unreached);
-extern void health_sign(Partition *partition);
 extern void health_refused(void *arg, const char *topic, int partition);
 extern void health_doubt(InboxWorker *worker, Partition *partition);
 extern void health_missing(InboxWorker *worker, const char *topic);

@@ -35,7 +35,6 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "core/compat.h"
 #include "core/monotonic_clock.h"
 #include "core/worker_session.h"
 #include "inbox/batch/batch.h"
@@ -54,136 +53,19 @@
 #include "inbox/partition/lost_messages.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
+#include "inbox/process/worker_report.h"
+#include "inbox/process/worker_wait.h"
 #include "inbox/worker/consumer_health.h"
 #include "inbox/worker/consumer_startup.h"
 #include "inbox/worker/maintenance.h"
-#include "kafka/config/config.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 #include "registry/consumers.h"
 #include "registry/worker_reload.h"
 
 #define BATCH_BYTES (4 * 1024 * 1024)
-#define SHOW_INTERVAL_MS 500
-#define MANY_PARTITIONS 100		/* whose lag is not counted more often */
 #define COMMIT_INTERVAL_MS 1000
 #define LASTING_MS 60000		/* who ran so long counts as working */
-
-/*
- * Counts what is still to be read, unless that was just done and takes long.
- */
-static void
-count_lag(InboxWorker *worker, TimestampTz now)
-{
-	worker->uncounted = worker->npartitions > MANY_PARTITIONS &&
-		worker->counted_at != 0 &&
-		!TimestampDifferenceExceeds(worker->counted_at, now, SHOW_INTERVAL_MS);
-	if (worker->uncounted)
-		return;
-	worker->counted_at = now;
-	worker->status.lag = worker->consumer ? partitions_lag(worker) : -1;
-	worker->status.read_until = 0;
-	for (int i = 0; i < worker->npartitions; i++)
-		worker->status.read_until = Max(worker->status.read_until,
-										worker->partitions[i]->read_until);
-}
-
-/*
- * Publishes the status, unless it was just published.
- */
-static void
-show(InboxWorker *worker, bool at_once)
-{
-	TimestampTz now = steady_now();
-
-	if (!at_once &&
-		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
-		return;
-	worker->shown_at = now;
-	count_lag(worker, now);
-	consumers_show(worker->entry, &worker->status);
-}
-
-/*
- * Publishes the status, unless it was just published.
- */
-void
-worker_show_sometimes(InboxWorker *worker)
-{
-	show(worker, false);
-}
-
-/*
- * Publishes the status now.
- */
-void
-worker_show(InboxWorker *worker)
-{
-	show(worker, true);
-}
-
-/*
- * Ends the process on purpose; the launcher starts the next one at once, if
- * one is wanted.
- */
-void
-worker_restart(InboxWorker *worker)
-{
-	/* Perhaps the handler itself is why, and would be for ever. */
-	if (worker->phase == PHASE_ANEW)
-	{
-		culprit_suspect(worker);
-		charge_note(worker, NULL);
-	}
-	culprit_clear(worker);
-	consumers_progress(worker->entry);
-	proc_exit(0);
-}
-
-/*
- * Does what must be done whenever the latch was set.  May end the process.
- */
-void
-worker_check(InboxWorker *worker)
-{
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-
-	/* With a backlog, no wait would tell; and no server could start. */
-	if (!PostmasterIsAlive())
-		proc_exit(1);
-	worker_handle_reload();
-	if (consumers_must_leave(worker->entry) ||
-		(worker->subscription &&
-		 worker->entry->generation != worker->listed &&
-		 worker->entry->generation != worker->subscription->generation))
-		worker_restart(worker);
-}
-
-/*
- * Waits for the latch, Kafka, or the time-out in ms; -1 for none.
- */
-void
-worker_wait(InboxWorker *worker, long timeout_ms)
-{
-	WaitEvent	event;
-
-	if (worker->wait_set == NULL)
-	{
-		worker->wait_set = compat_create_wait_event_set(3);
-		AddWaitEventToSet(worker->wait_set, WL_LATCH_SET, PGINVALID_SOCKET,
-						  MyLatch, NULL);
-		AddWaitEventToSet(worker->wait_set, WL_EXIT_ON_PM_DEATH,
-						  PGINVALID_SOCKET, NULL, NULL);
-		if (worker->consumer)
-			AddWaitEventToSet(worker->wait_set, WL_SOCKET_READABLE,
-							  consumer_event_fd(worker->consumer), NULL, NULL);
-	}
-	(void) WaitEventSetWait(worker->wait_set,
-							kafka_config_wait_ms(worker->config, timeout_ms),
-							&event, 1, PG_WAIT_EXTENSION);
-	worker_check(worker);
-}
 
 /* Looks for partitions when it is time. */
 static void
@@ -340,12 +222,12 @@ run(InboxWorker *worker)
 		}
 		if (more)
 		{
-			show(worker, false);
+			worker_show_sometimes(worker);
 			worker_check(worker);
 		}
 		else
 		{
-			show(worker, true);
+			worker_show(worker);
 			worker_wait(worker, idle_time(worker, shown));
 		}
 	}
@@ -387,6 +269,19 @@ worker_exit(int code, Datum arg)
 	worker->consumer = NULL;
 }
 
+/* What is under way is given up on purpose: it is nobody's fault. */
+static void
+leave(InboxWorker *worker)
+{
+	/* Perhaps the handler itself is why, and would be for ever. */
+	if (worker->phase == PHASE_ANEW)
+	{
+		culprit_suspect(worker);
+		charge_note(worker, NULL);
+	}
+	culprit_clear(worker);
+}
+
 static InboxWorker *
 worker_create(ConsumerEntry *entry)
 {
@@ -394,6 +289,7 @@ worker_create(ConsumerEntry *entry)
 												 sizeof(InboxWorker));
 
 	worker->entry = entry;
+	worker->leave = leave;
 	consumers_load(entry, &worker->status);
 	consumers_set_state(&worker->status, CONSUMER_STARTING);
 	worker->status.started_at = GetCurrentTimestamp();
