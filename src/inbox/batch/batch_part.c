@@ -16,9 +16,9 @@
 
 #include "inbox/batch/batch_part.h"
 
-#include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/message_batch.h"
+#include "inbox/batch/transaction_limit.h"
 #include "inbox/process/inbox_worker.h"
 
 /* Must the handler have that message alone, if it has it at all? */

@@ -49,13 +49,13 @@
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
-#include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/failure_report.h"
 #include "inbox/batch/handler_backoff.h"
 #include "inbox/batch/handler_call.h"
 #include "inbox/batch/handler_failure.h"
 #include "inbox/batch/redelivery_queue.h"
-#include "inbox/batch/suspect_attempt.h"
+#include "inbox/batch/transaction_limit.h"
+#include "inbox/batch/under_way.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/worker_wait.h"
 
@@ -64,12 +64,6 @@
 
 /* Between two attempts to store a message that is too much. */
 #define STORE_PAUSE_MS 200
-
-/*
- * The limit grows by this share of the messages that were taken, so that it
- * doubles within twenty or so transactions that take as much as they may.
- */
-#define GROWTH (1.0 / 32)
 
 /*
  * Makes this process look for deadlocks sooner.  Call it before any role is
@@ -85,57 +79,6 @@ inbox_transaction_configure(void)
 	snprintf(timeout, sizeof(timeout), "%dms", DEADLOCK_TIMEOUT_MS);
 	(void) set_config_option("deadlock_timeout", timeout, PGC_SUSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
-}
-
-/*
- * So many messages the next transaction may take: at least one.
- */
-int
-inbox_transaction_limit(const InboxWorker *worker)
-{
-	return (int) worker->transaction_limit;
-}
-
-/* Notes that others were in the way of a transaction. */
-static void
-lower_limit(InboxWorker *worker, int taken)
-{
-	/* To take less than one does not help. */
-	if (taken > 1)
-		worker->transaction_limit =
-			Max(Min(worker->transaction_limit, taken) / 2, 1);
-}
-
-/* How long the transaction has taken so far, in ms. */
-static int64
-elapsed_ms(const InboxWorker *worker)
-{
-	return (steady_now() - worker->transaction_began) / 1000;
-}
-
-/*
- * Has the transaction taken as long as it may?  Then it ends with what is done.
- */
-bool
-inbox_transaction_is_over(const InboxWorker *worker)
-{
-	return elapsed_ms(worker) >= worker->subscription->batch_time_ms;
-}
-
-/*
- * Notes that a transaction has got through: the next one may take more, or as
- * many as there was time for.
- */
-static void
-adjust_limit(InboxWorker *worker, int taken)
-{
-	double		limit = Min(worker->transaction_limit + taken * GROWTH,
-							worker->subscription->batch_size);
-	int64		elapsed = elapsed_ms(worker);
-
-	if (elapsed > worker->subscription->batch_time_ms && taken > 0)
-		limit = Min(limit, (double) taken * worker->subscription->batch_time_ms / elapsed);
-	worker->transaction_limit = Max(limit, 1);
 }
 
 /*
@@ -180,7 +123,7 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	report_settle(worker, true);
 	culprit_clear(worker);
 	pace_end(worker, inbox_transaction_is_over(worker));
-	adjust_limit(worker, taken);
+	inbox_transaction_adjust_limit(worker, taken);
 }
 
 /*
@@ -236,7 +179,7 @@ inbox_transaction_take_less(InboxWorker *worker, MemoryContext context,
 		FlushErrorState();
 	undo(worker, context);
 	culprit_clear(worker);
-	lower_limit(worker, taken);
+	inbox_transaction_lower_limit(worker, taken);
 	if (taken <= 1 && !final)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 STORE_PAUSE_MS, PG_WAIT_EXTENSION);
@@ -288,7 +231,7 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 		pace_end(worker, inbox_transaction_is_over(worker));
 		return ABORTED_AT_COMMIT;
 	}
-	lower_limit(worker, taken);
+	inbox_transaction_lower_limit(worker, taken);
 	worker->phase = PHASE_ANEW;
 	worker_check(worker);
 

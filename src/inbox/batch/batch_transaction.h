@@ -24,11 +24,9 @@ typedef enum AbortReason
 } AbortReason;
 
 extern void inbox_transaction_configure(void);
-extern int	inbox_transaction_limit(const InboxWorker *worker);
 extern bool inbox_transaction_begins_anew(const HandlerFailure *failure, int tries);
 extern void inbox_transaction_begin(InboxWorker *worker, MemoryContext context);
 extern void inbox_transaction_commit(InboxWorker *worker, int taken);
-extern bool inbox_transaction_is_over(const InboxWorker *worker);
 extern AbortReason inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 										   int taken, int *tries,
 										   HandlerFailure *failure);

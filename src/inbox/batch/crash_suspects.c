@@ -50,109 +50,9 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "core/background_worker.h"
-#include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/under_way.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/process/partition_lag.h"
-#include "kafka/consumer/consumer.h"
-#include "registry/consumer_entry.h"
-
-#define SET_BITS (MESSAGE_SET_WORDS * 64)
-#define SET_HASHES 4			/* bits of each message */
-
-/* Two independent hashes, in one, of what tells a message. */
-static uint64
-hash_message(const InboxMessage *message)
-{
-	int64		offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
-	struct varlena *topic = (struct varlena *)
-	DatumGetPointer(message->values[MESSAGE_TOPIC]);
-	uint64		hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(topic),
-										   VARSIZE_ANY_EXHDR(topic),
-										   (uint64) DatumGetInt32(message->values[MESSAGE_PARTITION]));
-
-	return hash_bytes_extended((unsigned char *) &offset, sizeof(offset), hash);
-}
-
-/* The i-th bit of a message: "double hashing", as Kirsch and Mitzenmacher. */
-static uint32
-bit_of(uint64 hash, int i)
-{
-	return ((uint32) hash + i * ((uint32) (hash >> 32) | 1)) % SET_BITS;
-}
-
-static void
-set_add(MessageSet *set, const InboxMessage *message)
-{
-	uint64		hash = hash_message(message);
-
-	for (int i = 0; i < SET_HASHES; i++)
-	{
-		uint32		bit = bit_of(hash, i);
-
-		set->bits[bit / 64] |= UINT64CONST(1) << (bit % 64);
-	}
-	set->n++;
-}
-
-static bool
-set_has(const MessageSet *set, const InboxMessage *message)
-{
-	uint64		hash;
-
-	if (set->n == 0)
-		return false;
-	hash = hash_message(message);
-	for (int i = 0; i < SET_HASHES; i++)
-	{
-		uint32		bit = bit_of(hash, i);
-
-		if ((set->bits[bit / 64] & (UINT64CONST(1) << (bit % 64))) == 0)
-			return false;
-	}
-	return true;
-}
-
-static void
-set_clear(MessageSet *set)
-{
-	if (set->n > 0)
-		memset(set, 0, sizeof(MessageSet));
-}
-
-/*
- * Notes a message that is handled from now on.
- */
-void
-culprit_under_way(InboxWorker *worker, const InboxMessage *message)
-{
-	set_add(&worker->entry->under_way, message);
-}
-
-/*
- * The transaction has ended in order, or the process leaves in order: what was
- * under way is not any more.
- */
-void
-culprit_clear(InboxWorker *worker)
-{
-	set_clear(&worker->entry->under_way);
-}
-
-/*
- * What was under way is suspect from now on.
- */
-void
-culprit_suspect(InboxWorker *worker)
-{
-	ConsumerEntry *entry = worker->entry;
-
-	for (int i = 0; i < MESSAGE_SET_WORDS && entry->under_way.n > 0; i++)
-		entry->suspects.bits[i] |= entry->under_way.bits[i];
-	entry->suspects.n += entry->under_way.n;
-	set_clear(&entry->under_way);
-}
 
 /*
  * Must the message be handled alone?  One of inbox.message is stored; another
@@ -162,24 +62,12 @@ bool
 culprit_is_suspect(InboxWorker *worker, const Partition *partition,
 				   const InboxMessage *message, bool stored)
 {
-	if (set_has(&worker->entry->suspects, message))
+	if (culprit_is_listed(worker, message))
 		return true;
 	if (!worker->crashed)
 		return false;
 	return stored ? waiting_is_old(worker, partition, message) :
 		partition->suspects > 0;
-}
-
-/*
- * A suspect has been handled, and the process is still there.
- */
-void
-culprit_acquit(InboxWorker *worker)
-{
-	MessageSet *suspects = &worker->entry->suspects;
-
-	if (suspects->n > 0 && --suspects->n == 0)
-		memset(suspects, 0, sizeof(MessageSet));
 }
 
 /*
@@ -193,110 +81,42 @@ culprit_passed(InboxWorker *worker, Partition *partition,
 {
 	if (partition->suspects > 0 && !repeated)
 		partition->suspects--;
-	if (set_has(&worker->entry->suspects, message))
+	if (culprit_is_listed(worker, message))
 		culprit_acquit(worker);
 }
 
-/* Runs a statement about this worker; returns whether it found a row. */
-static bool
-run_about_worker(InboxWorker *worker, const char *query)
+/*
+ * Was the message there before this process began, after a crash of the server?
+ */
+bool
+waiting_is_old(const InboxWorker *worker, const Partition *partition,
+			   const InboxMessage *message)
 {
-	Oid			types[2] = {TEXTOID, INT4OID};
-	Datum		args[2] = {(Datum) 0, Int32GetDatum(worker->entry->worker)};
-	bool		found;
-
-	worker_begin_sql();
-	args[0] = CStringGetTextDatum(worker->subscription->name);
-	if (SPI_execute_with_args(query, 2, types, args, NULL, false, 0) < 0)
-		elog(ERROR, "query failed: %s", query);
-	found = SPI_processed > 0;
-	/* With it, that positions of new partitions are there. */
-	worker_commit_sql_durably();
-	return found;
-}
-
-/* Has a subscription of that name received anything? */
-#define RECEIVED_QUERY \
-	"SELECT FROM inbox.message WHERE subscription OPERATOR(pg_catalog.=) $1" \
-	" UNION ALL SELECT FROM inbox.received" \
-	" WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)" \
-	" UNION ALL SELECT FROM inbox.received" \
-	" WHERE consumer OPERATOR(pg_catalog.>) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '/')" \
-	" AND consumer OPERATOR(pg_catalog.<) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '0')" \
-	" LIMIT 1"
-
-/* Notes that what a crash would make the worker begin with is over. */
-static void
-set_crash_marker(InboxWorker *worker)
-{
-	(void) run_about_worker(worker,
-							"INSERT INTO inbox.crash_marker VALUES ($1, $2)"
-							" ON CONFLICT DO NOTHING");
-	worker->crashed = false;
+	return worker->crashed &&
+		(DatumGetInt64(message->values[MESSAGE_OFFSET]) < partition->began_at ||
+		 DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
+		 worker->status.started_at);
 }
 
 /*
- * The worker has met its partitions, or more of them, from number first on.
- * With the first ones it finds out whether the server has crashed since it last
- * worked.
+ * Has a process died during the message's last attempt?
  */
-void
-culprit_look(InboxWorker *worker, int first)
+bool
+charge_is_marked(const InboxMessage *message)
 {
-	bool		is_new = true;
-
-	for (int i = first; i < worker->npartitions; i++)
-	{
-		Partition  *partition = worker->partitions[i];
-
-		is_new &= partition->is_new;
-		partition->began_at = partition->stored;
-		partition->suspects = worker->subscription->batch_size;
-	}
-	if (first > 0)
-		return;
-	worker->crashed = !run_about_worker(worker,
-										"SELECT FROM inbox.crash_marker"
-										" WHERE subscription OPERATOR(pg_catalog.=) $1"
-										" AND worker OPERATOR(pg_catalog.=) $2");
-	if (worker->crashed && is_new && !run_about_worker(worker, RECEIVED_QUERY))
-		set_crash_marker(worker);
-}
-
-/* Has all of a partition been read that was there when the server crashed? */
-static bool
-is_past_crash(InboxWorker *worker, Partition *partition)
-{
-	ConsumerPartition *at = &partition->at;
-	int64		end;
-
-	if (partition->suspects > 0 &&
-		consumer_known_end(worker->consumer, at->topic, at->partition, &end) &&
-		partition->at.offset >= end)
-		partition->suspects = 0;
-	return partition->suspects == 0 || partition->lost || partition->gone;
+	return !message->nulls[MESSAGE_ERROR_SQLSTATE] &&
+		strcmp(TextDatumGetCString(message->values[MESSAGE_ERROR_SQLSTATE]),
+			   unpack_sql_state(DEATH_SQLSTATE)) == 0;
 }
 
 /*
- * Suspects nobody any more when everything was handled that may have been under
- * way.  Call it between transactions.
+ * Must a message of inbox.message be handled alone, if at all?
  */
-void
-culprit_rest(InboxWorker *worker)
+bool
+charge_is_due(InboxWorker *worker, const Partition *partition,
+			  const InboxMessage *message)
 {
-	bool		past = true;
-
-	if (!worker->crashed && worker->entry->suspects.n == 0)
-		return;
-	for (int i = 0; i < worker->npartitions; i++)
-		past &= is_past_crash(worker, worker->partitions[i]);
-	/* Nothing is known of what is locked. */
-	if (worker->locked[0] != '\0')
-		return;
-	if (worker->crashed && past && worker->npartitions > 0 && worker->complete &&
-		!waiting_has_old(worker))
-		set_crash_marker(worker);
-	if (worker->complete && partitions_lag(worker) == 0 &&
-		hash_get_num_entries(worker->waiting) == 0)
-		set_clear(&worker->entry->suspects);
+	return message->problem == NULL &&
+		(charge_is_marked(message) ||
+		 culprit_is_suspect(worker, partition, message, true));
 }

@@ -13,15 +13,18 @@
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
-extern void culprit_under_way(InboxWorker *worker, const InboxMessage *message);
-extern void culprit_clear(InboxWorker *worker);
-extern void culprit_suspect(InboxWorker *worker);
+/* The error of an attempt during which a process has died. */
+#define DEATH_SQLSTATE ERRCODE_CRASH_SHUTDOWN
+
 extern bool culprit_is_suspect(InboxWorker *worker, const Partition *partition,
 							   const InboxMessage *message, bool stored);
 extern void culprit_passed(InboxWorker *worker, Partition *partition,
 						   const InboxMessage *message, bool repeated);
-extern void culprit_acquit(InboxWorker *worker);
-extern void culprit_look(InboxWorker *worker, int first);
-extern void culprit_rest(InboxWorker *worker);
+extern bool waiting_is_old(const InboxWorker *worker, const Partition *partition,
+						   const InboxMessage *message);
+
+extern bool charge_is_marked(const InboxMessage *message);
+extern bool charge_is_due(InboxWorker *worker, const Partition *partition,
+						  const InboxMessage *message);
 
 #endif							/* OUTBOX_CRASH_SUSPECTS_H */

@@ -53,9 +53,9 @@
 #include "utils/timestamp.h"
 
 #include "core/worker_session.h"
-#include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/handler_backoff.h"
 #include "inbox/batch/handler_failure.h"
+#include "inbox/batch/transaction_limit.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/handler_lookup.h"

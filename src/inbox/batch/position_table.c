@@ -37,9 +37,9 @@
 
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
-#include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/position_move.h"
 #include "inbox/batch/saved_plan.h"
+#include "inbox/batch/under_way.h"
 #include "inbox/partition/locked_positions.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/partition_lag.h"

@@ -28,24 +28,25 @@
 #include "inbox/batch/batch_table.h"
 #include "inbox/batch/batch_transaction.h"
 #include "inbox/batch/crash_suspects.h"
-#include "inbox/batch/failure_report.h"
 #include "inbox/batch/handler_call.h"
 #include "inbox/batch/handler_failure.h"
 #include "inbox/batch/position_move.h"
 #include "inbox/batch/position_table.h"
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_read.h"
+#include "inbox/batch/redelivery_result.h"
 #include "inbox/batch/redelivery_round.h"
 #include "inbox/batch/repeated_messages.h"
 #include "inbox/batch/suspect_attempt.h"
-#include "inbox/batch/unprocessed_rows.h"
+#include "inbox/batch/transaction_limit.h"
+#include "inbox/batch/under_way.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/message/message_identity.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/worker_wait.h"
 #include "inbox/subscription/subscription.h"
 #include "inbox/table/short_wait.h"
-#include "registry/consumers.h"
 
 #define ROUND_KEYS 100			/* that one transaction looks at */
 #define KEY_MESSAGES 100		/* of each of them */
@@ -72,26 +73,6 @@ count_processed(Round *round, Partition *partition, int processed)
 	round->moves[round->nmoves].partition = partition;
 	round->moves[round->nmoves].next_offset = partition->stored;
 	round->moves[round->nmoves++].processed = processed;
-}
-
-/*
- * Stores what became of a message; returns whether the next one of its key may
- * run.
- */
-bool
-retry_take_result(Round *round, InboxMessage *message, bool succeeded)
-{
-	if (!unprocessed_update(round->worker, message))
-		return true;
-	if (succeeded || !message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
-		return succeeded;
-	report_failed(round->worker, message);
-	if (round->worker->subscription->stops)
-	{
-		store_stop(round->worker, message, &round->disturbed);
-		round->stopped = true;
-	}
-	return !round->stopped;
 }
 
 /*
@@ -152,19 +133,6 @@ has_room(const Round *round)
 {
 	return !round->stopped && round->taken < round->limit &&
 		(round->taken == 0 || !inbox_transaction_is_over(round->worker));
-}
-
-/*
- * Notes what a key has to do next, when its next message is that one.
- */
-void
-retry_set_next(Round *round, const Waiting *waiting, const InboxMessage *message,
-			   Outcome *outcome)
-{
-	outcome->first_offset = retry_offset(message);
-	outcome->due = waiting_until(round->worker, message);
-	outcome->old = waiting_is_old(round->worker, waiting->partition, message);
-	outcome->suspect = charge_is_due(round->worker, waiting->partition, message);
 }
 
 /* Tries the messages of one key, as many as the round may still take. */
@@ -258,33 +226,6 @@ try_round(Round *round)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	return outcome;
-}
-
-/*
- * Notes what a round means, after it has committed.
- */
-void
-retry_apply(Round *round)
-{
-	InboxWorker *worker = round->worker;
-
-	for (int i = 0; i < round->nkeys; i++)
-	{
-		Outcome    *outcome = &round->outcomes[i];
-		Waiting    *waiting = round->keys[i];
-
-		waiting->first_offset = outcome->first_offset;
-		waiting->due = outcome->due;
-		waiting->suspect = outcome->suspect;
-		waiting->old = outcome->old;
-		if (outcome->finished)
-			(void) hash_search(worker->waiting, &outcome->key, HASH_REMOVE, NULL);
-	}
-	for (int i = 0; i < round->nmoves; i++)
-		round->moves[i].partition->place = round->moves[i].place;
-	consumers_progress(worker->entry);
-	if (round->stopped || round->outdated)
-		worker_restart(worker);
 }
 
 /*

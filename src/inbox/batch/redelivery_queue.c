@@ -25,7 +25,7 @@
 #include "inbox/batch/batch_table.h"
 #include "inbox/batch/crash_suspects.h"
 #include "inbox/batch/handler_backoff.h"
-#include "inbox/batch/suspect_attempt.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
@@ -116,19 +116,6 @@ waiting_until(const InboxWorker *worker, const InboxMessage *message)
 										   DatumGetTimestampTz(message->values[MESSAGE_NEXT_ATTEMPT_AT]));
 	left = Min(left, store_pause_ms(worker->subscription, attempts));
 	return TimestampTzPlusMilliseconds(steady_now(), left);
-}
-
-/*
- * Was the message there before this process began, after a crash of the server?
- */
-bool
-waiting_is_old(const InboxWorker *worker, const Partition *partition,
-			   const InboxMessage *message)
-{
-	return worker->crashed &&
-		(DatumGetInt64(message->values[MESSAGE_OFFSET]) < partition->began_at ||
-		 DatumGetTimestampTz(message->values[MESSAGE_RECEIVED_AT]) <
-		 worker->status.started_at);
 }
 
 /*

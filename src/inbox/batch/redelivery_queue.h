@@ -12,32 +12,12 @@
 
 #include "datatype/timestamp.h"
 
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
 /* With so many keys waiting, nothing new is fetched. */
 #define WAITING_LIMIT 100000
-
-/* A hash of what must stay in order. */
-typedef struct WaitingKey
-{
-	uint64		a;
-	uint64		b;
-} WaitingKey;
-
-/* Messages of one key (or partition), of which the first is tried next. */
-typedef struct Waiting
-{
-	WaitingKey	key;			/* hash key */
-	Partition  *partition;
-	int64		first_offset;	/* of the first message */
-	int64		earlier_offset; /* of one that the transaction that is running
-								 * stores before it; PG_INT64_MAX if none */
-	TimestampTz due;			/* when it is tried, by steady_now() */
-	bool		tentative;		/* added by the transaction that is running */
-	bool		suspect;		/* the first message is; see crash_suspects.c */
-	bool		old;			/* it is; see waiting_is_old() */
-} Waiting;
 
 extern void waiting_create(InboxWorker *worker);
 extern Waiting *waiting_find(InboxWorker *worker, const InboxMessage *message);
@@ -45,8 +25,6 @@ extern TimestampTz waiting_until(const InboxWorker *worker,
 								 const InboxMessage *message);
 extern void waiting_add(InboxWorker *worker, Partition *partition,
 						const InboxMessage *message, bool tentative);
-extern bool waiting_is_old(const InboxWorker *worker, const Partition *partition,
-						   const InboxMessage *message);
 extern bool waiting_has_old(InboxWorker *worker);
 extern void waiting_join(InboxWorker *worker, const InboxMessage *message);
 extern void waiting_settle(InboxWorker *worker, bool committed);

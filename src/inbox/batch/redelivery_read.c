@@ -21,6 +21,7 @@
 #include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_round.h"
 #include "inbox/batch/saved_plan.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/partition_list.h"

@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_round.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

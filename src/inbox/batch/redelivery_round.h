@@ -13,7 +13,7 @@
 #include "inbox/batch/handler_call.h"
 #include "inbox/batch/handler_failure.h"
 #include "inbox/batch/position_move.h"
-#include "inbox/batch/redelivery_queue.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 

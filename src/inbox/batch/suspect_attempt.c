@@ -27,10 +27,10 @@
 #include "inbox/batch/handler_call.h"
 #include "inbox/batch/handler_failure.h"
 #include "inbox/batch/position_table.h"
-#include "inbox/batch/redelivery.h"
-#include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_read.h"
+#include "inbox/batch/redelivery_result.h"
 #include "inbox/batch/redelivery_round.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 #include "registry/consumers.h"
@@ -41,7 +41,6 @@
  */
 #define MIN_ATTEMPTS 2
 
-#define DEATH_SQLSTATE ERRCODE_CRASH_SHUTDOWN
 #define DEATH_MESSAGE "the worker process ended while the handler ran"
 
 /*
@@ -56,17 +55,6 @@ charge_count(InboxWorker *worker, InboxMessage *message)
 	store_fail(worker, message, &failure);
 	message_set_text(message, MESSAGE_STATUS, "pending");
 	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = false;
-}
-
-/*
- * Has a process died during the message's last attempt?
- */
-bool
-charge_is_marked(const InboxMessage *message)
-{
-	return !message->nulls[MESSAGE_ERROR_SQLSTATE] &&
-		strcmp(TextDatumGetCString(message->values[MESSAGE_ERROR_SQLSTATE]),
-			   unpack_sql_state(DEATH_SQLSTATE)) == 0;
 }
 
 /*
@@ -93,18 +81,6 @@ charge_take_back(InboxMessage *message)
 	message->nulls[MESSAGE_ERROR] = message->nulls[MESSAGE_ERROR_SQLSTATE] =
 		message->nulls[MESSAGE_ERROR_CONTEXT] =
 		message->nulls[MESSAGE_ERROR_AT] = true;
-}
-
-/*
- * Must a message of inbox.message be handled alone, if at all?
- */
-bool
-charge_is_due(InboxWorker *worker, const Partition *partition,
-			  const InboxMessage *message)
-{
-	return message->problem == NULL &&
-		(charge_is_marked(message) ||
-		 culprit_is_suspect(worker, partition, message, true));
 }
 
 /*
@@ -247,17 +223,6 @@ charge_first(InboxWorker *worker, Waiting *waiting)
 	if (charge == CHARGE_FAILED)
 		retry_apply(&round);
 	return charge;
-}
-
-/*
- * A message was charged, and its handler is about to be called; or, with no
- * waiting, that has come to an end.
- */
-void
-charge_note(InboxWorker *worker, const Waiting *waiting)
-{
-	worker->charged = waiting ? waiting->partition : NULL;
-	worker->charged_offset = waiting ? waiting->first_offset : 0;
 }
 
 /* Is it the message's fault that the process ends? */

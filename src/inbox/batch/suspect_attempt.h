@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "inbox/batch/redelivery_queue.h"
 #include "inbox/batch/redelivery_round.h"
+#include "inbox/batch/waiting_messages.h"
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
@@ -24,14 +24,10 @@ typedef enum Charge
 } Charge;
 
 extern void charge_count(InboxWorker *worker, InboxMessage *message);
-extern bool charge_is_marked(const InboxMessage *message);
-extern bool charge_is_due(InboxWorker *worker, const Partition *partition,
-						  const InboxMessage *message);
 extern void charge_take_back(InboxMessage *message);
 extern Charge charge_first(InboxWorker *worker, Waiting *waiting);
 extern void charge_make_durable(void);
 extern void charge_fail_at_commit(Round *round);
-extern void charge_note(InboxWorker *worker, const Waiting *waiting);
 extern void charge_end(InboxWorker *worker);
 
 #endif							/* OUTBOX_SUSPECT_ATTEMPT_H */
