@@ -76,8 +76,8 @@
 #include "kafka/producer/gate_state.h"
 #include "kafka/producer/gate_step.h"
 #include "kafka/producer/header_pool.h"
-#include "kafka/producer/idempotent_producer.h"
 #include "kafka/producer/producer.h"
+#include "kafka/producer/producer_error.h"
 #include "kafka/producer/producer_partitions.h"
 #include "kafka/producer/producer_state.h"
 

@@ -13,7 +13,6 @@
 
 #include "core/slice.h"
 #include "kafka/producer/gate_state.h"
-#include "kafka/producer/gate_step.h"
 #include "kafka/producer/header_pool.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"
@@ -163,4 +162,13 @@ gate_take(Gate *gate, GatePartition *partition)
 	if (partition->first == NULL)
 		dlist_delete(&partition->node);
 	return held;
+}
+
+/*
+ * May messages be added to a partition's group, or be the first of one?
+ */
+bool
+gate_may_grow(const GatePartition *partition)
+{
+	return partition->open || partition->in_flight == 0;
 }

@@ -24,5 +24,6 @@ extern int64 gate_message_bytes(const Message *message);
 extern void gate_hold(Producer *producer, GatePartition *partition,
 					  const Message *message, int bytes);
 extern HeldMessage *gate_take(Gate *gate, GatePartition *partition);
+extern bool gate_may_grow(const GatePartition *partition);
 
 #endif							/* OUTBOX_GATE_QUEUE_H */

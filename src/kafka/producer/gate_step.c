@@ -35,15 +35,6 @@
 
 typedef rd_kafka_topic_partition_list_t PartitionList;
 
-/*
- * May messages be added to a partition's group, or be the first of one?
- */
-bool
-gate_may_grow(const GatePartition *partition)
-{
-	return partition->open || partition->in_flight == 0;
-}
-
 /* Hands a message to the library, and counts it if the library takes it. */
 static rd_kafka_resp_err_t
 hand_over(Producer *producer, const GatePartition *partition, HeldMessage *held)

@@ -11,10 +11,8 @@
 #include "postgres.h"
 
 #include "kafka/producer/producer.h"
-#include "kafka/producer/producer_state.h"
 
 extern void gate_step(Producer *producer, bool release);
-extern bool gate_may_grow(const GatePartition *partition);
 extern bool gate_is_shut(const Producer *producer);
 
 #endif							/* OUTBOX_GATE_STEP_H */

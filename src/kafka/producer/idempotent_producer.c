@@ -39,7 +39,7 @@
 #include "kafka/producer/header_pool.h"
 #include "kafka/producer/partition_placement.h"
 #include "kafka/producer/producer.h"
-#include "kafka/producer/producer_events.h"
+#include "kafka/producer/producer_error.h"
 #include "kafka/producer/producer_handles.h"
 #include "kafka/producer/producer_partitions.h"
 #include "kafka/producer/producer_state.h"
@@ -308,16 +308,6 @@ const char *
 producer_error_name(const Producer *producer)
 {
 	return producer->error_name ? producer->error_name : "";
-}
-
-/*
- * Keeps an error for producer_error().
- */
-void
-producer_set_error(Producer *producer, rd_kafka_resp_err_t err)
-{
-	strlcpy(producer->error, rd_kafka_err2str(err), sizeof(producer->error));
-	producer->error_name = rd_kafka_err2name(err);
 }
 
 /*

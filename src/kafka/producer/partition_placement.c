@@ -52,7 +52,6 @@
 #include "core/monotonic_clock.h"
 #include "kafka/producer/flush.h"
 #include "kafka/producer/producer.h"
-#include "kafka/producer/producer_handles.h"
 #include "kafka/producer/producer_state.h"
 
 /*
@@ -75,6 +74,7 @@
 #define SHARED_MS 20
 #define SHARED_ROUND_TRIPS 4
 #define SPREAD_MS 250			/* between looks for such */
+#define COMING_MS 500			/* in which a new handle gets usable */
 
 /*
  * A partition to which a message goes whose key tells nothing: the last one for
@@ -275,6 +275,23 @@ spread_wanted(const Producer *producer)
 	for (int i = 0; i < LEADER_SLOTS; i++)
 		most = Max(most, producer->busy[i]);
 	return wanted_for(producer, most);
+}
+
+/*
+ * So many handles are wanted.  Are there fewer that can be used, but more in a
+ * moment, unless something is in the way?
+ */
+static bool
+handles_come(const Producer *producer, int wanted)
+{
+	int			usable = 0;
+
+	for (int i = 0; i < producer->nhandles; i++)
+		usable += producer->handles[i]->usable;
+	return wanted > usable &&
+		(wanted > producer->nhandles ||
+		 (producer->opened_at != 0 &&
+		  !TimestampDifferenceExceeds(producer->opened_at, steady_now(), COMING_MS)));
 }
 
 /*

@@ -30,30 +30,12 @@
 #include "kafka/producer/header_pool.h"
 #include "kafka/producer/partition_placement.h"
 #include "kafka/producer/producer.h"
+#include "kafka/producer/producer_error.h"
 #include "kafka/producer/producer_handles.h"
 #include "kafka/producer/producer_partitions.h"
 #include "kafka/producer/producer_state.h"
 #include "kafka/producer/producer_topics.h"
 #include "kafka/producer/statistics.h"
-
-/*
- * Notes whether the producer is beyond use, and why.
- */
-void
-events_check_fatal(Producer *producer)
-{
-	for (int i = 0; i < producer->nhandles && !producer->fatal; i++)
-	{
-		rd_kafka_t *handle = producer->handles[i]->handle;
-
-		if (rd_kafka_fatal_error(handle, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
-			continue;
-		producer->fatal = true;
-		producer->error_name = "";
-		(void) rd_kafka_fatal_error(handle, producer->error,
-									sizeof(producer->error));
-	}
-}
 
 /* Keeps an error event for stat_relay. */
 static void
@@ -256,24 +238,4 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 		gate_poll(producer, handler, arg);
 	events_check_fatal(producer);
 	handles_poll(producer);
-}
-
-/*
- * Throws away all events of a handle, before it is closed.
- */
-void
-events_discard(Producer *producer, ProducerHandle *handle)
-{
-	rd_kafka_event_t *event;
-
-	if (producer->event_of == handle)
-	{
-		producer->next_message = NULL;
-		if (producer->event)
-			rd_kafka_event_destroy(producer->event);
-		producer->event = NULL;
-		producer->event_of = NULL;
-	}
-	while ((event = rd_kafka_queue_poll(handle->queue, 0)) != NULL)
-		rd_kafka_event_destroy(event);
 }

@@ -13,10 +13,4 @@
 
 #include <librdkafka/rdkafka.h>
 
-#include "kafka/producer/producer.h"
-#include "kafka/producer/producer_state.h"
-
-extern void events_discard(Producer *producer, ProducerHandle *handle);
-extern void events_check_fatal(Producer *producer);
-
 #endif							/* OUTBOX_PRODUCER_EVENTS_H */

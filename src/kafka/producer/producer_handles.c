@@ -27,7 +27,6 @@
 #include "kafka/producer/flush_thread.h"
 #include "kafka/producer/partition_placement.h"
 #include "kafka/producer/producer.h"
-#include "kafka/producer/producer_events.h"
 #include "kafka/producer/producer_state.h"
 #include "kafka/producer/producer_topics.h"
 #include "kafka/producer/request_counter.h"
@@ -36,9 +35,26 @@
 #define OPEN_AT_ONCE 4
 #define GREETING_MS 10000		/* that a broker may take to answer */
 #define LOOK_MS 60000			/* for which a handle must be of no use to go */
-#define COMING_MS 500			/* in which a new handle gets usable */
 #define SETTLED_MS 1000			/* without another one, before partitions are
 								 * distributed anew */
+
+/* Throws away all events of a handle, before it is closed. */
+static void
+discard_events(Producer *producer, ProducerHandle *handle)
+{
+	rd_kafka_event_t *event;
+
+	if (producer->event_of == handle)
+	{
+		producer->next_message = NULL;
+		if (producer->event)
+			rd_kafka_event_destroy(producer->event);
+		producer->event = NULL;
+		producer->event_of = NULL;
+	}
+	while ((event = rd_kafka_queue_poll(handle->queue, 0)) != NULL)
+		rd_kafka_event_destroy(event);
+}
 
 /* Gives back what a handle has, but not the library's, which is returned. */
 static rd_kafka_t *
@@ -53,7 +69,7 @@ strip(Producer *producer, ProducerHandle *handle)
 					   RD_KAFKA_PURGE_F_INFLIGHT |
 					   RD_KAFKA_PURGE_F_NON_BLOCKING);
 		rd_kafka_queue_io_event_enable(handle->queue, -1, NULL, 0);
-		events_discard(producer, handle);
+		discard_events(producer, handle);
 		rd_kafka_queue_destroy(handle->queue);
 		if (question_abandon(&handle->greeting, false))
 			library = NULL;
@@ -329,23 +345,6 @@ handles_poll(Producer *producer)
 		producer->opened_at = 0;
 		producer->placements++;
 	}
-}
-
-/*
- * So many handles are wanted.  Are there fewer that can be used, but more in a
- * moment, unless something is in the way?
- */
-bool
-handles_come(const Producer *producer, int wanted)
-{
-	int			usable = 0;
-
-	for (int i = 0; i < producer->nhandles; i++)
-		usable += producer->handles[i]->usable;
-	return wanted > usable &&
-		(wanted > producer->nhandles ||
-		 (producer->opened_at != 0 &&
-		  !TimestampDifferenceExceeds(producer->opened_at, steady_now(), COMING_MS)));
 }
 
 /*

@@ -21,7 +21,6 @@ extern bool handles_open_first(Producer *producer, rd_kafka_conf_t *conf,
 extern rd_kafka_topic_t *handles_topic(Producer *producer,
 									   ProducerHandle *handle,
 									   ProducerTopic *topic);
-extern bool handles_come(const Producer *producer, int wanted);
 extern void handles_poll(Producer *producer);
 extern void handles_leave(Producer *producer);
 extern void handles_close(Producer *producer);

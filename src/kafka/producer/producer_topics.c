@@ -26,8 +26,8 @@
 #include "kafka/client/broker_request.h"
 #include "kafka/client/client.h"
 #include "kafka/producer/error_class.h"
-#include "kafka/producer/idempotent_producer.h"
 #include "kafka/producer/producer.h"
+#include "kafka/producer/producer_error.h"
 #include "kafka/producer/producer_partitions.h"
 #include "kafka/producer/producer_state.h"
 

@@ -30,7 +30,7 @@
 #include "kafka/producer/error_class.h"
 #include "kafka/producer/gate.h"
 #include "kafka/producer/producer.h"
-#include "kafka/producer/producer_events.h"
+#include "kafka/producer/producer_error.h"
 #include "kafka/producer/producer_state.h"
 
 /*
