@@ -21,6 +21,10 @@
  * thread never turns round and round then, and each message leaves as soon as
  * it can, whatever anybody's clock says.
  *
+ * While there is a backlog, more comes at once.  So a handle is not flushed before
+ * there is enough for large batches, of which a few cost less than many small
+ * ones, and no longer once there is not (backlog.c).
+ *
  * When only one partition's messages are under way, flushing is to be said
  * when nothing more comes for now and no request is under way: at the start,
  * and then with each acknowledgement that lets what waits go.  That a request is
@@ -47,6 +51,7 @@
 
 #include "core/monotonic_clock.h"
 #include "kafka/config/config.h"
+#include "kafka/producer/backlog.h"
 #include "kafka/producer/flush_thread.h"
 #include "kafka/producer/gate.h"
 #include "kafka/producer/gate_step.h"
@@ -158,8 +163,8 @@ keep_crowded(Flushing *flushing, TimestampTz now)
  * The library is done with a message, as the handle's busy partitions show.
  */
 void
-flush_note_reported(ProducerHandle *handle, const rd_kafka_message_t *message,
-					TimestampTz now)
+flush_note_reported(const Producer *producer, ProducerHandle *handle,
+					const rd_kafka_message_t *message, TimestampTz now)
 {
 	Flushing   *flushing = &handle->flushing;
 	bool		varies = message->rkt != handle->last_topic ||
@@ -173,6 +178,11 @@ flush_note_reported(ProducerHandle *handle, const rd_kafka_message_t *message,
 		return;
 	if (flushing->crowded == 0)
 		keep_flushed(flushing, 0);
+	else if (backlog_grows(producer, true))
+	{
+		keep_flushed(flushing, 0);
+		flusher_rest(flushing->flusher, TimestampTzPlusMilliseconds(now, OLD_MS));
+	}
 	else if (varies)
 		keep_crowded(flushing, now);
 }
@@ -267,6 +277,7 @@ void
 producer_flush(Producer *producer)
 {
 	producer->flushes++;
+	backlog_note_caught_up(producer);
 	if (producer->gate)
 	{
 		gate_step(producer, true);
@@ -323,7 +334,8 @@ producer_flush_old(Producer *producer)
 		if (flushing->flusher == NULL || flushing->outstanding == 0)
 			continue;
 		if (flushing->crowded > 0)
-			old_ms = flushing->kept_until == 0 ? -1 : OLD_MS;
+			old_ms = flushing->kept_until == 0 && !backlog_grows(producer, false) ?
+				-1 : OLD_MS;
 		else if (TimestampDifferenceExceeds(flushing->flushed_until, now, FILL_MS) &&
 				 has_use(handle))
 			old_ms = FILL_MS;

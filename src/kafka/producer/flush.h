@@ -22,7 +22,8 @@ extern bool flush_configure(rd_kafka_conf_t *conf, const KafkaConfig *config,
 							char *error);
 extern void flush_note_sent(Producer *producer, ProducerHandle *handle,
 							rd_kafka_resp_err_t err);
-extern void flush_note_reported(ProducerHandle *handle,
+extern void flush_note_reported(const Producer *producer,
+								ProducerHandle *handle,
 								const rd_kafka_message_t *message,
 								TimestampTz now);
 

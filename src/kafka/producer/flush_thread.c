@@ -42,6 +42,7 @@ struct Flusher
 	int			wanted_ms;		/* a flush that lasts so long, once the
 								 * present one is over; 0 for none */
 	TimestampTz kept_until;		/* without a pause, by steady_now() */
+	TimestampTz rests_until;	/* does not repeat anything before, likewise */
 	bool		stopped;
 };
 
@@ -93,7 +94,7 @@ next_window(Flusher *flusher, int *pause_ms)
 	}
 	else if (idle)
 		*pause_ms = IDLE_MS;
-	else if (!told)
+	else if (!told && flusher->rests_until < steady_now())
 	{
 		window_ms = SHORTEST_MS;
 		*pause_ms = Min(*pause_ms * 2, LAST_REPEAT_MS);
@@ -154,6 +155,18 @@ flusher_keep(Flusher *flusher, TimestampTz until)
 	flusher->kept_until = until;
 	if (until != 0)
 		pthread_cond_signal(&flusher->changed);
+	pthread_mutex_unlock(&flusher->mutex);
+}
+
+/*
+ * Has the thread not flush by itself until then, by steady_now(): batches are to
+ * grow.
+ */
+void
+flusher_rest(Flusher *flusher, TimestampTz until)
+{
+	pthread_mutex_lock(&flusher->mutex);
+	flusher->rests_until = until;
 	pthread_mutex_unlock(&flusher->mutex);
 }
 

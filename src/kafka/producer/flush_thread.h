@@ -20,5 +20,6 @@ extern void flusher_stop(ProducerHandle *handle);
 extern void flusher_end(ProducerHandle *handle);
 extern void flusher_flush(Flusher *flusher, int wanted_ms);
 extern void flusher_keep(Flusher *flusher, TimestampTz until);
+extern void flusher_rest(Flusher *flusher, TimestampTz until);
 
 #endif							/* OUTBOX_FLUSH_THREAD_H */

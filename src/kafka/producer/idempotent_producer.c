@@ -382,7 +382,8 @@ producer_send(Producer *producer, const Message *message)
 	int			partition;
 
 	partition = spread_partition(producer, topic, message);
-	if (spread_must_wait(producer, message, partition))
+	producer->refused = spread_must_wait(producer, message, partition);
+	if (producer->refused)
 		return SEND_QUEUE_FULL;
 	if (producer->gate && gate_send(producer, message, partition, &result))
 		return result;
@@ -403,6 +404,7 @@ producer_send(Producer *producer, const Message *message)
 			gate_note_sent(producer, message, partition);
 	}
 	flush_note_sent(producer, handle, err);
+	producer->refused = err == RD_KAFKA_RESP_ERR__QUEUE_FULL;
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 		return SEND_QUEUED;
 	/* The library takes the headers only with the message. */

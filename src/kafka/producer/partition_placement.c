@@ -50,6 +50,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
+#include "kafka/producer/broker_distance.h"
 #include "kafka/producer/flush.h"
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"
@@ -60,8 +61,14 @@
  */
 #define WAIT_US 4000
 
-/* So many requests must have been answered before. */
-#define LEAST_ROUND_TRIPS 4
+/*
+ * The same while there is a backlog, of which each request carries a lot.  More
+ * handles would cost processors more than they gain: each has threads and
+ * requests of its own.
+ */
+#define BACKLOG_WAIT_US 30000
+
+#define LEAST_ROUND_TRIPS 4		/* that must have been answered before */
 
 /* While handles are being added, no more partitions than that share one. */
 #define MOST_SHARING 4
@@ -75,6 +82,8 @@
 #define SHARED_ROUND_TRIPS 4
 #define SPREAD_MS 250			/* between looks for such */
 #define COMING_MS 500			/* in which a new handle gets usable */
+#define TOO_MANY 2				/* times the handles that are wanted */
+#define LEAST_USED 4			/* that are not too many */
 
 /*
  * A partition to which a message goes whose key tells nothing: the last one for
@@ -154,6 +163,14 @@ producer_pin(Producer *producer, bool pinned)
 	producer->pinned = pinned;
 }
 
+/* May a partition of which nothing is under way be given that handle? */
+static bool
+may_use(const Producer *producer, const ProducerHandle *handle)
+{
+	return handle->usable &&
+		(producer->nused == 0 || handle->number < producer->nused);
+}
+
 /* The handle that has least to do with the leaders of a slot. */
 static ProducerHandle *
 least_busy(Producer *producer, int slot)
@@ -164,7 +181,7 @@ least_busy(Producer *producer, int slot)
 	{
 		ProducerHandle *handle = producer->handles[i];
 
-		if (handle->usable &&
+		if (may_use(producer, handle) &&
 			handle->leaders[slot].busy < least->leaders[slot].busy)
 			least = handle;
 	}
@@ -200,7 +217,7 @@ keeps_handle(const Producer *producer, const ProducerPartition *partition,
 		return false;
 	if (producer->pinned)
 		return partition->placed == producer->placements;
-	return handle->leaders[slot].busy == 0;
+	return may_use(producer, handle) && handle->leaders[slot].busy == 0;
 }
 
 /*
@@ -255,13 +272,24 @@ spread_fall_back(Producer *producer, ProducerTopic *topic, int partition,
 static int
 wanted_for(const Producer *producer, int busy)
 {
+	double		wait_us = producer->backlog ? BACKLOG_WAIT_US : WAIT_US;
 	double		wanted = busy;
 
-	if (producer->nround_trips < LEAST_ROUND_TRIPS)
+	if (producer->nanswered < LEAST_ROUND_TRIPS)
 		return 1;
-	if (producer->round_trip_us < WAIT_US)
-		wanted *= producer->round_trip_us / WAIT_US;
+	wanted *= Min(distance_us(producer) / wait_us, 1);
 	return Max(Min((int) wanted, producer->max_handles), 1);
+}
+
+/* How many partitions of one leader are busy, at most. */
+static int
+most_busy(const Producer *producer)
+{
+	int			most = 0;
+
+	for (int i = 0; i < LEADER_SLOTS; i++)
+		most = Max(most, producer->busy[i]);
+	return most;
 }
 
 /*
@@ -270,11 +298,7 @@ wanted_for(const Producer *producer, int busy)
 int
 spread_wanted(const Producer *producer)
 {
-	int			most = 0;
-
-	for (int i = 0; i < LEADER_SLOTS; i++)
-		most = Max(most, producer->busy[i]);
-	return wanted_for(producer, most);
+	return wanted_for(producer, most_busy(producer));
 }
 
 /*
@@ -313,29 +337,49 @@ awaits_handles(Producer *producer, ProducerTopic *topic, int partition)
 		least_busy(producer, slot)->leaders[slot].busy >= MOST_SHARING;
 }
 
+/* Is there a backlog, and in use for it are far more handles than are wanted? */
+static bool
+uses_too_many(const Producer *producer)
+{
+	return producer->backlog &&
+		producer->nbusy > TOO_MANY * Max(spread_wanted(producer), LEAST_USED);
+}
+
 /* Is there a handle with nothing to do? */
 static bool
 any_idle(const Producer *producer)
 {
 	for (int i = 1; i < producer->nhandles; i++)
-		if (producer->handles[i]->usable &&
+		if (may_use(producer, producer->handles[i]) &&
 			producer->handles[i]->flushing.outstanding == 0)
 			return true;
 	return false;
 }
 
 /*
- * Do partitions share a handle for long, while another one has nothing to do?
- * Then none gets messages until all can get another handle.
+ * Do partitions share a handle for long, while another one has nothing to do, or
+ * are more handles in use than are good?  Then none gets messages until all can
+ * get another handle.
  */
 void
 spread_anew(Producer *producer, TimestampTz now)
 {
-	int			long_ms = SHARED_MS + SHARED_ROUND_TRIPS * producer->round_trip_us / 1000;
+	int			long_ms = SHARED_MS +
+	SHARED_ROUND_TRIPS * distance_us(producer) / 1000;
 
 	if (producer->pinned || producer->spreads ||
 		!TimestampDifferenceExceeds(producer->spread_at, now, SPREAD_MS))
 		return;
+	if (producer->nused > 0 &&
+		spread_wanted(producer) > TOO_MANY * producer->nused)
+		producer->nused = spread_wanted(producer);
+	if (uses_too_many(producer))
+	{
+		producer->nused = Max(spread_wanted(producer), LEAST_USED);
+		producer->spreads = true;
+		producer->spread_at = now;
+		return;
+	}
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		Flushing   *flushing = &producer->handles[i]->flushing;
@@ -369,17 +413,15 @@ spread_must_wait(Producer *producer, const Message *message, int partition)
 		 producer->max_outstanding_bytes);
 }
 
-
 /* The partition becomes busy with a message. */
 static void
 begin_busy(Producer *producer, ProducerHandle *handle,
 		   ProducerPartition *partition)
 {
 	partition->slot = leader_slot(partition);
-	partition->ready_at = steady_now();
 	if (++handle->leaders[partition->slot].busy == 2 &&
 		handle->flushing.crowded++ == 0)
-		handle->flushing.crowded_since = partition->ready_at;
+		handle->flushing.crowded_since = steady_now();
 	handle->flushing.looks |= UINT64CONST(1) << partition->slot;
 	producer->busy[partition->slot]++;
 }
@@ -436,50 +478,24 @@ spread_note_reported(Producer *producer, ProducerHandle *handle,
 		handle->flushing.crowded--;
 	else if (--entry->outstanding == 0)
 		end_busy(producer, handle, entry);
-	flush_note_reported(handle, message, now);
+	flush_note_reported(producer, handle, message, now);
 	if (handle->flushing.outstanding == 0)
 		producer->nbusy--;
 }
 
 /*
- * Follows how long a request takes at best, not how long a busy machine makes
- * it: three of four take longer than the estimate.
- */
-static void
-add_round_trip(Producer *producer, double us)
-{
-	if (producer->nround_trips++ == 0)
-		producer->round_trip_us = us;
-	else if (us > producer->round_trip_us)
-		producer->round_trip_us = Min(us, producer->round_trip_us * 1.04);
-	else
-		producer->round_trip_us = Max(us, producer->round_trip_us * 0.88);
-}
-
-/*
- * A request was answered; this is its first message.  It was under way since the
- * partition had something to send and the request before it was answered, if
- * it is known when that was: of answers that were taken at once, it is not.  The
- * first request of a handle waits for a connection.
+ * A request was answered; this is its first message.
  */
 void
 spread_note_answered(Producer *producer, ProducerHandle *handle,
-					 const rd_kafka_message_t *message, int partition,
-					 TimestampTz now)
+					 const rd_kafka_message_t *message, int partition)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 	ProducerPartition *entry = topic ? find_partition(topic, partition) : NULL;
-	HandleLeader *leader;
 
+	distance_note_answered(producer, handle);
 	if (entry == NULL)
 		return;
-	leader = &handle->leaders[entry->slot];
-	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR && handle->reports++ > 0 &&
-		leader->freed_poll != producer->polls)
-		add_round_trip(producer, now - Max(leader->freed_at, entry->ready_at));
-	leader->answered++;
+	handle->leaders[entry->slot].answered++;
 	handle->flushing.looks |= UINT64CONST(1) << entry->slot;
-	leader->freed_at = now;
-	leader->freed_poll = producer->polls;
-	entry->ready_at = now;
 }

@@ -34,6 +34,6 @@ extern void spread_note_reported(Producer *producer, ProducerHandle *handle,
 								 int partition, TimestampTz now);
 extern void spread_note_answered(Producer *producer, ProducerHandle *handle,
 								 const rd_kafka_message_t *message,
-								 int partition, TimestampTz now);
+								 int partition);
 
 #endif							/* OUTBOX_PARTITION_PLACEMENT_H */

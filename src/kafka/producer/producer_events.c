@@ -150,7 +150,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 		Delivery	delivery = describe(producer, message);
 
 		if (is_first)
-			spread_note_answered(producer, handle, message, partition, now);
+			spread_note_answered(producer, handle, message, partition);
 		is_first = false;
 		spread_note_reported(producer, handle, message, partition, now);
 		if (producer->gate)
@@ -226,7 +226,6 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 {
 	wake_pipe_empty(&producer->wake);
 	topics_poll(producer);
-	producer->polls++;
 	producer->polled = 0;
 	while (has_event(producer))
 	{

@@ -24,6 +24,7 @@
 #include "kafka/client/client.h"
 #include "kafka/client/destroy.h"
 #include "kafka/config/config.h"
+#include "kafka/producer/backlog.h"
 #include "kafka/producer/flush_thread.h"
 #include "kafka/producer/partition_placement.h"
 #include "kafka/producer/producer.h"
@@ -330,6 +331,7 @@ handles_poll(Producer *producer)
 		(producer->nhandles == 1 && producer->outstanding == 0))
 		return;
 	now = steady_now();
+	backlog_poll(producer, now);
 	wanted = spread_wanted(producer);
 	for (int i = 1; i < producer->nhandles; i++)
 		take_answer(producer, producer->handles[i]);

@@ -43,8 +43,6 @@ typedef struct ProducerPartition
 	uint32		placed;			/* the producer's placements, when it got its
 								 * handle */
 	uint32		outstanding;	/* messages that are under way */
-	TimestampTz ready_at;		/* since when what is outstanding could have
-								 * been sent */
 } ProducerPartition;
 
 struct ProducerTopic
@@ -132,8 +130,6 @@ typedef struct HandleLeader
 {
 	int			busy;			/* partitions with messages under way */
 	uint32		answered;		/* requests, of those that were counted */
-	TimestampTz freed_at;		/* last report */
-	uint64		freed_poll;		/* the producer's polls then */
 } HandleLeader;
 
 /* One of the library's producers that a producer has; see partition_placement.c */
@@ -147,7 +143,6 @@ typedef struct ProducerHandle
 	HandleLeader leaders[LEADER_SLOTS];
 	const rd_kafka_topic_t *last_topic; /* of the last report; may have gone */
 	int32		last_partition;
-	uint64		reports;		/* requests that were answered */
 	bool		usable;			/* it knows the cluster */
 	bool		leaving;		/* it is to be closed */
 	uint32		placements;		/* the producer's, when it last got a
@@ -170,7 +165,6 @@ struct Producer
 	ProducerHandle *event_of;	/* whose that is */
 	const rd_kafka_message_t *next_message; /* of it, if taken already */
 	int			polled;			/* handles that have no more events */
-	uint64		polls;			/* so far */
 	HTAB	   *topics;
 	ProducerTopic *last_topic;	/* last looked up */
 	uint64		doubts;			/* grows when a topic may have gone */
@@ -197,12 +191,19 @@ struct Producer
 	bool		spreads;		/* nothing is sent until nothing is under way,
 								 * so that each partition can get another one */
 	TimestampTz spread_at;		/* when that was last so */
-	double		round_trip_us;	/* that a request takes, at best */
-	int			nround_trips;	/* of which that was found out */
+	uint32		fastest_us;		/* answer to a request lately, */
+	uint32		fastest_before_us;	/* and before that; 0 for none */
+	int			nanswered;		/* requests, so far */
 	uint64		outstanding;	/* messages under way, of all handles, */
 	uint64		outstanding_bytes;	/* their size, */
 	uint64		max_outstanding;	/* and what that may be */
 	uint64		max_outstanding_bytes;
+	bool		backlog;		/* there is one; see backlog.c */
+	TimestampTz backlog_at;		/* when there last was; 0 for not lately */
+	bool		refused;		/* there was no room for the last message */
+	bool		caught_up;		/* there was nothing more to send, */
+	TimestampTz caught_up_at;	/* and the wait for it has ended then */
+	int			nused;			/* handles that partitions may get; 0 for any */
 	uint64		retries_before; /* of handles that have gone */
 	TimestampTz refreshed_at;	/* last asked for all topics */
 	int			refresh_ms;

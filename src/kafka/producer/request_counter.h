@@ -17,5 +17,6 @@
 extern RequestCounter *requests_count(rd_kafka_conf_t *conf);
 extern uint32 requests_sent(RequestCounter *counter);
 extern uint32 requests_sent_to(RequestCounter *counter, int slot);
+extern uint32 requests_fastest_us(RequestCounter *counter);
 
 #endif							/* OUTBOX_REQUEST_COUNTER_H */
