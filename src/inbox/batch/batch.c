@@ -51,11 +51,8 @@
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/process/partition_list.h"
 #include "inbox/process/worker_report.h"
 #include "inbox/process/worker_wait.h"
-#include "inbox/table/dedup.h"
-#include "kafka/consumer/consumer.h"
 #include "registry/consumers.h"
 
 /* So many of which one has failed are run one by one. */
@@ -73,44 +70,6 @@ move_of(Batch *batch, Partition *partition)
 	memset(&batch->moves[batch->nmoves], 0, sizeof(Move));
 	batch->moves[batch->nmoves].partition = partition;
 	return &batch->moves[batch->nmoves++];
-}
-
-/*
- * Makes messages of the records that are new to us, in the current memory
- * context.
- */
-static Batch *
-batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
-{
-	Batch	   *batch = palloc0(sizeof(Batch));
-
-	batch->worker = worker;
-	batch->messages = palloc(sizeof(InboxMessage) * n);
-	batch->partitions = palloc(sizeof(Partition *) * n);
-	batch->records = palloc(sizeof(ConsumerRecord *) * n);
-	batch->fates = palloc(sizeof(Fate) * n);
-	batch->items = palloc(sizeof(ReceivedItem) * n);
-	batch->received = palloc(sizeof(Received) * n);
-	batch->conflicts = palloc(sizeof(bool) * n);
-	batch->replaces = palloc(sizeof(bool) * n);
-	batch->done = palloc(sizeof(bool) * n);
-	batch->moves = palloc(sizeof(Move) * n);
-	for (int i = 0; i < n; i++)
-	{
-		Partition  *partition = partitions_find(worker, records[i].topic,
-												records[i].partition);
-
-		/* What was fetched for an earlier assignment may still come. */
-		if (partition == NULL || records[i].offset < partition->at.offset)
-			continue;
-		health_sign(partition);
-		partition->at.offset = records[i].offset + 1;
-		decode_record(worker->subscription, &batch->messages[batch->n],
-					  &records[i]);
-		batch->records[batch->n] = &records[i];
-		batch->partitions[batch->n++] = partition;
-	}
-	return batch;
 }
 
 /* Makes a message wait behind those of its key; false when there are none. */

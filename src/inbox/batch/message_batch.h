@@ -65,4 +65,6 @@ typedef struct Batch
 	HandlerFailure failure;		/* of the commit */
 } Batch;
 
+extern Batch *batch_create(InboxWorker *worker, ConsumerRecord *records, int n);
+
 #endif							/* OUTBOX_MESSAGE_BATCH_H */

@@ -14,13 +14,13 @@
  */
 #include "postgres.h"
 
-#include "kafka/producer/producer_events.h"
-
 #include <ctype.h>
 #include <unistd.h>
 
 #include "common/hashfn.h"
 #include "utils/timestamp.h"
+
+#include <librdkafka/rdkafka.h>
 
 #include "core/monotonic_clock.h"
 #include "kafka/client/client.h"

@@ -76,7 +76,6 @@ static HTAB *stored = NULL;		/* by id; NULL when there are none */
 /* Has anything been set aside that was not stored before? */
 static bool any_is_new = false;
 
-static ResendKind resending = RESEND_NONE;
 static bool writing = false;
 
 /*
@@ -91,24 +90,6 @@ deadletter_start(Relay *relay)
 	stored = deadletter_load_stored();
 	deadletter_load_keys(relay->exact != NULL);
 	worker_commit_sql();
-}
-
-/*
- * Says what the events are that are sent from now on.
- */
-void
-deadletter_set_resend(ResendKind kind)
-{
-	resending = kind;
-}
-
-/*
- * What the events are that are sent now.
- */
-ResendKind
-deadletter_resend(void)
-{
-	return resending;
 }
 
 /*
@@ -185,7 +166,7 @@ remember(Relay *relay, const Event *event, uint64 number)
 
 	memset(item, 0, sizeof(SetAside));
 	item->number = number;
-	item->resend = resending;
+	item->resend = deadletter_resend();
 	item->replay = event->replay;
 	item->id = event->id;
 	item->event_id = event->event_id;
@@ -310,7 +291,7 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 
 	if (!stored && !heldkeys_any() && !parked_any())
 		return false;
-	if (resending == RESEND_NONE && !event->replay)
+	if (deadletter_resend() == RESEND_NONE && !event->replay)
 	{
 		if ((known = find_stored(event)) != NULL)
 		{
@@ -327,7 +308,7 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 			return true;
 		}
 	}
-	if (resending == RESEND_PARKED && key.data != NULL && !event->replay &&
+	if (deadletter_resend() == RESEND_PARKED && key.data != NULL && !event->replay &&
 		route_topic(event, topic) && heldkeys_contain(topic, key))
 	{
 		/* From now on it waits with the others of its key. */
@@ -375,7 +356,7 @@ deadletter_add(Relay *relay, const Event *event, uint64 number,
 	item->error_name = error_name;
 	item->error = MemoryContextStrdup(pending_context, error);
 	item->holds = outbox_on_dead_letter == DEAD_LETTER_HOLD && !event->replay &&
-		item->key != NULL && resending != RESEND_FAILED;
+		item->key != NULL && deadletter_resend() != RESEND_FAILED;
 	if (item->holds)
 		heldkeys_add(item->topic, event_key(event), true, number + 1);
 	check_memory(relay);

@@ -16,10 +16,7 @@
 #include "relay/delivery/destination.h"
 #include "relay/state/ledger.h"
 #include "relay/state/relay.h"
-#include "relay/state/set_aside.h"
 
-extern void deadletter_set_resend(ResendKind kind);
-extern ResendKind deadletter_resend(void);
 extern void deadletter_start(Relay *relay);
 extern bool deadletter_unstored(LedgerPosition *position, int64 *id);
 extern void deadletter_before_more(Relay *relay);

@@ -33,7 +33,6 @@
 #include "event/topic_name.h"
 #include "kafka/producer/producer.h"
 #include "relay/delivery/broker_connection.h"
-#include "relay/delivery/dead_letters.h"
 #include "relay/delivery/destination.h"
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/exactly_once_state.h"

@@ -21,7 +21,6 @@
 #include "event/topic_name.h"
 #include "kafka/producer/producer.h"
 #include "registry/relay_values.h"
-#include "relay/delivery/dead_letters.h"
 #include "relay/delivery/destination.h"
 #include "relay/state/record_encoder.h"
 #include "relay/state/relay.h"

@@ -26,8 +26,6 @@ extern void sender_event(Relay *relay, const Event *event,
 extern void sender_send(Relay *relay, const Event *event, const Commit *commit,
 						uint64 number);
 extern void sender_drain(Relay *relay);
-extern uint64 sender_begin(Relay *relay);
-extern bool sender_finish(Relay *relay);
 extern void sender_back_off(Relay *relay, int *delay_ms);
 extern void sender_reopen(Relay *relay);
 extern void sender_replace(Relay *relay);

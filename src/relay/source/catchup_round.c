@@ -34,6 +34,7 @@
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/exactly_once_state.h"
 #include "relay/delivery/new_topics.h"
+#include "relay/delivery/send_sequence.h"
 #include "relay/delivery/sender.h"
 #include "relay/delivery/settings_watch.h"
 #include "relay/process/ending.h"

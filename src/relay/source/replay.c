@@ -38,6 +38,7 @@
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/send_sequence.h"
 #include "relay/delivery/sender.h"
 #include "relay/process/ending.h"
 #include "relay/source/batch_turn.h"

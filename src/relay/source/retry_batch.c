@@ -29,6 +29,7 @@
 #include "relay/delivery/dead_letters.h"
 #include "relay/delivery/exactly_once.h"
 #include "relay/delivery/exactly_once_state.h"
+#include "relay/delivery/send_sequence.h"
 #include "relay/delivery/sender.h"
 #include "relay/delivery/stop_and_wait.h"
 #include "relay/process/ending.h"

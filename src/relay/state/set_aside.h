@@ -56,4 +56,7 @@ typedef struct StoredEvent
 	bool		parked;
 } StoredEvent;
 
+extern void deadletter_set_resend(ResendKind kind);
+extern ResendKind deadletter_resend(void);
+
 #endif							/* OUTBOX_SET_ASIDE_H */
