@@ -32,13 +32,13 @@
 #include "inbox/partition/topic_search.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/worker_report.h"
-#include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
 
 #define REFRESH_MS 10000		/* between two looks for new partitions */
 #define RETRY_MS 2000			/* when something was missing, */
 #define LOCKED_MS 1000			/* or locked by somebody else */
-#define PATIENCE_FACTOR 3
+#define PATIENCE_FACTOR 3		/* an answer may take so many times as long as
+								 * the last, if not PATIENCE_MS */
 
 /*
  * Tells the library which partitions to fetch, and from where.

@@ -26,26 +26,15 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "inbox/partition/partition_doubt.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
 
 /* Milliseconds from the Unix epoch to PostgreSQL's. */
 #define EPOCH_MS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000))
-
-/*
- * Nothing is known of a partition yet.
- */
-void
-recreation_init(Partition *partition)
-{
-	for (int i = 0; i < MARKS; i++)
-		partition->verified[i].offset = partition->asked[i].offset = -1;
-	partition->watch_offset = -1;
-}
 
 /* The topic of a partition, if it was found and the partition has a leader. */
 static FoundTopic *

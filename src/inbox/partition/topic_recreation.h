@@ -12,7 +12,6 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void recreation_init(Partition *partition);
 extern bool recreation_ask(InboxWorker *worker, Search *search);
 extern bool recreation_take(InboxWorker *worker, Search *search);
 

@@ -21,10 +21,10 @@
 
 #include "core/monotonic_clock.h"
 #include "event/topic_name.h"
+#include "inbox/partition/partition_doubt.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/subscription/subscription.h"
-#include "inbox/worker/consumer_health.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 

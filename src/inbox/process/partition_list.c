@@ -12,7 +12,6 @@
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
-#include "inbox/partition/topic_recreation.h"
 #include "inbox/process/inbox_worker.h"
 #include "kafka/consumer/consumer.h"
 
@@ -22,9 +21,6 @@ typedef struct PartitionEntry
 	TopicPartition key;			/* hash key */
 	Partition  *partition;
 } PartitionEntry;
-
-/* an answer may take so many times as long as
-								 * the last, if not PATIENCE_MS */
 
 static uint32
 hash_key(const void *key, Size size)
@@ -89,6 +85,15 @@ partitions_find(InboxWorker *worker, const char *topic, int partition)
 	return entry ? entry->partition : NULL;
 }
 
+/* Nothing is known of a partition yet. */
+static void
+init_marks(Partition *partition)
+{
+	for (int i = 0; i < MARKS; i++)
+		partition->verified[i].offset = partition->asked[i].offset = -1;
+	partition->watch_offset = -1;
+}
+
 /*
  * Adds a partition that the worker does not read yet.
  */
@@ -115,7 +120,7 @@ partitions_add(InboxWorker *worker, const char *topic, int number)
 	strlcpy(partition->at.topic, topic, CONSUMER_TOPIC_LEN);
 	partition->at.partition = number;
 	partition->end = partition->known_end = -1;
-	recreation_init(partition);
+	init_marks(partition);
 	partitions_key(&key, topic, number);
 	entry = hash_search(worker->partition_table, &key, HASH_ENTER, NULL);
 	entry->partition = partition;

@@ -84,8 +84,6 @@ health_note(InboxWorker *worker, const char *message)
 		strlcpy(worker->status.error, message, CONSUMER_MESSAGE_LEN);
 }
 
-/* so long an open transaction is no matter */
-
 /*
  * Shows a state.
  */
@@ -160,4 +158,17 @@ health_sign(Partition *partition)
 		return;
 	partition->health = PARTITION_READ;
 	partition->refused = false;
+}
+
+/*
+ * Notes what could not be taken over, since somebody else has locked it; "" for
+ * nothing.
+ */
+void
+health_locked(InboxWorker *worker, const char *message)
+{
+	if (message[0] != '\0' && strcmp(worker->locked, message) != 0 &&
+		worker->status.state == CONSUMER_WAITING_LOCK)
+		health_problem(worker, CONSUMER_WAITING_LOCK, message);
+	strlcpy(worker->locked, message, sizeof(worker->locked));
 }

@@ -27,5 +27,6 @@ extern void health_lookup_failed(InboxWorker *worker, const char *message,
 extern void health_sign(Partition *partition);
 extern void health_note(InboxWorker *worker, const char *message);
 extern void health_set_state(InboxWorker *worker, ConsumerState state);
+extern void health_locked(InboxWorker *worker, const char *message);
 
 #endif							/* OUTBOX_WORKER_REPORT_H */

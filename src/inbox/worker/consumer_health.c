@@ -34,7 +34,6 @@
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
-#include "inbox/process/partition_list.h"
 #include "inbox/process/worker_report.h"
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
@@ -43,64 +42,7 @@
 #define CHECK_MS 500			/* where nothing is taken until then */
 #define LONG_PROBE_MS 10000		/* with messages that are still to be handled */
 #define GROUP_RETRY_MS 10000
-#define TRANSACTION_MS 10000
-
-/*
- * Notes what could not be taken over, since somebody else has locked it; "" for
- * nothing.
- */
-void
-health_locked(InboxWorker *worker, const char *message)
-{
-	if (message[0] != '\0' && strcmp(worker->locked, message) != 0 &&
-		worker->status.state == CONSUMER_WAITING_LOCK)
-		health_problem(worker, CONSUMER_WAITING_LOCK, message);
-	strlcpy(worker->locked, message, sizeof(worker->locked));
-}
-
-/*
- * A partition cannot be read.  Called by consumer_fetch(): must not raise an
- * error.
- */
-void
-health_refused(void *arg, const char *topic, int partition)
-{
-	InboxWorker *worker = arg;
-	Partition  *found = partitions_find(worker, topic, partition);
-
-	if (found == NULL)
-		return;
-	found->refused = true;
-	health_doubt(worker, found);
-}
-
-/*
- * It may be another partition by now: it is to be read from its marks on.
- */
-void
-health_doubt(InboxWorker *worker, Partition *partition)
-{
-	worker->settled = false;
-	partition->health = PARTITION_DOUBTED;
-	marks_doubt(worker, partition);
-}
-
-/*
- * There is no topic of that name, or it cannot be read.  One that is there later
- * may be another one.
- */
-void
-health_missing(InboxWorker *worker, const char *topic)
-{
-	for (int i = 0; i < worker->npartitions; i++)
-	{
-		Partition  *partition = worker->partitions[i];
-
-		if (partition->health == PARTITION_READ &&
-			strcmp(partition->at.topic, topic) == 0)
-			health_refused(worker, topic, partition->at.partition);
-	}
-}
+#define TRANSACTION_MS 10000	/* so long an open transaction is no matter */
 
 /*
  * A broker is away, perhaps: any partition may be its.  When it is back, it may

@@ -12,10 +12,6 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void health_locked(InboxWorker *worker, const char *message);
-extern void health_refused(void *arg, const char *topic, int partition);
-extern void health_doubt(InboxWorker *worker, Partition *partition);
-extern void health_missing(InboxWorker *worker, const char *topic);
 extern void health_take_errors(InboxWorker *worker);
 extern void health_check(InboxWorker *worker, bool more);
 

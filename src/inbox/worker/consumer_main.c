@@ -53,6 +53,7 @@
 #include "inbox/batch/unprocessed_rows.h"
 #include "inbox/partition/assignment.h"
 #include "inbox/partition/lost_messages.h"
+#include "inbox/partition/partition_doubt.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/process/inbox_worker.h"
 #include "inbox/process/worker_report.h"
