@@ -4,12 +4,11 @@
  *	  Which partition a message goes to, and through which of the producer's
  *	  handles.
  *
- * A handle has one request under way to each broker (idempotent_producer.c says
- * why), and
- * the library puts messages of one partition only into a request.  So where
- * Kafka is far away, messages of many partitions would wait for each other.  A
- * producer may have several handles then, each with its own connections, and
- * producer id, and each as safe as a single one:
+ * A handle has one request under way to each broker (idempotent_producer.c
+ * says why), and the library puts messages of one partition only into a
+ * request.  So where Kafka is far away, messages of many partitions would wait
+ * for each other.  A producer may have several handles then, each with its own
+ * connections, and producer id, and each as safe as a single one:
  *
  *	 - As long as a message of a partition is under way, all others of that
  *	   partition go through the same handle.  So they are in one queue of the
