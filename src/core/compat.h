@@ -27,6 +27,7 @@
 #include "executor/executor.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 

@@ -18,6 +18,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "core/compat.h"
+
 PG_FUNCTION_INFO_V1(outbox_utf8_text);
 
 /*

@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 
 #include "inbox/table/run_as_owner.h"
 

@@ -45,6 +45,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "core/compat.h"
 #include "core/slice.h"
 #include "relay/state/catchup_progress.h"
 #include "relay/state/json_members.h"
