@@ -14,7 +14,7 @@ my @flaws = (
 	[
 		'WAL is confirmed before Kafka has acknowledged it',
 		'src/relay/progress/slot_progress.c',
-		's/position = \Kledger_is_empty[^;]+/decode_position()/',
+		's/position = \Kledger_is_empty[^;]+/slot_decoder_position()/',
 		'relay terminated while brokers are frozen',
 		'lost'
 	],

@@ -30,7 +30,7 @@ my $seed = $ENV{INBOX_MODEL_SEED} || int(time) % 100_000;
 # Each with the source file, how it is spoilt, and steps that are enough.
 my @flaws = (
 	[ 'two rows', 'src/inbox/batch/repeated_messages.c', 's/if \(unprocessed_may_exist\(\)\)/if (false \&\& unprocessed_may_exist())/', 25 ],
-	[ 'overwritten seek', 'src/inbox/partition/takeover_rows.c', 's/p\.fence OPERATOR\(pg_catalog\.=\) excluded\.fence/true/; s/!load_is_unchanged\(worker->subscription\)/false/', 25 ],
+	[ 'overwritten seek', 'src/inbox/partition/takeover_rows.c', 's/p\.fence OPERATOR\(pg_catalog\.=\) excluded\.fence/true/; s/!subscription_is_unchanged\(worker->subscription\)/false/', 25 ],
 	[ 'below first', 'src/inbox/batch/redelivery_queue.c', 's/if \(waiting != NULL && offset < waiting->first_offset\)/if (waiting != NULL \&\& offset < 0)/', 25 ],
 	[ 'stopped twice', 'src/inbox/batch/batch_table.c', 's/if \(SPI_processed == 0\)(\s+ereport\(ERROR,\s+\(errcode\(ERRCODE_OBJECT_IN_USE\))/if (false)$1/', 1 ],
 	[ 'overtaken', 'src/inbox/batch/redelivery.c', 's/if \(n == 0 \|\| retry_offset\(&messages\[0\]\) != waiting->first_offset\)(\s+\{\s+)round->outdated = true;/if (n == 0)$1outcome->finished = true;/', 25 ]);

@@ -53,7 +53,7 @@ find(OwnRelations *own, const char *name)
  * Raises the error that a relation is not as the extension made it.
  */
 void
-own_relation_is_wrong(const char *schema, const char *name)
+extension_relation_is_wrong(const char *schema, const char *name)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -69,8 +69,8 @@ own_relation_is_wrong(const char *schema, const char *name)
  * Raises an error when it does not exist or is something else.
  */
 Relation
-own_relation_open(OwnRelations *own, Oid *oid, const char *name, char kind,
-				  LOCKMODE lockmode)
+extension_relation_open(OwnRelations *own, Oid *oid, const char *name, char kind,
+						LOCKMODE lockmode)
 {
 	Relation	relation = NULL;
 
@@ -93,7 +93,7 @@ own_relation_open(OwnRelations *own, Oid *oid, const char *name, char kind,
 				 errhint("Undo that, or drop the extension and create it again.")));
 	if (relation->rd_rel->relkind != kind ||
 		(kind == RELKIND_RELATION && !relation->rd_rel->relispartition))
-		own_relation_is_wrong(own->schema, name);
+		extension_relation_is_wrong(own->schema, name);
 	return relation;
 }
 
@@ -104,10 +104,10 @@ own_relation_open(OwnRelations *own, Oid *oid, const char *name, char kind,
  * everything that was done before it was set.  Parameters and errors as above.
  */
 int64
-own_sequence_value(OwnRelations *own, Oid *oid, const char *name)
+extension_sequence_value(OwnRelations *own, Oid *oid, const char *name)
 {
-	Relation	sequence = own_relation_open(own, oid, name, RELKIND_SEQUENCE,
-											 AccessShareLock);
+	Relation	sequence = extension_relation_open(own, oid, name, RELKIND_SEQUENCE,
+												   AccessShareLock);
 	Buffer		buffer = ReadBuffer(sequence, 0);
 	Page		page;
 	HeapTupleHeader tuple;

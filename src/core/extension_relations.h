@@ -27,11 +27,11 @@ typedef struct OwnRelations
 	bool		watched;		/* do we hear of changes? */
 } OwnRelations;
 
-extern Relation own_relation_open(OwnRelations *own, Oid *oid,
-								  const char *name, char kind,
-								  LOCKMODE lockmode);
-extern int64 own_sequence_value(OwnRelations *own, Oid *oid, const char *name);
-pg_noreturn extern void own_relation_is_wrong(const char *schema,
-											  const char *name);
+extern Relation extension_relation_open(OwnRelations *own, Oid *oid,
+										const char *name, char kind,
+										LOCKMODE lockmode);
+extern int64 extension_sequence_value(OwnRelations *own, Oid *oid, const char *name);
+pg_noreturn extern void extension_relation_is_wrong(const char *schema,
+													const char *name);
 
 #endif							/* OUTBOX_EXTENSION_RELATIONS_H */

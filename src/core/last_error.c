@@ -33,7 +33,7 @@ keep(ErrorData *error)
  * Keeps the errors of this process from now on.  To be called once.
  */
 void
-last_words_keep(void)
+last_error_keep(void)
 {
 	prev_emit_log_hook = emit_log_hook;
 	emit_log_hook = keep;
@@ -44,7 +44,7 @@ last_words_keep(void)
  * Also when the server is set up to log none.
  */
 bool
-last_words_failed(int code)
+last_error_failed(int code)
 {
 	return code != 0 && !asked_to_end;
 }

@@ -12,8 +12,8 @@
 
 #define LAST_WORDS_LEN 1024
 
-extern void last_words_keep(void);
-extern bool last_words_failed(int code);
+extern void last_error_keep(void);
+extern bool last_error_failed(int code);
 extern const char *last_words(void);
 
 #endif							/* OUTBOX_LAST_ERROR_H */

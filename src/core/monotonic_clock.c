@@ -18,7 +18,7 @@
  * work.  Zero, which stands for "never", is more than a day ago.
  */
 TimestampTz
-steady_now(void)
+monotonic_now(void)
 {
 	struct timespec now;
 

@@ -17,7 +17,7 @@
 
 #include "datatype/timestamp.h"
 
-extern TimestampTz steady_now(void);
+extern TimestampTz monotonic_now(void);
 
 /*
  * The earlier one of two times.  Unlike Min(), takes what has an effect only

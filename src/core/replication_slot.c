@@ -191,7 +191,7 @@ give_up(Oid database)
 }
 
 /*
- * Since when nobody has acquired the slot at a place, by steady_now(); notes
+ * Since when nobody has acquired the slot at a place, by monotonic_now(); notes
  * that it is so, or not, now.
  */
 static TimestampTz
@@ -205,7 +205,7 @@ unattended_since(int place, bool unattended)
 	if (!unattended)
 		since[place] = 0;
 	else if (since[place] == 0)
-		since[place] = steady_now();
+		since[place] = monotonic_now();
 	return since[place];
 }
 
@@ -218,7 +218,7 @@ TimestampTz
 slot_limit_unattended(void)
 {
 	XLogRecPtr	end = slot_wal_end();
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	TimestampTz next = DT_NOEND;
 
 	if (outbox_max_slot_wal < 0)

@@ -19,7 +19,7 @@
  * for TOPIC_MAX_LEN + 1 bytes.  Returns false when the name is too long.
  */
 bool
-route_topic(const Event *event, char *topic)
+topic_name_of(const Event *event, char *topic)
 {
 	const int	prefix = sizeof(TOPIC_PREFIX) - 1;
 

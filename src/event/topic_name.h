@@ -17,6 +17,6 @@
 													 * event_check.c */
 #define TOPIC_MAX_LEN 249
 
-extern bool route_topic(const Event *event, char *topic);
+extern bool topic_name_of(const Event *event, char *topic);
 
 #endif							/* OUTBOX_TOPIC_NAME_H */

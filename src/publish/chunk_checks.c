@@ -22,7 +22,7 @@
  * There is nothing in that which planning would evaluate or look up by name.
  */
 bool
-store_is_our_check(const Expr * check)
+chunk_is_our_check(const Expr * check)
 {
 	const		FuncExpr *call = (const FuncExpr *) check;
 	FmgrInfo	function;
@@ -43,13 +43,13 @@ store_is_our_check(const Expr * check)
  * not fire: there is no statement.
  */
 bool
-store_has_extras(Relation chunk)
+chunk_has_extras(Relation chunk)
 {
 	TupleConstr *constr = RelationGetDescr(chunk)->constr;
 	TriggerDesc *triggers = chunk->trigdesc;
 
 	for (int i = 0; constr && i < constr->num_check; i++)
-		if (!store_is_our_check(compat_check_node(&constr->check[i], chunk)))
+		if (!chunk_is_our_check(compat_check_node(&constr->check[i], chunk)))
 			return true;
 	return triggers && (triggers->trig_insert_before_row ||
 						triggers->trig_insert_after_row);

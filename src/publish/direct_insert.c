@@ -167,7 +167,7 @@ learn_shape(Shape *shape, Relation chunk, int number)
 	shape->nindexes = 0;
 	MemoryContextReset(shape->context);
 	shape->plain = chunk->rd_rel->relam == HEAP_TABLE_AM_OID &&
-		!store_has_extras(chunk) &&
+		!chunk_has_extras(chunk) &&
 		learn_columns(shape, chunk) &&
 		learn_indexes(shape, chunk);
 	old = MemoryContextSwitchTo(shape->context);

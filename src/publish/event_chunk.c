@@ -50,10 +50,10 @@ PG_FUNCTION_INFO_V1(outbox_current_chunk);
  * error when the extension is not there.
  */
 int16
-store_current_chunk(void)
+event_chunk_current_chunk(void)
 {
-	int64		chunk = own_sequence_value(&own, &oids.chunk_sequence,
-										   CHUNK_SEQUENCE);
+	int64		chunk = extension_sequence_value(&own, &oids.chunk_sequence,
+												 CHUNK_SEQUENCE);
 
 	if (chunk < 0 || chunk >= NCHUNKS)
 		ereport(ERROR,
@@ -71,15 +71,15 @@ store_current_chunk(void)
  * transaction.  Raises an error when it is not as the extension made it.
  */
 Relation
-store_open_chunk(int16 chunk, LOCKMODE lockmode)
+event_chunk_open_chunk(int16 chunk, LOCKMODE lockmode)
 {
 	const char *name = chunk_names[chunk];
-	Relation	relation = own_relation_open(&own, &oids.chunks[chunk], name,
-											 RELKIND_RELATION, lockmode);
+	Relation	relation = extension_relation_open(&own, &oids.chunks[chunk], name,
+												   RELKIND_RELATION, lockmode);
 
 	if (!event_tupdesc_matches(RelationGetDescr(relation)) ||
 		!RelationIsPermanent(relation))
-		own_relation_is_wrong(STORE_SCHEMA, name);
+		extension_relation_is_wrong(STORE_SCHEMA, name);
 	return relation;
 }
 
@@ -88,15 +88,15 @@ store_open_chunk(int16 chunk, LOCKMODE lockmode)
  * keeps the sequence from being dropped.
  */
 int64
-store_next_id(void)
+event_chunk_next_id(void)
 {
 	Oid			sequence = oids.id_sequence;
 
 	if (!OidIsValid(sequence))
 	{
-		Relation	relation = own_relation_open(&own, &oids.id_sequence,
-												 ID_SEQUENCE, RELKIND_SEQUENCE,
-												 AccessShareLock);
+		Relation	relation = extension_relation_open(&own, &oids.id_sequence,
+													   ID_SEQUENCE, RELKIND_SEQUENCE,
+													   AccessShareLock);
 
 		sequence = RelationGetRelid(relation);
 		relation_close(relation, NoLock);
@@ -114,5 +114,5 @@ outbox_current_chunk(PG_FUNCTION_ARGS)
 {
 	/* It is the default of a column: somebody inserts without publish(). */
 	session_publishes();
-	PG_RETURN_INT16(store_current_chunk());
+	PG_RETURN_INT16(event_chunk_current_chunk());
 }

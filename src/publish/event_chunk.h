@@ -17,8 +17,8 @@
 /* Chunks of outbox.event. */
 #define NCHUNKS 8
 
-extern int16 store_current_chunk(void);
-extern Relation store_open_chunk(int16 chunk, LOCKMODE lockmode);
-extern int64 store_next_id(void);
+extern int16 event_chunk_current_chunk(void);
+extern Relation event_chunk_open_chunk(int16 chunk, LOCKMODE lockmode);
+extern int64 event_chunk_next_id(void);
 
 #endif							/* OUTBOX_EVENT_CHUNK_H */

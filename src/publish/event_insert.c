@@ -74,7 +74,7 @@ prepare_checks(ResultRelInfo *target, EState *estate)
 		if (!compat_is_enforced(&constr->check[i]))
 			continue;
 		check = compat_check_node(&constr->check[i], chunk);
-		if (store_is_our_check(check))
+		if (chunk_is_our_check(check))
 			SetUserIdAndSecContext(chunk->rd_rel->relowner,
 								   context | SECURITY_LOCAL_USERID_CHANGE);
 		COMPAT_CHECKS(target)[i] = ExecPrepareExpr(check, estate);
@@ -221,11 +221,11 @@ void
 store_insert(Datum *values, bool *nulls, bool id_given)
 {
 	MemoryContext context = CurrentMemoryContext;
-	int16		number = store_current_chunk();
-	Relation	chunk = store_open_chunk(number, RowExclusiveLock);
+	int16		number = event_chunk_current_chunk();
+	Relation	chunk = event_chunk_open_chunk(number, RowExclusiveLock);
 
 	values[EVENT_CHUNK] = Int16GetDatum(number);
-	values[EVENT_ID] = Int64GetDatum(store_next_id());
+	values[EVENT_ID] = Int64GetDatum(event_chunk_next_id());
 	values[EVENT_DATABASE_ID] = Int32GetDatum(own_database_id());
 	nulls[EVENT_CHUNK] = nulls[EVENT_ID] = nulls[EVENT_DATABASE_ID] = false;
 	set_id_given(chunk, id_given, values, nulls);

@@ -217,7 +217,7 @@ get_kept(FmgrInfo *function, Relation relation)
 	if (kept == NULL)
 	{
 		if (!event_tupdesc_matches(RelationGetDescr(relation)))
-			own_relation_is_wrong("outbox", RelationGetRelationName(relation));
+			extension_relation_is_wrong("outbox", RelationGetRelationName(relation));
 		kept = MemoryContextAllocZero(function->fn_mcxt, sizeof(Kept));
 		kept->context = function->fn_mcxt;
 		as_owner(relation, read_all, kept);

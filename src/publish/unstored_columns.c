@@ -52,7 +52,7 @@ outbox_note_places(PG_FUNCTION_ARGS)
 {
 	for (int i = 0; i < NCHUNKS; i++)
 	{
-		Relation	chunk = store_open_chunk(i, AccessExclusiveLock);
+		Relation	chunk = event_chunk_open_chunk(i, AccessExclusiveLock);
 
 		note_value(chunk, EVENT_CHUNK, i);
 		note_value(chunk, EVENT_DATABASE_ID, own_database_id());

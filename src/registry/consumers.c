@@ -321,7 +321,7 @@ consumers_attach(int index)
 		return NULL;
 	attached_entry = entry;
 	on_shmem_exit(consumer_detach, (Datum) 0);
-	last_words_keep();
+	last_error_keep();
 	return entry;
 }
 

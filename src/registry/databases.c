@@ -106,7 +106,7 @@ bool
 shmem_wait_published(Oid database, XLogRecPtr position, uint64 round,
 					 long timeout_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(),
 													timeout_ms);
 	DatabaseEntry *entry = registry_find(database);
 	bool		published = false;
@@ -119,7 +119,7 @@ shmem_wait_published(Oid database, XLogRecPtr position, uint64 round,
 		SpinLockAcquire(&entry->mutex);
 		published = entry->published >= position || entry->polled > round;
 		SpinLockRelease(&entry->mutex);
-		left = TimestampDifferenceMilliseconds(steady_now(), until);
+		left = TimestampDifferenceMilliseconds(monotonic_now(), until);
 		if (published || left <= 0)
 			break;
 		(void) ConditionVariableTimedSleep(&entry->moved, left,
@@ -262,7 +262,7 @@ void
 shmem_wait_for_leave(Oid database)
 {
 	DatabaseEntry *entry = registry_find(database);
-	TimestampTz since = steady_now();
+	TimestampTz since = monotonic_now();
 
 	ConditionVariablePrepareToSleep(&entry->left);
 	for (;;)
@@ -276,7 +276,7 @@ shmem_wait_for_leave(Oid database)
 		LWLockRelease(registry->lock);
 		if (pid == 0 && !consumers)
 			break;
-		if (TimestampDifferenceExceeds(since, steady_now(),
+		if (TimestampDifferenceExceeds(since, monotonic_now(),
 									   LEAVE_GRACE_MS))
 		{
 			if (pid != 0)

@@ -70,7 +70,7 @@ read_and_publish(void)
  * Runs transactions of its own.  Returns false when there is no room for all.
  */
 bool
-load_publish_list(void)
+discovery_publish(void)
 {
 	bool		room;
 

@@ -23,6 +23,6 @@
 	"generation OPERATOR(pg_catalog.+)" \
 	" (EXTRACT(epoch FROM created_at) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
 
-extern bool load_publish_list(void);
+extern bool discovery_publish(void);
 
 #endif							/* OUTBOX_DISCOVERY_H */

@@ -31,7 +31,7 @@ relay_detach(int code, Datum arg)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	my_entry->pid = 0;
 	my_entry->relay_latch = NULL;
-	my_entry->failed = last_words_failed(code);
+	my_entry->failed = last_error_failed(code);
 	if (my_entry->failed)
 		my_entry->errors++;
 	SpinLockAcquire(&my_entry->mutex);
@@ -79,7 +79,7 @@ shmem_relay_attach(Oid database)
 
 	my_entry = entry;
 	on_shmem_exit(relay_detach, (Datum) 0);
-	last_words_keep();
+	last_error_keep();
 	return true;
 }
 

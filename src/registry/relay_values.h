@@ -75,7 +75,7 @@ typedef struct SuspectTopic
 	bool		keyless;		/* or only since that had no key */
 	bool		taken;			/* but what is like it was taken in the open
 								 * Kafka transaction */
-	TimestampTz refused_at;		/* the last one, by steady_now() */
+	TimestampTz refused_at;		/* the last one, by monotonic_now() */
 	char		error_name[48]; /* librdkafka's */
 	char		error[SUSPECT_ERROR_LEN];
 } SuspectTopic;

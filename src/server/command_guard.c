@@ -204,7 +204,7 @@ check(Node *stmt)
  * transaction.
  */
 void
-guard_check(Node *stmt)
+command_guard_check(Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{
@@ -219,7 +219,7 @@ guard_check(Node *stmt)
 			if (!is_on_guard())
 				return;
 			check(stmt);
-			guard_check_inbox(stmt);
+			command_guard_check_inbox(stmt);
 			break;
 		default:
 			break;

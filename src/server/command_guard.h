@@ -12,6 +12,6 @@
 
 #include "nodes/nodes.h"
 
-extern void guard_check(Node *stmt);
+extern void command_guard_check(Node *stmt);
 
 #endif							/* OUTBOX_COMMAND_GUARD_H */

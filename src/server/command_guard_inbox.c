@@ -120,7 +120,7 @@ check_rename(const RenameStmt *stmt)
  * transaction.
  */
 void
-guard_check_inbox(const Node *stmt)
+command_guard_check_inbox(const Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{

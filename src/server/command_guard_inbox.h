@@ -12,6 +12,6 @@
 
 #include "nodes/nodes.h"
 
-extern void guard_check_inbox(const Node *stmt);
+extern void command_guard_check_inbox(const Node *stmt);
 
 #endif							/* OUTBOX_COMMAND_GUARD_INBOX_H */

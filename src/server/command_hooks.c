@@ -392,7 +392,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 	Oid			database = InvalidOid;
 
-	guard_check(stmt);
+	command_guard_check(stmt);
 	if (IsTransactionState())
 		database = database_to_hold(stmt, context == PROCESS_UTILITY_TOPLEVEL);
 	if (OidIsValid(database))

@@ -71,7 +71,7 @@ static int	relays_waiting;		/* for one, in this look at the databases */
  * Makes the launcher's notes.  Call in TopMemoryContext.
  */
 void
-launch_init(void)
+consumer_supervisor_init(void)
 {
 	starts = palloc0(sizeof(ConsumerStart) * consumers_size());
 }
@@ -98,7 +98,7 @@ look_at(const ConsumerEntry *entry, EntryView *view)
  * A relay has found no free slot: some consumer is to make way.
  */
 void
-launch_make_way(void)
+consumer_supervisor_make_way(void)
 {
 	relays_waiting++;
 }
@@ -198,7 +198,7 @@ static TimestampTz
 tend_entry(int index, bool scout)
 {
 	ConsumerStart *start = &starts[index];
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	EntryView	view;
 	pid_t		pid;
 
@@ -256,7 +256,7 @@ static TimestampTz
 send_scouts(void)
 {
 	static TimestampTz sent = 0;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	long		interval = ring_expire_interval(SCOUT_INTERVAL_MS);
 
 	if (sent != 0 && !TimestampDifferenceExceeds(sent, now, interval))
@@ -296,7 +296,7 @@ count_leaving(void)
  * DT_NOEND.
  */
 TimestampTz
-launch_tend(void)
+consumer_supervisor_tend(void)
 {
 	TimestampTz next = send_scouts();
 

@@ -12,8 +12,8 @@
 
 #include "datatype/timestamp.h"
 
-extern void launch_init(void);
-extern void launch_make_way(void);
-extern TimestampTz launch_tend(void);
+extern void consumer_supervisor_init(void);
+extern void consumer_supervisor_make_way(void);
+extern TimestampTz consumer_supervisor_tend(void);
 
 #endif							/* OUTBOX_CONSUMER_SUPERVISOR_H */

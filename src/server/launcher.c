@@ -271,7 +271,7 @@ start_relay(RelayStart *start, const char *name, bool afresh, TimestampTz now)
 	start->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_RETRY_MS);
 	shmem_report_failure(start->database,
 						 "no free background worker slot; raise max_worker_processes");
-	launch_make_way();
+	consumer_supervisor_make_way();
 	if (!start->no_slot_reported)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -312,7 +312,7 @@ static TimestampTz
 tend_database(const DatabaseInfo *info, int *looking)
 {
 	RelayStart *start = start_of(info->database);
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	char		name[NAMEDATALEN];
 
 	if (info->pid != 0)
@@ -383,7 +383,7 @@ tend_all_databases(DatabaseInfo *list)
 	for (int i = 0; i < n; i++)
 		next = steady_earlier(next, tend_database(&list[i], &looking));
 
-	next = steady_earlier(next, launch_tend());
+	next = steady_earlier(next, consumer_supervisor_tend());
 	next = steady_earlier(next, slot_limit_unattended());
 
 	n = shmem_list_databases(list, outbox_max_databases);
@@ -393,7 +393,7 @@ tend_all_databases(DatabaseInfo *list)
 		return LOOKING_RETRY_MS;
 	if (next == DT_NOEND)
 		return -1;
-	return TimestampDifferenceMilliseconds(steady_now(), next) + 1;
+	return TimestampDifferenceMilliseconds(monotonic_now(), next) + 1;
 }
 
 /* Does what is due whenever the latch was set. */
@@ -452,7 +452,7 @@ outbox_launcher_main(Datum arg)
 	list = MemoryContextAllocZero(TopMemoryContext,
 								  sizeof(DatabaseInfo) * outbox_max_databases);
 	MemoryContextSwitchTo(TopMemoryContext);
-	launch_init();
+	consumer_supervisor_init();
 	list_unasked_databases();
 
 	for (;;)

@@ -44,7 +44,7 @@ launcher_start_worker(const char *type, const char *function, Datum arg,
 
 /*
  * When a worker that has failed so often without progress may be started
- * again, by steady_now() as "now" is.
+ * again, by monotonic_now() as "now" is.
  */
 TimestampTz
 launcher_backoff_end(int failures, TimestampTz now)

@@ -76,7 +76,7 @@ move_of(Batch *batch, Partition *partition)
 static bool
 hold_back(Batch *batch, int i)
 {
-	if (waiting_find(batch->worker, &batch->messages[i]) == NULL)
+	if (redelivery_queue_find(batch->worker, &batch->messages[i]) == NULL)
 		return false;
 	batch->fates[i] = FATE_STORE;
 	return true;
@@ -101,16 +101,16 @@ take_failure(Batch *batch, int i, const HandlerFailure *failure)
 	InboxMessage *message = &batch->messages[i];
 
 	batch->fates[i] = FATE_STORE;
-	store_fail(worker, message, failure);
+	batch_table_fail(worker, message, failure);
 	if (!message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
 	{
-		waiting_add(worker, batch->partitions[i], message, true);
+		redelivery_queue_add(worker, batch->partitions[i], message, true);
 		return;
 	}
-	report_failed(worker, message);
+	failure_report_failed(worker, message);
 	if (worker->subscription->stops)
 	{
-		store_stop(worker, message, &batch->disturbed);
+		batch_table_stop(worker, message, &batch->disturbed);
 		batch->stopped = true;
 	}
 }
@@ -178,7 +178,7 @@ run_range(Batch *batch, Handler *handler, int first, int last)
 		return true;
 	if (numbers[0] > 0 && inbox_transaction_is_over(batch->worker))
 	{
-		repeats_end_before(batch, numbers[0]);
+		repeated_messages_end_before(batch, numbers[0]);
 		return false;
 	}
 	if (handler_run(handler, messages, &ran, &failure))
@@ -186,7 +186,7 @@ run_range(Batch *batch, Handler *handler, int first, int last)
 		for (int i = 0; i < ran; i++)
 			batch->done[numbers[i]] = true;
 		if (ran < n)
-			repeats_end_before(batch, numbers[ran]);
+			repeated_messages_end_before(batch, numbers[ran]);
 		return ran == n;
 	}
 	if (inbox_transaction_begins_anew(&failure, batch->tries))
@@ -195,7 +195,7 @@ run_range(Batch *batch, Handler *handler, int first, int last)
 		return run_parts(batch, handler, numbers, n, last);
 	take_failure(batch, numbers[0], &failure);
 	if (batch->stopped)
-		repeats_end_before(batch, numbers[0] + 1);
+		repeated_messages_end_before(batch, numbers[0] + 1);
 	return !batch->stopped;
 }
 
@@ -234,11 +234,11 @@ charge_next(Batch *batch)
 		if (batch->fates[i] != FATE_RUN || hold_back(batch, i))
 			continue;
 		batch->fates[i] = FATE_STORE;
-		charge_count(batch->worker, &batch->messages[i]);
+		suspect_attempt_count(batch->worker, &batch->messages[i]);
 		batch->charged = true;
-		waiting_add(batch->worker, batch->partitions[i], &batch->messages[i], true);
-		repeats_end_before(batch, i + 1);
-		charge_make_durable();
+		redelivery_queue_add(batch->worker, batch->partitions[i], &batch->messages[i], true);
+		repeated_messages_end_before(batch, i + 1);
+		suspect_attempt_make_durable();
 	}
 }
 
@@ -248,7 +248,7 @@ end_at_rejected(Batch *batch)
 {
 	for (int i = 0; i < batch->end; i++)
 		if (batch->fates[i] == FATE_REJECT && batch->worker->subscription->stops)
-			repeats_end_before(batch, i + 1);
+			repeated_messages_end_before(batch, i + 1);
 }
 
 /* Makes messages fail that have a problem, without their handler. */
@@ -259,12 +259,12 @@ reject(Batch *batch)
 	{
 		if (batch->fates[i] != FATE_REJECT)
 			continue;
-		store_reject(&batch->messages[i]);
+		batch_table_reject(&batch->messages[i]);
 		unprocessed_note();
 		if (batch->worker->subscription->stops)
 		{
-			store_stop(batch->worker, &batch->messages[i],
-					   &batch->disturbed);
+			batch_table_stop(batch->worker, &batch->messages[i],
+							 &batch->disturbed);
 			batch->stopped = true;
 		}
 	}
@@ -277,7 +277,7 @@ store(Batch *batch)
 	InboxMessage **messages = palloc(sizeof(InboxMessage *) * batch->n);
 	int			n = 0;
 
-	repeats_remove_replaced(batch);
+	repeated_messages_remove_replaced(batch);
 	for (int i = 0; i < batch->end; i++)
 	{
 		InboxMessage *message = &batch->messages[i];
@@ -298,7 +298,7 @@ store(Batch *batch)
 		}
 		if (batch->fates[i] == FATE_STORE)
 		{
-			waiting_join(batch->worker, message);
+			redelivery_queue_join(batch->worker, message);
 			unprocessed_note();
 		}
 		if (batch->fates[i] == FATE_STORE || batch->fates[i] == FATE_REJECT ||
@@ -307,7 +307,7 @@ store(Batch *batch)
 	}
 	batch->storing = true;
 	if (n > 0)
-		store_messages(messages, n);
+		batch_table_messages(messages, n);
 	batch->storing = false;
 	for (int i = 0; i < batch->nmoves; i++)
 		marks_update(batch->moves[i].marks, batch->moves[i].partition,
@@ -326,7 +326,7 @@ is_too_much(const Batch *batch)
 
 	return batch->storing &&
 		(batch->n > 1 || problem == NULL || !problem->lacks) &&
-		decode_was_too_much(batch->records, batch->n);
+		record_decoder_was_too_much(batch->records, batch->n);
 }
 
 /* Runs the transaction once; returns whether it has committed. */
@@ -347,7 +347,7 @@ try_batch(Batch *batch)
 	PG_TRY();
 	{
 		inbox_transaction_begin(worker, context);
-		repeats_drop(batch);
+		repeated_messages_drop(batch);
 		end_at_rejected(batch);
 		if (batch->charge)
 			charge_next(batch);
@@ -390,7 +390,7 @@ batch_committed(Batch *batch)
 		if (batch->moves[i].read_until != 0)
 			partition->read_until = batch->moves[i].read_until;
 	}
-	part_committed(batch);
+	batch_part_committed(batch);
 	consumers_progress(batch->worker->entry);
 	if (batch->stopped)
 		worker_restart(batch->worker);
@@ -411,14 +411,14 @@ process(Batch *batch)
 	memcpy(messages, batch->messages, sizeof(InboxMessage) * batch->n);
 	while (first < batch->n && worker->pace.nslow == nslow)
 	{
-		Batch		part = part_take(batch, first);
+		Batch		part = batch_part_take(batch, first);
 
-		repeats_look(&part);
+		repeated_messages_look(&part);
 		if (!try_batch(&part))
 		{
 			if (part.unstored)
-				decode_without(worker->subscription, &messages[first],
-							   part.records[0], &part.failure);
+				record_decoder_without(worker->subscription, &messages[first],
+									   part.records[0], &part.failure);
 			memcpy(part.messages, &messages[first], sizeof(InboxMessage) * part.n);
 			batch->tries = part.tries;
 			batch->disturbed = part.disturbed;
@@ -429,12 +429,12 @@ process(Batch *batch)
 		batch->tries = 0;
 		batch->disturbed = false;
 		if (part.charged)
-			retry_run_charged(worker, &part.messages[part.end - 1]);
+			redelivery_run_charged(worker, &part.messages[part.end - 1]);
 		/* A slow handler may keep us here for long. */
 		worker_show_sometimes(worker);
 		worker_check(worker);
-		if (worker->pace.nslow == nslow && waiting_due(worker) <= steady_now())
-			retry_run(worker);
+		if (worker->pace.nslow == nslow && redelivery_queue_due(worker) <= monotonic_now())
+			redelivery_run(worker);
 	}
 	partitions_give_back(worker, &batch->partitions[first],
 						 &batch->records[first], batch->n - first);

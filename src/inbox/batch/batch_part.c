@@ -25,8 +25,8 @@
 static bool
 is_suspect(Batch *batch, int i)
 {
-	return culprit_is_suspect(batch->worker, batch->partitions[i],
-							  &batch->messages[i], false);
+	return crash_suspects_is_suspect(batch->worker, batch->partitions[i],
+									 &batch->messages[i], false);
 }
 
 /*
@@ -35,7 +35,7 @@ is_suspect(Batch *batch, int i)
  * the longer none of them is to be handled.
  */
 Batch
-part_take(Batch *batch, int first)
+batch_part_take(Batch *batch, int first)
 {
 	InboxWorker *worker = batch->worker;
 	int			limit = Min(inbox_transaction_limit(worker), batch->n - first);
@@ -64,14 +64,14 @@ part_take(Batch *batch, int first)
  * are charged.
  */
 void
-part_committed(Batch *batch)
+batch_part_committed(Batch *batch)
 {
 	InboxWorker *worker = batch->worker;
 
 	for (int i = 0; i < batch->end; i++)
-		culprit_passed(worker, batch->partitions[i], &batch->messages[i],
-					   batch->fates[i] == FATE_UNWANTED ||
-					   batch->fates[i] == FATE_REPEATED);
+		crash_suspects_passed(worker, batch->partitions[i], &batch->messages[i],
+							  batch->fates[i] == FATE_UNWANTED ||
+							  batch->fates[i] == FATE_REPEATED);
 	if (batch->charge && !batch->charged)
 		worker->suspects_at_once = Min(worker->suspects_at_once * 2,
 									   worker->subscription->batch_size);

@@ -12,7 +12,7 @@
 
 #include "inbox/batch/message_batch.h"
 
-extern Batch part_take(Batch *batch, int first);
-extern void part_committed(Batch *batch);
+extern Batch batch_part_take(Batch *batch, int first);
+extern void batch_part_committed(Batch *batch);
 
 #endif							/* OUTBOX_BATCH_PART_H */

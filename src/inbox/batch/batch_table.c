@@ -43,7 +43,7 @@
  * Inserts messages into inbox.message.
  */
 void
-store_messages(InboxMessage **messages, int n)
+batch_table_messages(InboxMessage **messages, int n)
 {
 	int16		chunk = ring_current_chunk(RING_MESSAGE);
 	Relation	heap = ring_open_chunk(RING_MESSAGE, chunk, RowExclusiveLock);
@@ -102,7 +102,7 @@ set_item_arrays(Datum *args, const ReceivedItem **items, int n)
 		columns[2][i] = items[i]->event_id;
 	}
 	for (int c = 0; c < lengthof(columns); c++)
-		args[c] = store_text_array(columns[c], n);
+		args[c] = saved_plan_text_array(columns[c], n);
 }
 
 #define ITEM_ARRAYS "pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)"
@@ -113,8 +113,8 @@ set_item_arrays(Datum *args, const ReceivedItem **items, int n)
  * for the first.
  */
 void
-store_receive_again(const ReceivedItem **items, Datum *times, int n,
-					bool *renewed)
+batch_table_receive_again(const ReceivedItem **items, Datum *times, int n,
+						  bool *renewed)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[4] = {TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
@@ -128,26 +128,26 @@ store_receive_again(const ReceivedItem **items, Datum *times, int n,
 	args[3] = PointerGetDatum(construct_array(times, n, TIMESTAMPTZOID,
 											  sizeof(TimestampTz), true,
 											  TYPALIGN_DOUBLE));
-	store_execute(&plan,
-				  "WITH again AS MATERIALIZED ("
-				  " SELECT c.consumer, t.event_id, t.since, t.number"
-				  " FROM ROWS FROM (" ITEM_ARRAYS ", pg_catalog.unnest($4))"
-				  "  WITH ORDINALITY t (consumer, former, event_id, since, number)"
-				  " CROSS JOIN LATERAL (VALUES (t.consumer), (t.former)) c (consumer)),"
-				  " renewed AS ("
-				  " UPDATE inbox.received r SET received_at = greatest(pg_catalog.now(), a.since)"
-				  " FROM (SELECT consumer, event_id, pg_catalog.max(since) AS since"
-				  "  FROM again GROUP BY consumer, event_id) a"
-				  " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
-				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
-				  " AND r.received_at OPERATOR(pg_catalog.<) a.since"
-				  " RETURNING r.consumer, r.event_id)"
-				  " SELECT pg_catalog.min(a.number)::pg_catalog.int4"
-				  " FROM again a JOIN renewed r"
-				  " ON r.consumer OPERATOR(pg_catalog.=) a.consumer"
-				  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
-				  " GROUP BY a.consumer, a.event_id",
-				  4, types, args, NULL);
+	saved_plan_execute(&plan,
+					   "WITH again AS MATERIALIZED ("
+					   " SELECT c.consumer, t.event_id, t.since, t.number"
+					   " FROM ROWS FROM (" ITEM_ARRAYS ", pg_catalog.unnest($4))"
+					   "  WITH ORDINALITY t (consumer, former, event_id, since, number)"
+					   " CROSS JOIN LATERAL (VALUES (t.consumer), (t.former)) c (consumer)),"
+					   " renewed AS ("
+					   " UPDATE inbox.received r SET received_at = greatest(pg_catalog.now(), a.since)"
+					   " FROM (SELECT consumer, event_id, pg_catalog.max(since) AS since"
+					   "  FROM again GROUP BY consumer, event_id) a"
+					   " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
+					   " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
+					   " AND r.received_at OPERATOR(pg_catalog.<) a.since"
+					   " RETURNING r.consumer, r.event_id)"
+					   " SELECT pg_catalog.min(a.number)::pg_catalog.int4"
+					   " FROM again a JOIN renewed r"
+					   " ON r.consumer OPERATOR(pg_catalog.=) a.consumer"
+					   " AND r.event_id OPERATOR(pg_catalog.=) a.event_id"
+					   " GROUP BY a.consumer, a.event_id",
+					   4, types, args, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		renewed[DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
 											SPI_tuptable->tupdesc, 1, &isnull)) - 1] = true;
@@ -158,8 +158,8 @@ store_receive_again(const ReceivedItem **items, Datum *times, int n,
  * come: that they were received, or received again.
  */
 void
-store_unreceive(const ReceivedItem **added, int nadded,
-				const ReceivedItem **renewed, int nrenewed)
+batch_table_unreceive(const ReceivedItem **added, int nadded,
+					  const ReceivedItem **renewed, int nrenewed)
 {
 	static SPIPlanPtr delete_plan = NULL;
 	static SPIPlanPtr update_plan = NULL;
@@ -169,22 +169,22 @@ store_unreceive(const ReceivedItem **added, int nadded,
 	if (nadded > 0)
 	{
 		set_item_arrays(args, added, nadded);
-		store_execute(&delete_plan,
-					  "DELETE FROM inbox.received r"
-					  " USING ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
-					  " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
-					  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
-					  3, types, args, NULL);
+		saved_plan_execute(&delete_plan,
+						   "DELETE FROM inbox.received r"
+						   " USING ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
+						   " WHERE r.consumer OPERATOR(pg_catalog.=) a.consumer"
+						   " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
+						   3, types, args, NULL);
 	}
 	if (nrenewed > 0)
 	{
 		set_item_arrays(args, renewed, nrenewed);
-		store_execute(&update_plan,
-					  "UPDATE inbox.received r SET received_at = '-infinity'"
-					  " FROM ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
-					  " WHERE r.consumer OPERATOR(pg_catalog.=) ANY (ARRAY[a.consumer, a.former])"
-					  " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
-					  3, types, args, NULL);
+		saved_plan_execute(&update_plan,
+						   "UPDATE inbox.received r SET received_at = '-infinity'"
+						   " FROM ROWS FROM (" ITEM_ARRAYS ") a (consumer, former, event_id)"
+						   " WHERE r.consumer OPERATOR(pg_catalog.=) ANY (ARRAY[a.consumer, a.former])"
+						   " AND r.event_id OPERATOR(pg_catalog.=) a.event_id",
+						   3, types, args, NULL);
 	}
 }
 
@@ -196,8 +196,8 @@ store_unreceive(const ReceivedItem **added, int nadded,
  * locked, as position_move() does of positions.
  */
 void
-store_stop(InboxWorker *worker, const InboxMessage *message,
-		   volatile bool *disturbed)
+batch_table_stop(InboxWorker *worker, const InboxMessage *message,
+				 volatile bool *disturbed)
 {
 	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
 	Datum		args[3] = {message->values[MESSAGE_SUBSCRIPTION],
@@ -232,7 +232,7 @@ store_stop(InboxWorker *worker, const InboxMessage *message,
  * Pause after so many attempts, in ms: doubles, to a minute.
  */
 int64
-store_pause_ms(const Subscription *subscription, int attempts)
+batch_table_pause_ms(const Subscription *subscription, int attempts)
 {
 	int64		pause = subscription->backoff_ms;
 
@@ -246,7 +246,7 @@ store_pause_ms(const Subscription *subscription, int attempts)
  * though no handler has had it.
  */
 void
-store_reject(InboxMessage *message)
+batch_table_reject(InboxMessage *message)
 {
 	message_set_text(message, MESSAGE_STATUS, "failed");
 	message_set_text(message, MESSAGE_ERROR, message->problem->message);
@@ -264,15 +264,15 @@ store_reject(InboxMessage *message)
  * why, and what comes next.
  */
 void
-store_fail(InboxWorker *worker, InboxMessage *message,
-		   const HandlerFailure *failure)
+batch_table_fail(InboxWorker *worker, InboxMessage *message,
+				 const HandlerFailure *failure)
 {
 	Subscription *subscription = worker->subscription;
 	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]) + 1;
 	bool		final = attempts >= subscription->max_attempts;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = TimestampTzPlusMilliseconds(now,
-												   store_pause_ms(subscription, attempts));
+												   batch_table_pause_ms(subscription, attempts));
 
 	message_set(message, MESSAGE_ATTEMPTS, Int32GetDatum(attempts));
 	message_set_text(message, MESSAGE_STATUS, final ? "failed" : "pending");

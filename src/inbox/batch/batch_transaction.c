@@ -97,8 +97,8 @@ inbox_transaction_begins_anew(const HandlerFailure *failure, int tries)
 void
 inbox_transaction_begin(InboxWorker *worker, MemoryContext context)
 {
-	worker->transaction_began = steady_now();
-	pace_begin(worker);
+	worker->transaction_began = monotonic_now();
+	handler_backoff_begin(worker);
 	worker_begin();
 	XactIsoLevel = worker->subscription->xact_isolation;
 	SPI_connect();
@@ -119,10 +119,10 @@ inbox_transaction_commit(InboxWorker *worker, int taken)
 	CommitTransactionCommand();
 	worker->phase = PHASE_OWN;
 	handler_clean_up_after_transaction();
-	waiting_settle(worker, true);
-	report_settle(worker, true);
+	redelivery_queue_settle(worker, true);
+	failure_report_settle(worker, true);
 	culprit_clear(worker);
-	pace_end(worker, inbox_transaction_is_over(worker));
+	handler_backoff_end(worker, inbox_transaction_is_over(worker));
 	inbox_transaction_adjust_limit(worker, taken);
 }
 
@@ -155,8 +155,8 @@ undo(InboxWorker *worker, MemoryContext context)
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(context);
 	handler_clean_up_after_transaction();
-	waiting_settle(worker, false);
-	report_settle(worker, false);
+	redelivery_queue_settle(worker, false);
+	failure_report_settle(worker, false);
 }
 
 /*
@@ -226,9 +226,9 @@ inbox_transaction_abort(InboxWorker *worker, MemoryContext context,
 	undo(worker, context);
 	if (refused)
 	{
-		pace_begin(worker);
-		pace_failed(worker, failure);
-		pace_end(worker, inbox_transaction_is_over(worker));
+		handler_backoff_begin(worker);
+		handler_backoff_failed(worker, failure);
+		handler_backoff_end(worker, inbox_transaction_is_over(worker));
 		return ABORTED_AT_COMMIT;
 	}
 	inbox_transaction_lower_limit(worker, taken);

@@ -120,7 +120,7 @@ culprit_rest(InboxWorker *worker)
 	if (worker->locked[0] != '\0')
 		return;
 	if (worker->crashed && past && worker->npartitions > 0 && worker->complete &&
-		!waiting_has_old(worker))
+		!redelivery_queue_has_old(worker))
 		set_crash_marker(worker);
 	if (worker->complete && partitions_lag(worker) == 0 &&
 		hash_get_num_entries(worker->waiting) == 0)

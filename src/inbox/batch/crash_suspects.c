@@ -59,8 +59,8 @@
  * one is new, of that partition.
  */
 bool
-culprit_is_suspect(InboxWorker *worker, const Partition *partition,
-				   const InboxMessage *message, bool stored)
+crash_suspects_is_suspect(InboxWorker *worker, const Partition *partition,
+						  const InboxMessage *message, bool stored)
 {
 	if (culprit_is_listed(worker, message))
 		return true;
@@ -76,8 +76,8 @@ culprit_is_suspect(InboxWorker *worker, const Partition *partition,
  * crashed.
  */
 void
-culprit_passed(InboxWorker *worker, Partition *partition,
-			   const InboxMessage *message, bool repeated)
+crash_suspects_passed(InboxWorker *worker, Partition *partition,
+					  const InboxMessage *message, bool repeated)
 {
 	if (partition->suspects > 0 && !repeated)
 		partition->suspects--;
@@ -118,5 +118,5 @@ charge_is_due(InboxWorker *worker, const Partition *partition,
 {
 	return message->problem == NULL &&
 		(charge_is_marked(message) ||
-		 culprit_is_suspect(worker, partition, message, true));
+		 crash_suspects_is_suspect(worker, partition, message, true));
 }

@@ -16,10 +16,10 @@
 /* The error of an attempt during which a process has died. */
 #define DEATH_SQLSTATE ERRCODE_CRASH_SHUTDOWN
 
-extern bool culprit_is_suspect(InboxWorker *worker, const Partition *partition,
-							   const InboxMessage *message, bool stored);
-extern void culprit_passed(InboxWorker *worker, Partition *partition,
-						   const InboxMessage *message, bool repeated);
+extern bool crash_suspects_is_suspect(InboxWorker *worker, const Partition *partition,
+									  const InboxMessage *message, bool stored);
+extern void crash_suspects_passed(InboxWorker *worker, Partition *partition,
+								  const InboxMessage *message, bool repeated);
 extern bool waiting_is_old(const InboxWorker *worker, const Partition *partition,
 						   const InboxMessage *message);
 

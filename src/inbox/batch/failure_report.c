@@ -28,7 +28,7 @@
  * A message has failed for good, in the transaction that is running.
  */
 void
-report_failed(InboxWorker *worker, const InboxMessage *message)
+failure_report_failed(InboxWorker *worker, const InboxMessage *message)
 {
 	FailureReport *report = &worker->report;
 
@@ -68,24 +68,24 @@ log_failures(InboxWorker *worker, TimestampTz now)
  * that was done a moment ago.
  */
 void
-report_settle(InboxWorker *worker, bool committed)
+failure_report_settle(InboxWorker *worker, bool committed)
 {
 	FailureReport *report = &worker->report;
 
 	if (committed)
 		report->count += report->pending;
 	report->pending = 0;
-	report_check(worker);
+	failure_report_check(worker);
 }
 
 /*
  * Logs what could not be logged at once, when it is time.
  */
 void
-report_check(InboxWorker *worker)
+failure_report_check(InboxWorker *worker)
 {
 	FailureReport *report = &worker->report;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (report->count > 0 &&
 		(report->logged_at == 0 ||
@@ -94,10 +94,10 @@ report_check(InboxWorker *worker)
 }
 
 /*
- * When report_check() has something to do, by steady_now(); DT_NOEND if not.
+ * When failure_report_check() has something to do, by monotonic_now(); DT_NOEND if not.
  */
 TimestampTz
-report_due(const InboxWorker *worker)
+failure_report_due(const InboxWorker *worker)
 {
 	if (worker->report.count == 0)
 		return DT_NOEND;
@@ -108,8 +108,8 @@ report_due(const InboxWorker *worker)
  * The process ends: logs what is left.
  */
 void
-report_end(InboxWorker *worker)
+failure_report_end(InboxWorker *worker)
 {
 	if (worker->report.count > 0 && worker->subscription)
-		log_failures(worker, steady_now());
+		log_failures(worker, monotonic_now());
 }

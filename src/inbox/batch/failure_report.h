@@ -13,10 +13,10 @@
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
-extern void report_failed(InboxWorker *worker, const InboxMessage *message);
-extern void report_settle(InboxWorker *worker, bool committed);
-extern void report_check(InboxWorker *worker);
-extern TimestampTz report_due(const InboxWorker *worker);
-extern void report_end(InboxWorker *worker);
+extern void failure_report_failed(InboxWorker *worker, const InboxMessage *message);
+extern void failure_report_settle(InboxWorker *worker, bool committed);
+extern void failure_report_check(InboxWorker *worker);
+extern TimestampTz failure_report_due(const InboxWorker *worker);
+extern void failure_report_end(InboxWorker *worker);
 
 #endif							/* OUTBOX_FAILURE_REPORT_H */

@@ -42,7 +42,7 @@
  * A transaction begins.
  */
 void
-pace_begin(InboxWorker *worker)
+handler_backoff_begin(InboxWorker *worker)
 {
 	worker->pace.succeeded = worker->pace.failed = false;
 }
@@ -51,7 +51,7 @@ pace_begin(InboxWorker *worker)
  * A call of the handler in it has succeeded.
  */
 void
-pace_succeeded(InboxWorker *worker)
+handler_backoff_succeeded(InboxWorker *worker)
 {
 	worker->pace.succeeded = true;
 }
@@ -60,7 +60,7 @@ pace_succeeded(InboxWorker *worker)
  * A call of the handler in it has failed.
  */
 void
-pace_failed(InboxWorker *worker, const HandlerFailure *failure)
+handler_backoff_failed(InboxWorker *worker, const HandlerFailure *failure)
 {
 	Pace	   *pace = &worker->pace;
 	char	   *detail;
@@ -94,7 +94,7 @@ go_on(InboxWorker *worker)
  * whether it took batch_time or longer.
  */
 void
-pace_end(InboxWorker *worker, bool slow)
+handler_backoff_end(InboxWorker *worker, bool slow)
 {
 	Pace	   *pace = &worker->pace;
 
@@ -120,7 +120,7 @@ begin_pause(InboxWorker *worker)
 
 	pace->pause_ms = is_new ? FIRST_PAUSE_MS :
 		Min(pace->pause_ms * 2, LONGEST_PAUSE_MS);
-	pace->until = TimestampTzPlusMilliseconds(steady_now(), pace->pause_ms);
+	pace->until = TimestampTzPlusMilliseconds(monotonic_now(), pace->pause_ms);
 	snprintf(message, sizeof(message),
 			 "the handler takes long and fails, so it is called again in %d s: %s",
 			 pace->pause_ms / 1000, pace->error);
@@ -136,7 +136,7 @@ begin_pause(InboxWorker *worker)
  * Begins a pause if nothing came of it.
  */
 void
-pace_rest(InboxWorker *worker)
+handler_backoff_rest(InboxWorker *worker)
 {
 	Pace	   *pace = &worker->pace;
 
@@ -152,7 +152,7 @@ pace_rest(InboxWorker *worker)
  * the last time?
  */
 bool
-pace_is_backing_off(const InboxWorker *worker)
+handler_backoff_is_backing_off(const InboxWorker *worker)
 {
 	return worker->pace.pause_ms > 0;
 }
@@ -161,16 +161,16 @@ pace_is_backing_off(const InboxWorker *worker)
  * Is it not to be called at all now?
  */
 bool
-pace_is_pausing(const InboxWorker *worker)
+handler_backoff_is_pausing(const InboxWorker *worker)
 {
-	return pace_is_backing_off(worker) && worker->pace.until > steady_now();
+	return handler_backoff_is_backing_off(worker) && worker->pace.until > monotonic_now();
 }
 
 /*
- * When a pause ends, by steady_now(); DT_NOBEGIN when there is none.
+ * When a pause ends, by monotonic_now(); DT_NOBEGIN when there is none.
  */
 TimestampTz
-pace_due(const InboxWorker *worker)
+handler_backoff_due(const InboxWorker *worker)
 {
-	return pace_is_pausing(worker) ? worker->pace.until : DT_NOBEGIN;
+	return handler_backoff_is_pausing(worker) ? worker->pace.until : DT_NOBEGIN;
 }

@@ -343,9 +343,9 @@ handler_run(Handler *handler, InboxMessage **messages, int *n,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	if (succeeded)
-		pace_succeeded(handler->worker);
+		handler_backoff_succeeded(handler->worker);
 	else
-		pace_failed(handler->worker, failure);
+		handler_backoff_failed(handler->worker, failure);
 	CurrentResourceOwner = owner;
 	running_subscription = NULL;
 	handler->worker->phase = PHASE_OWN;

@@ -48,8 +48,8 @@ batch_create(InboxWorker *worker, ConsumerRecord *records, int n)
 			continue;
 		health_sign(partition);
 		partition->at.offset = records[i].offset + 1;
-		decode_record(worker->subscription, &batch->messages[batch->n],
-					  &records[i]);
+		record_decoder_record(worker->subscription, &batch->messages[batch->n],
+							  &records[i]);
 		batch->records[batch->n] = &records[i];
 		batch->partitions[batch->n++] = partition;
 	}

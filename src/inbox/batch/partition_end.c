@@ -31,7 +31,7 @@
  * fetched with it.  Called by consumer_fetch(): must not raise an error.
  */
 void
-ends_note(void *arg, const char *topic, int partition, int64 offset)
+partition_end_note(void *arg, const char *topic, int partition, int64 offset)
 {
 	InboxWorker *worker = arg;
 	Partition  *found = partitions_find(worker, topic, partition);
@@ -53,7 +53,7 @@ ends_note(void *arg, const char *topic, int partition, int64 offset)
  * are processed.
  */
 void
-ends_pass(InboxWorker *worker)
+partition_end_pass(InboxWorker *worker)
 {
 	for (Partition *partition = worker->ended; partition != NULL;
 		 partition = partition->next_ended)
@@ -104,7 +104,7 @@ try_store(InboxWorker *worker, Move *moves, int n, int *tries,
  * of its own when there are any.
  */
 void
-ends_store(InboxWorker *worker)
+partition_end_store(InboxWorker *worker)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox ends",

@@ -12,8 +12,8 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void ends_note(void *arg, const char *topic, int partition, int64 offset);
-extern void ends_pass(InboxWorker *worker);
-extern void ends_store(InboxWorker *worker);
+extern void partition_end_note(void *arg, const char *topic, int partition, int64 offset);
+extern void partition_end_pass(InboxWorker *worker);
+extern void partition_end_store(InboxWorker *worker);
 
 #endif							/* OUTBOX_PARTITION_END_H */

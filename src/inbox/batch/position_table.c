@@ -162,12 +162,12 @@ position_lock(InboxWorker *worker, const Move *moves, int n)
 	args[1] = int8_array(fences, n);
 	args[2] = place_array(places, n);
 	nest_level = insist_on_places();
-	store_execute(&place_plan,
-				  LOCK_QUERY("p.ctid OPERATOR(pg_catalog.=) ANY ($3) AND") " SKIP LOCKED",
-				  3, types, args, NULL);
+	saved_plan_execute(&place_plan,
+					   LOCK_QUERY("p.ctid OPERATOR(pg_catalog.=) ANY ($3) AND") " SKIP LOCKED",
+					   3, types, args, NULL);
 	AtEOXact_GUC(true, nest_level);
 	if (SPI_processed != n)
-		store_execute(&plan, LOCK_QUERY("") " SKIP LOCKED", 2, types, args, NULL);
+		saved_plan_execute(&plan, LOCK_QUERY("") " SKIP LOCKED", 2, types, args, NULL);
 	return SPI_processed == n;
 }
 
@@ -220,7 +220,7 @@ find_locked(InboxWorker *worker)
 		fences[i] = Int64GetDatum(worker->partitions[i]->fence);
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	args[1] = int8_array(fences, worker->npartitions);
-	store_execute(&plan, LOCKED_QUERY, 2, types, args, NULL);
+	saved_plan_execute(&plan, LOCKED_QUERY, 2, types, args, NULL);
 	if (SPI_processed > 0)
 		found = MemoryContextStrdup(context,
 									psprintf(LOCKED_POSITION,
@@ -228,7 +228,7 @@ find_locked(InboxWorker *worker)
 														  SPI_tuptable->tupdesc, 1)));
 	else if (worker->wants_subscription)
 	{
-		store_execute(&subscription_plan, SUBSCRIPTION_LOCKED_QUERY, 1, types, args, NULL);
+		saved_plan_execute(&subscription_plan, SUBSCRIPTION_LOCKED_QUERY, 1, types, args, NULL);
 		if (SPI_processed > 0)
 			found = MemoryContextStrdup(context, "the subscription is locked by another transaction, such as one that has called inbox.retry() or inbox.discard() and is still open");
 	}
@@ -247,7 +247,7 @@ find_locked(InboxWorker *worker)
 void
 position_wait(InboxWorker *worker)
 {
-	TimestampTz began = steady_now();
+	TimestampTz began = monotonic_now();
 	char		message[CONSUMER_MESSAGE_LEN];
 	char	   *locked;
 
@@ -261,7 +261,7 @@ position_wait(InboxWorker *worker)
 		{
 			strlcpy(message, locked, sizeof(message));
 			pfree(locked);
-			if (TimestampDifferenceExceeds(began, steady_now(), SHOW_AFTER_MS))
+			if (TimestampDifferenceExceeds(began, monotonic_now(), SHOW_AFTER_MS))
 				health_problem(worker, CONSUMER_WAITING_LOCK, message);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -332,7 +332,7 @@ run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
 	int			nest_level = 0;
 
 	args[0] = CStringGetTextDatum(worker->subscription->name);
-	args[1] = store_text_array(columns[MOVE_TOPIC], k);
+	args[1] = saved_plan_text_array(columns[MOVE_TOPIC], k);
 	args[2] = PointerGetDatum(construct_array(columns[MOVE_PARTITION], k, INT4OID,
 											  sizeof(int32), true, TYPALIGN_INT));
 	for (int c = MOVE_FENCE; c < MOVE_PLACE; c++)
@@ -349,10 +349,10 @@ run_move(InboxWorker *worker, Move *moves, Datum *const *columns, int k,
 											   sizeof(int32), true, TYPALIGN_INT));
 	if (by_place)
 		nest_level = insist_on_places();
-	store_execute(&plans[by_place], by_place ?
-				  MOVE_QUERY("p.ctid OPERATOR(pg_catalog.=) m.place AND") :
-				  MOVE_QUERY(""), 17, types, args,
-				  known ? NULL : "              n  ");
+	saved_plan_execute(&plans[by_place], by_place ?
+					   MOVE_QUERY("p.ctid OPERATOR(pg_catalog.=) m.place AND") :
+					   MOVE_QUERY(""), 17, types, args,
+					   known ? NULL : "              n  ");
 	if (by_place)
 		AtEOXact_GUC(true, nest_level);
 	for (uint64 row = 0; row < SPI_processed; row++)

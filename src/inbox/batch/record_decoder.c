@@ -144,8 +144,8 @@ is_to_blame(const ConsumerRecord *record, int sqlstate)
  * one.
  */
 void
-decode_record(const Subscription *subscription, InboxMessage *message,
-			  const ConsumerRecord *record)
+record_decoder_record(const Subscription *subscription, InboxMessage *message,
+					  const ConsumerRecord *record)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext own = context;
@@ -186,7 +186,7 @@ decode_record(const Subscription *subscription, InboxMessage *message,
  * lacks whatever it is.  Call it where the error is being handled.
  */
 bool
-decode_was_too_much(const ConsumerRecord *const *records, int n)
+record_decoder_was_too_much(const ConsumerRecord *const *records, int n)
 {
 	bool		large = n > 1 || is_large(records[0]);
 	ErrorData  *error;
@@ -217,8 +217,8 @@ decode_was_too_much(const ConsumerRecord *const *records, int n)
  * all.  Runs a transaction of its own.
  */
 void
-decode_without(const Subscription *subscription, InboxMessage *message,
-			   const ConsumerRecord *record, const HandlerFailure *failure)
+record_decoder_without(const Subscription *subscription, InboxMessage *message,
+					   const ConsumerRecord *record, const HandlerFailure *failure)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MessageHeaders headers;

@@ -15,11 +15,11 @@
 #include "inbox/subscription/subscription.h"
 #include "kafka/consumer/consumer.h"
 
-extern void decode_record(const Subscription *subscription,
-						  InboxMessage *message, const ConsumerRecord *record);
-extern bool decode_was_too_much(const ConsumerRecord *const *records, int n);
-extern void decode_without(const Subscription *subscription,
-						   InboxMessage *message, const ConsumerRecord *record,
-						   const HandlerFailure *failure);
+extern void record_decoder_record(const Subscription *subscription,
+								  InboxMessage *message, const ConsumerRecord *record);
+extern bool record_decoder_was_too_much(const ConsumerRecord *const *records, int n);
+extern void record_decoder_without(const Subscription *subscription,
+								   InboxMessage *message, const ConsumerRecord *record,
+								   const HandlerFailure *failure);
 
 #endif							/* OUTBOX_RECORD_DECODER_H */

@@ -86,8 +86,8 @@ is_to_handle(const Subscription *subscription, InboxMessage *message)
 
 	if (message->problem != NULL)
 		return true;
-	return identity_set_again(message, &subscription->identity) &&
-		(had_type || repeats_is_wanted(subscription, message) || message->problem);
+	return message_identity_set_again(message, &subscription->identity) &&
+		(had_type || repeated_messages_is_wanted(subscription, message) || message->problem);
 }
 
 /*
@@ -103,7 +103,7 @@ try_message(Round *round, InboxMessage *message)
 	round->taken++;
 	culprit_under_way(round->worker, message);
 	if (round->charged)
-		charge_take_back(message);
+		suspect_attempt_take_back(message);
 
 	/* One that turns out to repeat another, or not to be wanted, is done. */
 	succeeded = !is_to_handle(round->worker->subscription, message) ||
@@ -117,13 +117,13 @@ try_message(Round *round, InboxMessage *message)
 		message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = true;
 	}
 	else if (message->problem != NULL)
-		store_reject(message);
+		batch_table_reject(message);
 	else if (inbox_transaction_begins_anew(&failure, round->tries))
 		ereport(ERROR,
 				(errcode(failure.sqlstate),
 				 errmsg_internal("%s", failure.message)));
 	else
-		store_fail(round->worker, message, &failure);
+		batch_table_fail(round->worker, message, &failure);
 	return retry_take_result(round, message, succeeded);
 }
 
@@ -253,7 +253,7 @@ run_round(InboxWorker *worker, Waiting **keys, int nkeys, bool charged)
 	if (result == ROUND_COMMITTED)
 		retry_apply(round);
 	else if (charged)
-		charge_fail_at_commit(round);
+		suspect_attempt_fail_at_commit(round);
 	else
 	{
 		culprit_suspect(worker);
@@ -276,9 +276,9 @@ run_charged(InboxWorker *worker, Waiting **waiting)
  * Runs a message whose attempt was counted, and is on disk.
  */
 void
-retry_run_charged(InboxWorker *worker, InboxMessage *message)
+redelivery_run_charged(InboxWorker *worker, InboxMessage *message)
 {
-	Waiting    *waiting = waiting_find(worker, message);
+	Waiting    *waiting = redelivery_queue_find(worker, message);
 
 	if (waiting != NULL &&
 		waiting->first_offset == DatumGetInt64(message->values[MESSAGE_OFFSET]))
@@ -290,7 +290,7 @@ retry_run_charged(InboxWorker *worker, InboxMessage *message)
  * comes of it.
  */
 void
-retry_run(InboxWorker *worker)
+redelivery_run(InboxWorker *worker)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
 												  "outbox retry",
@@ -298,14 +298,14 @@ retry_run(InboxWorker *worker)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Waiting    *keys[ROUND_KEYS];
 	Waiting    *plain[ROUND_KEYS];
-	int			n = waiting_collect_due(worker, keys, ROUND_KEYS);
+	int			n = redelivery_queue_collect_due(worker, keys, ROUND_KEYS);
 	int			nplain = 0;
 	int			nslow = worker->pace.nslow;
 
 	for (int i = 0; i < n && worker->pace.nslow == nslow; i++)
 	{
 		Charge		charge = keys[i]->suspect ?
-		charge_first(worker, keys[i]) : CHARGE_NONE;
+		suspect_attempt_first(worker, keys[i]) : CHARGE_NONE;
 
 		if (charge == CHARGE_NONE)
 			plain[nplain++] = keys[i];

@@ -13,7 +13,7 @@
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
-extern void retry_run(InboxWorker *worker);
-extern void retry_run_charged(InboxWorker *worker, InboxMessage *message);
+extern void redelivery_run(InboxWorker *worker);
+extern void redelivery_run_charged(InboxWorker *worker, InboxMessage *message);
 
 #endif							/* OUTBOX_REDELIVERY_H */

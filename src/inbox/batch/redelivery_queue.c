@@ -37,7 +37,7 @@ static bool unsettled = false;
  * Makes the empty set.
  */
 void
-waiting_create(InboxWorker *worker)
+redelivery_queue_create(InboxWorker *worker)
 {
 	HASHCTL		ctl = {
 		.keysize = sizeof(WaitingKey),
@@ -89,7 +89,7 @@ key_of(const InboxWorker *worker, const InboxMessage *message)
  * What the message has to wait for, or NULL.
  */
 Waiting *
-waiting_find(InboxWorker *worker, const InboxMessage *message)
+redelivery_queue_find(InboxWorker *worker, const InboxMessage *message)
 {
 	WaitingKey	key;
 
@@ -100,12 +100,12 @@ waiting_find(InboxWorker *worker, const InboxMessage *message)
 }
 
 /*
- * When the message is to be tried, by steady_now().  The table tells the time
+ * When the message is to be tried, by monotonic_now().  The table tells the time
  * of day.  When that is further away than the pause was meant to be, the clock
  * was set back since, and the pause begins anew.
  */
 TimestampTz
-waiting_until(const InboxWorker *worker, const InboxMessage *message)
+redelivery_queue_until(const InboxWorker *worker, const InboxMessage *message)
 {
 	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]);
 	int64		left;
@@ -114,15 +114,15 @@ waiting_until(const InboxWorker *worker, const InboxMessage *message)
 		return 0;
 	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 										   DatumGetTimestampTz(message->values[MESSAGE_NEXT_ATTEMPT_AT]));
-	left = Min(left, store_pause_ms(worker->subscription, attempts));
-	return TimestampTzPlusMilliseconds(steady_now(), left);
+	left = Min(left, batch_table_pause_ms(worker->subscription, attempts));
+	return TimestampTzPlusMilliseconds(monotonic_now(), left);
 }
 
 /*
  * Does any such message wait?
  */
 bool
-waiting_has_old(InboxWorker *worker)
+redelivery_queue_has_old(InboxWorker *worker)
 {
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
@@ -142,8 +142,8 @@ waiting_has_old(InboxWorker *worker)
  * transaction that says so has not committed.
  */
 void
-waiting_add(InboxWorker *worker, Partition *partition,
-			const InboxMessage *message, bool tentative)
+redelivery_queue_add(InboxWorker *worker, Partition *partition,
+					 const InboxMessage *message, bool tentative)
 {
 	WaitingKey	key = key_of(worker, message);
 	bool		found;
@@ -154,12 +154,12 @@ waiting_add(InboxWorker *worker, Partition *partition,
 	waiting->partition = partition;
 	waiting->first_offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
 	waiting->earlier_offset = PG_INT64_MAX;
-	waiting->due = waiting_until(worker, message);
+	waiting->due = redelivery_queue_until(worker, message);
 	waiting->tentative = tentative;
 	unsettled |= tentative;
 	waiting->old = waiting_is_old(worker, partition, message);
 	waiting->suspect = charge_is_marked(message) ||
-		culprit_is_suspect(worker, partition, message, true);
+		crash_suspects_is_suspect(worker, partition, message, true);
 }
 
 /*
@@ -167,10 +167,10 @@ waiting_add(InboxWorker *worker, Partition *partition,
  * them.  The transaction that says so has not committed yet.
  */
 void
-waiting_join(InboxWorker *worker, const InboxMessage *message)
+redelivery_queue_join(InboxWorker *worker, const InboxMessage *message)
 {
 	int64		offset = DatumGetInt64(message->values[MESSAGE_OFFSET]);
-	Waiting    *waiting = waiting_find(worker, message);
+	Waiting    *waiting = redelivery_queue_find(worker, message);
 
 	if (waiting != NULL && offset < waiting->first_offset)
 	{
@@ -183,7 +183,7 @@ waiting_join(InboxWorker *worker, const InboxMessage *message)
  * A transaction has ended: keeps what it has added, or forgets it.
  */
 void
-waiting_settle(InboxWorker *worker, bool committed)
+redelivery_queue_settle(InboxWorker *worker, bool committed)
 {
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
@@ -214,7 +214,7 @@ waiting_settle(InboxWorker *worker, bool committed)
  * now, DT_NOEND when none waits.
  */
 TimestampTz
-waiting_due(InboxWorker *worker)
+redelivery_queue_due(InboxWorker *worker)
 {
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
@@ -223,7 +223,7 @@ waiting_due(InboxWorker *worker)
 
 	if (hash_get_num_entries(worker->waiting) == 0)
 		return due;
-	now = steady_now();
+	now = monotonic_now();
 	hash_seq_init(&scan, worker->waiting);
 	while ((waiting = hash_seq_search(&scan)) != NULL)
 	{
@@ -263,9 +263,9 @@ compare_due(const void *a, const void *b)
  * them may be tried, it is not always the same one.  Returns their number.
  */
 int
-waiting_collect_due(InboxWorker *worker, Waiting **keys, int max)
+redelivery_queue_collect_due(InboxWorker *worker, Waiting **keys, int max)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	HASH_SEQ_STATUS scan;
 	Waiting    *waiting;
 	int			n = 0;
@@ -283,7 +283,7 @@ waiting_collect_due(InboxWorker *worker, Waiting **keys, int max)
 		}
 	}
 	qsort(keys, n, sizeof(Waiting *),
-		  pace_is_backing_off(worker) ? compare_due : compare_keys);
+		  handler_backoff_is_backing_off(worker) ? compare_due : compare_keys);
 	return n;
 }
 
@@ -292,7 +292,7 @@ waiting_collect_due(InboxWorker *worker, Waiting **keys, int max)
  * does, so that it is not now this and now that.
  */
 bool
-waiting_is_full(InboxWorker *worker)
+redelivery_queue_is_full(InboxWorker *worker)
 {
 	long		n = hash_get_num_entries(worker->waiting);
 

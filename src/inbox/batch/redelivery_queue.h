@@ -19,17 +19,17 @@
 /* With so many keys waiting, nothing new is fetched. */
 #define WAITING_LIMIT 100000
 
-extern void waiting_create(InboxWorker *worker);
-extern Waiting *waiting_find(InboxWorker *worker, const InboxMessage *message);
-extern TimestampTz waiting_until(const InboxWorker *worker,
-								 const InboxMessage *message);
-extern void waiting_add(InboxWorker *worker, Partition *partition,
-						const InboxMessage *message, bool tentative);
-extern bool waiting_has_old(InboxWorker *worker);
-extern void waiting_join(InboxWorker *worker, const InboxMessage *message);
-extern void waiting_settle(InboxWorker *worker, bool committed);
-extern TimestampTz waiting_due(InboxWorker *worker);
-extern int	waiting_collect_due(InboxWorker *worker, Waiting **keys, int max);
-extern bool waiting_is_full(InboxWorker *worker);
+extern void redelivery_queue_create(InboxWorker *worker);
+extern Waiting *redelivery_queue_find(InboxWorker *worker, const InboxMessage *message);
+extern TimestampTz redelivery_queue_until(const InboxWorker *worker,
+										  const InboxMessage *message);
+extern void redelivery_queue_add(InboxWorker *worker, Partition *partition,
+								 const InboxMessage *message, bool tentative);
+extern bool redelivery_queue_has_old(InboxWorker *worker);
+extern void redelivery_queue_join(InboxWorker *worker, const InboxMessage *message);
+extern void redelivery_queue_settle(InboxWorker *worker, bool committed);
+extern TimestampTz redelivery_queue_due(InboxWorker *worker);
+extern int	redelivery_queue_collect_due(InboxWorker *worker, Waiting **keys, int max);
+extern bool redelivery_queue_is_full(InboxWorker *worker);
 
 #endif							/* OUTBOX_REDELIVERY_QUEUE_H */

@@ -42,7 +42,7 @@
  * that are known already stay as they are.  Runs a transaction of its own.
  */
 void
-retry_load(InboxWorker *worker)
+redelivery_load(InboxWorker *worker)
 {
 	static const char *const queries[] = {
 		[ORDERING_KEY] = FIRST_OF_EACH("topic, partition, key, CASE WHEN key IS NULL THEN \"offset\" END"),
@@ -67,7 +67,7 @@ retry_load(InboxWorker *worker)
 									TextDatumGetCString(message.values[MESSAGE_TOPIC]),
 									DatumGetInt32(message.values[MESSAGE_PARTITION]));
 		if (partition != NULL)
-			waiting_add(worker, partition, &message, false);
+			redelivery_queue_add(worker, partition, &message, false);
 	}
 	worker_commit_sql();
 }
@@ -121,7 +121,7 @@ read_in_order(Round *round, SPIPlanPtr *plan, const char *query, Datum *args,
 	{
 		/* Who retries or discards messages has locked the subscription first. */
 		round->worker->wants_subscription = true;
-		store_execute(plan, query, lengthof(types), types, args, NULL);
+		saved_plan_execute(plan, query, lengthof(types), types, args, NULL);
 		round->worker->wants_subscription = false;
 	}
 	PG_CATCH();

@@ -15,7 +15,7 @@
 #include "inbox/message/message.h"
 #include "inbox/process/inbox_worker.h"
 
-extern void retry_load(InboxWorker *worker);
+extern void redelivery_load(InboxWorker *worker);
 extern InboxMessage *retry_read(Round *round, const Waiting *waiting, int limit,
 								int *n);
 

@@ -34,10 +34,10 @@ retry_take_result(Round *round, InboxMessage *message, bool succeeded)
 		return true;
 	if (succeeded || !message->nulls[MESSAGE_NEXT_ATTEMPT_AT])
 		return succeeded;
-	report_failed(round->worker, message);
+	failure_report_failed(round->worker, message);
 	if (round->worker->subscription->stops)
 	{
-		store_stop(round->worker, message, &round->disturbed);
+		batch_table_stop(round->worker, message, &round->disturbed);
 		round->stopped = true;
 	}
 	return !round->stopped;
@@ -51,7 +51,7 @@ retry_set_next(Round *round, const Waiting *waiting, const InboxMessage *message
 			   Outcome *outcome)
 {
 	outcome->first_offset = retry_offset(message);
-	outcome->due = waiting_until(round->worker, message);
+	outcome->due = redelivery_queue_until(round->worker, message);
 	outcome->old = waiting_is_old(round->worker, waiting->partition, message);
 	outcome->suspect = charge_is_due(round->worker, waiting->partition, message);
 }

@@ -40,7 +40,7 @@
  * be known, and is not, it may be.
  */
 bool
-repeats_is_wanted(const Subscription *subscription, const InboxMessage *message)
+repeated_messages_is_wanted(const Subscription *subscription, const InboxMessage *message)
 {
 	char	   *type;
 
@@ -73,7 +73,7 @@ judge(Batch *batch, int i)
 	batch->conflicts[i] = item->verdict == RECEIVED_CONFLICTING;
 	if (item->verdict == RECEIVED_NEW ||
 		(batch->conflicts[i] &&
-		 identity_take_conflict(&batch->messages[i], rules, item)))
+		 message_identity_take_conflict(&batch->messages[i], rules, item)))
 	{
 		batch->fates[i] = FATE_RUN;
 		batch->received[i] = RECEIVED_NOW;
@@ -99,7 +99,7 @@ add_entries(Batch *batch)
 		batch->done[i] = batch->replaces[i] = batch->conflicts[i] = false;
 		batch->received[i] = RECEIVED_BEFORE;
 		batch->fates[i] = FATE_UNWANTED;
-		if (!repeats_is_wanted(subscription, &batch->messages[i]))
+		if (!repeated_messages_is_wanted(subscription, &batch->messages[i]))
 			continue;
 		batch->fates[i] = FATE_RUN;
 		if (batch->stored && batch->stored[i] == STORED_OTHER)
@@ -111,14 +111,14 @@ add_entries(Batch *batch)
 		if (!subscription->identity.remembered)
 			continue;
 		items[n] = &batch->items[i];
-		identity_fill_item(items[n], &subscription->identity, &consumers,
-						   &batch->messages[i]);
+		message_identity_fill_item(items[n], &subscription->identity, &consumers,
+								   &batch->messages[i]);
 		/* It is not to be renewed by one that repeats it. */
 		if (is_rerun(batch, i))
 			items[n]->since = batch->partitions[i]->rerun_since;
 		n++;
 	}
-	received_add_batch(items, n);
+	dedup_add_batch(items, n);
 	for (int i = 0; i < n; i++)
 		judge(batch, items[i] - batch->items);
 }
@@ -141,7 +141,7 @@ renew_entries(Batch *batch)
 		items[n] = &batch->items[i];
 		times[n++] = TimestampTzGetDatum(batch->partitions[i]->rerun_since);
 	}
-	store_receive_again(items, times, n, renewed);
+	batch_table_receive_again(items, times, n, renewed);
 	for (int i = 0; i < n; i++)
 	{
 		int			number = items[i] - batch->items;
@@ -188,7 +188,7 @@ drop_unprocessed(Batch *batch)
  * emptied for as long as handlers run.
  */
 void
-repeats_look(Batch *batch)
+repeated_messages_look(Batch *batch)
 {
 	batch->stored = NULL;
 	if (unprocessed_may_exist())
@@ -202,7 +202,7 @@ repeats_look(Batch *batch)
  * end soon: who retries or discards messages has locked the subscription first.
  */
 void
-repeats_remove_replaced(Batch *batch)
+repeated_messages_remove_replaced(Batch *batch)
 {
 	int			nest_level;
 
@@ -230,7 +230,7 @@ repeats_remove_replaced(Batch *batch)
  * failure when another transaction gets in between.
  */
 void
-repeats_drop(Batch *batch)
+repeated_messages_drop(Batch *batch)
 {
 	add_entries(batch);
 	renew_entries(batch);
@@ -245,7 +245,7 @@ repeats_drop(Batch *batch)
  * noted about it and those behind it.
  */
 void
-repeats_end_before(Batch *batch, int end)
+repeated_messages_end_before(Batch *batch, int end)
 {
 	const ReceivedItem **added = palloc(sizeof(ReceivedItem *) * batch->n);
 	const ReceivedItem **renewed = palloc(sizeof(ReceivedItem *) * batch->n);
@@ -260,5 +260,5 @@ repeats_end_before(Batch *batch, int end)
 			renewed[nrenewed++] = &batch->items[i];
 	}
 	batch->end = end;
-	store_unreceive(added, nadded, renewed, nrenewed);
+	batch_table_unreceive(added, nadded, renewed, nrenewed);
 }

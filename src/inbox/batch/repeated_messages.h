@@ -14,11 +14,11 @@
 #include "inbox/message/message.h"
 #include "inbox/subscription/subscription.h"
 
-extern bool repeats_is_wanted(const Subscription *subscription,
-							  const InboxMessage *message);
-extern void repeats_look(Batch *batch);
-extern void repeats_drop(Batch *batch);
-extern void repeats_end_before(Batch *batch, int end);
-extern void repeats_remove_replaced(Batch *batch);
+extern bool repeated_messages_is_wanted(const Subscription *subscription,
+										const InboxMessage *message);
+extern void repeated_messages_look(Batch *batch);
+extern void repeated_messages_drop(Batch *batch);
+extern void repeated_messages_end_before(Batch *batch, int end);
+extern void repeated_messages_remove_replaced(Batch *batch);
 
 #endif							/* OUTBOX_REPEATED_MESSAGES_H */

@@ -21,12 +21,12 @@
  * there are few rows, and any way to find them is cheap.
  */
 void
-store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
-			  Datum *args, const char *nulls)
+saved_plan_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+				   Datum *args, const char *nulls)
 {
 	int			nest_level = NewGUCNestLevel();
 
-	sql_insist_on_indexes();
+	owner_sql_insist_on_indexes();
 	if (*plan == NULL)
 	{
 		*plan = SPI_prepare(query, nargs, types);
@@ -42,7 +42,7 @@ store_execute(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
  * An array of texts.
  */
 Datum
-store_text_array(Datum *values, int n)
+saved_plan_text_array(Datum *values, int n)
 {
 	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false,
 										   TYPALIGN_INT));

@@ -12,8 +12,8 @@
 
 #include "executor/spi.h"
 
-extern void store_execute(SPIPlanPtr *plan, const char *query, int nargs,
-						  Oid *types, Datum *args, const char *nulls);
-extern Datum store_text_array(Datum *values, int n);
+extern void saved_plan_execute(SPIPlanPtr *plan, const char *query, int nargs,
+							   Oid *types, Datum *args, const char *nulls);
+extern Datum saved_plan_text_array(Datum *values, int n);
 
 #endif							/* OUTBOX_SAVED_PLAN_H */

@@ -48,11 +48,11 @@
  * process.
  */
 void
-charge_count(InboxWorker *worker, InboxMessage *message)
+suspect_attempt_count(InboxWorker *worker, InboxMessage *message)
 {
 	HandlerFailure failure = {DEATH_SQLSTATE, DEATH_MESSAGE};
 
-	store_fail(worker, message, &failure);
+	batch_table_fail(worker, message, &failure);
 	message_set_text(message, MESSAGE_STATUS, "pending");
 	message->nulls[MESSAGE_NEXT_ATTEMPT_AT] = false;
 }
@@ -61,7 +61,7 @@ charge_count(InboxWorker *worker, InboxMessage *message)
  * Has the transaction that counts an attempt on disk when it has committed.
  */
 void
-charge_make_durable(void)
+suspect_attempt_make_durable(void)
 {
 	(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
@@ -71,7 +71,7 @@ charge_make_durable(void)
  * Takes back the attempt that was counted before, if it is marked so.
  */
 void
-charge_take_back(InboxMessage *message)
+suspect_attempt_take_back(InboxMessage *message)
 {
 	int			attempts = DatumGetInt32(message->values[MESSAGE_ATTEMPTS]);
 
@@ -127,7 +127,7 @@ in_transaction(Round *round, Charge (*work) (Round *round, Waiting *waiting))
 	return result;
 }
 
-/* The transaction of charge_fail_at_commit(). */
+/* The transaction of suspect_attempt_fail_at_commit(). */
 static Charge
 fail_in_transaction(Round *round, Waiting *waiting)
 {
@@ -141,8 +141,8 @@ fail_in_transaction(Round *round, Waiting *waiting)
 		round->outdated = true;
 		return CHARGE_NONE;
 	}
-	charge_take_back(&messages[0]);
-	store_fail(round->worker, &messages[0], &round->failure);
+	suspect_attempt_take_back(&messages[0]);
+	batch_table_fail(round->worker, &messages[0], &round->failure);
 	goes_on = retry_take_result(round, &messages[0], false);
 	outcome->finished = goes_on && n == 1;
 	if (!outcome->finished)
@@ -155,7 +155,7 @@ fail_in_transaction(Round *round, Waiting *waiting)
  * has failed.
  */
 void
-charge_fail_at_commit(Round *round)
+suspect_attempt_fail_at_commit(Round *round)
 {
 	(void) in_transaction(round, fail_in_transaction);
 	retry_apply(round);
@@ -175,7 +175,7 @@ choose_charge(InboxWorker *worker, Waiting *waiting, const InboxMessage *message
 	return CHARGE_RUNS;
 }
 
-/* The transaction of charge_first(). */
+/* The transaction of suspect_attempt_first(). */
 static Charge
 charge_in_transaction(Round *round, Waiting *waiting)
 {
@@ -195,17 +195,17 @@ charge_in_transaction(Round *round, Waiting *waiting)
 	if (charge == CHARGE_NONE)
 		return CHARGE_NONE;
 	if (charge == CHARGE_RUNS)
-		charge_count(worker, &messages[0]);
+		suspect_attempt_count(worker, &messages[0]);
 	else
 	{
-		charge_take_back(&messages[0]);
-		store_fail(worker, &messages[0], &failure);
+		suspect_attempt_take_back(&messages[0]);
+		batch_table_fail(worker, &messages[0], &failure);
 	}
 	(void) retry_take_result(round, &messages[0], false);
 	if (charge == CHARGE_FAILED && n > 1)
 		retry_set_next(round, waiting, &messages[1], &round->outcomes[0]);
 	round->outcomes[0].finished = charge == CHARGE_FAILED && n == 1;
-	charge_make_durable();
+	suspect_attempt_make_durable();
 	return charge;
 }
 
@@ -214,7 +214,7 @@ charge_in_transaction(Round *round, Waiting *waiting)
  * One that has no attempt left has failed.
  */
 Charge
-charge_first(InboxWorker *worker, Waiting *waiting)
+suspect_attempt_first(InboxWorker *worker, Waiting *waiting)
 {
 	Outcome		outcome = {waiting->key};
 	Round		round = {.worker = worker,.keys = &waiting,.nkeys = 1,.outcomes = &outcome};
@@ -249,7 +249,7 @@ is_to_blame(InboxWorker *worker)
  * back.
  */
 void
-charge_end(InboxWorker *worker)
+suspect_attempt_end(InboxWorker *worker)
 {
 	Oid			types[4] = {TEXTOID, TEXTOID, INT4OID, INT8OID};
 	Datum		args[4];

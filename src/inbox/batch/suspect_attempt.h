@@ -23,11 +23,11 @@ typedef enum Charge
 	CHARGE_FAILED				/* it has no attempts left */
 } Charge;
 
-extern void charge_count(InboxWorker *worker, InboxMessage *message);
-extern void charge_take_back(InboxMessage *message);
-extern Charge charge_first(InboxWorker *worker, Waiting *waiting);
-extern void charge_make_durable(void);
-extern void charge_fail_at_commit(Round *round);
-extern void charge_end(InboxWorker *worker);
+extern void suspect_attempt_count(InboxWorker *worker, InboxMessage *message);
+extern void suspect_attempt_take_back(InboxMessage *message);
+extern Charge suspect_attempt_first(InboxWorker *worker, Waiting *waiting);
+extern void suspect_attempt_make_durable(void);
+extern void suspect_attempt_fail_at_commit(Round *round);
+extern void suspect_attempt_end(InboxWorker *worker);
 
 #endif							/* OUTBOX_SUSPECT_ATTEMPT_H */

@@ -45,7 +45,7 @@ inbox_transaction_lower_limit(InboxWorker *worker, int taken)
 static int64
 elapsed_ms(const InboxWorker *worker)
 {
-	return (steady_now() - worker->transaction_began) / 1000;
+	return (monotonic_now() - worker->transaction_began) / 1000;
 }
 
 /*

@@ -33,7 +33,7 @@
 /* Between two looks for what other workers have stored. */
 #define LOOK_MS 5000
 
-/* May there be any, and when to look, by steady_now()? */
+/* May there be any, and when to look, by monotonic_now()? */
 static bool may_exist = false;
 static TimestampTz look_at = 0;
 
@@ -64,7 +64,7 @@ unprocessed_look(InboxWorker *worker)
 {
 	Oid			types[1] = {TEXTOID};
 	Datum		args[1];
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	int			nest_level;
 
 	if (now < look_at)
@@ -72,7 +72,7 @@ unprocessed_look(InboxWorker *worker)
 	look_at = TimestampTzPlusMilliseconds(now, LOOK_MS);
 	worker_begin_sql();
 	nest_level = NewGUCNestLevel();
-	sql_insist_on_indexes();
+	owner_sql_insist_on_indexes();
 	args[0] = CStringGetTextDatum(worker->subscription->name);
 	if (SPI_execute_with_args("SELECT FROM inbox.message"
 							  " WHERE subscription OPERATOR(pg_catalog.=) $1"
@@ -173,16 +173,16 @@ unprocessed_find(const InboxMessage *messages, int n, bool by_position)
 		ids[i] = messages[i].values[MESSAGE_EVENT_ID];
 	worker_begin_sql();
 	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
-	args[1] = store_text_array(ids, n);
-	store_execute(&plan,
-				  "SELECT topic, event_id, partition, \"offset\","
-				  " status OPERATOR(pg_catalog.=) 'failed', key, payload"
-				  " FROM inbox.message"
-				  " WHERE subscription OPERATOR(pg_catalog.=) $1"
-				  " AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])"
-				  " AND event_id OPERATOR(pg_catalog.=) ANY ($2)"
-				  " AND status OPERATOR(pg_catalog.<>) 'processed'",
-				  2, types, args, NULL);
+	args[1] = saved_plan_text_array(ids, n);
+	saved_plan_execute(&plan,
+					   "SELECT topic, event_id, partition, \"offset\","
+					   " status OPERATOR(pg_catalog.=) 'failed', key, payload"
+					   " FROM inbox.message"
+					   " WHERE subscription OPERATOR(pg_catalog.=) $1"
+					   " AND status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'pending'])"
+					   " AND event_id OPERATOR(pg_catalog.=) ANY ($2)"
+					   " AND status OPERATOR(pg_catalog.<>) 'processed'",
+					   2, types, args, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
@@ -237,24 +237,24 @@ unprocessed_remove_failed(const InboxMessage *messages, const bool *chosen,
 	if (nchosen == 0)
 		return;
 	args[0] = messages[0].values[MESSAGE_SUBSCRIPTION];
-	args[1] = store_text_array(ids, nchosen);
-	args[2] = store_text_array(topics, nchosen);
+	args[1] = saved_plan_text_array(ids, nchosen);
+	args[2] = saved_plan_text_array(topics, nchosen);
 	args[3] = PointerGetDatum(construct_array(partitions, nchosen, INT4OID,
 											  sizeof(int32), true, TYPALIGN_INT));
 	args[4] = PointerGetDatum(construct_array(offsets, nchosen, INT8OID,
 											  sizeof(int64), true, TYPALIGN_DOUBLE));
 	args[5] = BoolGetDatum(by_position);
-	store_execute(&plan,
-				  "DELETE FROM inbox.message m"
-				  " USING ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3),"
-				  "  pg_catalog.unnest($4), pg_catalog.unnest($5)) c (event_id, topic, partition, \"offset\")"
-				  " WHERE m.subscription OPERATOR(pg_catalog.=) $1"
-				  " AND m.status OPERATOR(pg_catalog.=) 'failed'"
-				  " AND m.event_id OPERATOR(pg_catalog.=) c.event_id"
-				  " AND m.topic OPERATOR(pg_catalog.=) c.topic"
-				  " AND (NOT $6 OR m.partition OPERATOR(pg_catalog.=) c.partition"
-				  "  AND m.\"offset\" OPERATOR(pg_catalog.=) c.\"offset\")",
-				  6, types, args, NULL);
+	saved_plan_execute(&plan,
+					   "DELETE FROM inbox.message m"
+					   " USING ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3),"
+					   "  pg_catalog.unnest($4), pg_catalog.unnest($5)) c (event_id, topic, partition, \"offset\")"
+					   " WHERE m.subscription OPERATOR(pg_catalog.=) $1"
+					   " AND m.status OPERATOR(pg_catalog.=) 'failed'"
+					   " AND m.event_id OPERATOR(pg_catalog.=) c.event_id"
+					   " AND m.topic OPERATOR(pg_catalog.=) c.topic"
+					   " AND (NOT $6 OR m.partition OPERATOR(pg_catalog.=) c.partition"
+					   "  AND m.\"offset\" OPERATOR(pg_catalog.=) c.\"offset\")",
+					   6, types, args, NULL);
 	if (SPI_processed < nchosen)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -293,33 +293,33 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 	args[lengthof(columns)] = message->stored_id;
 	nulls[lengthof(columns)] = ' ';
 	if (!message->nulls[MESSAGE_PROCESSED_AT] && !worker->subscription->keeps)
-		store_execute(&delete_plan,
-					  "DELETE FROM inbox.message"
-					  " WHERE subscription OPERATOR(pg_catalog.=) $1"
-					  " AND topic OPERATOR(pg_catalog.=) $2"
-					  " AND partition OPERATOR(pg_catalog.=) $3"
-					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
-					  " AND status OPERATOR(pg_catalog.=) 'pending'"
-					  " AND event_id OPERATOR(pg_catalog.=) $16",
-					  lengthof(args), types, args, nulls);
+		saved_plan_execute(&delete_plan,
+						   "DELETE FROM inbox.message"
+						   " WHERE subscription OPERATOR(pg_catalog.=) $1"
+						   " AND topic OPERATOR(pg_catalog.=) $2"
+						   " AND partition OPERATOR(pg_catalog.=) $3"
+						   " AND \"offset\" OPERATOR(pg_catalog.=) $4"
+						   " AND status OPERATOR(pg_catalog.=) 'pending'"
+						   " AND event_id OPERATOR(pg_catalog.=) $16",
+						   lengthof(args), types, args, nulls);
 	else
-		store_execute(&update_plan,
-					  "UPDATE inbox.message SET status = $5, attempts = $6, error = $7,"
-					  " error_sqlstate = $8, error_context = $9, error_at = $10,"
-					  " next_attempt_at = $11, processed_at = $12, event_id = $13,"
-					  " event_type = $14, aggregate_id = $15"
-					  " WHERE subscription OPERATOR(pg_catalog.=) $1"
-					  " AND topic OPERATOR(pg_catalog.=) $2"
-					  " AND partition OPERATOR(pg_catalog.=) $3"
-					  " AND \"offset\" OPERATOR(pg_catalog.=) $4"
-					  " AND status OPERATOR(pg_catalog.=) 'pending'"
-					  " AND event_id OPERATOR(pg_catalog.=) $16",
-					  lengthof(args), types, args, nulls);
+		saved_plan_execute(&update_plan,
+						   "UPDATE inbox.message SET status = $5, attempts = $6, error = $7,"
+						   " error_sqlstate = $8, error_context = $9, error_at = $10,"
+						   " next_attempt_at = $11, processed_at = $12, event_id = $13,"
+						   " event_type = $14, aggregate_id = $15"
+						   " WHERE subscription OPERATOR(pg_catalog.=) $1"
+						   " AND topic OPERATOR(pg_catalog.=) $2"
+						   " AND partition OPERATOR(pg_catalog.=) $3"
+						   " AND \"offset\" OPERATOR(pg_catalog.=) $4"
+						   " AND status OPERATOR(pg_catalog.=) 'pending'"
+						   " AND event_id OPERATOR(pg_catalog.=) $16",
+						   lengthof(args), types, args, nulls);
 	return SPI_processed > 0;
 }
 
 /*
- * For inbox.seek(), between sql_begin() and sql_end(), whose first three
+ * For inbox.seek(), between owner_sql_begin() and owner_sql_end(), whose first three
  * parameters these are: subscription, topic, partition.  Where that was found to
  * be another one than was read, or cut, what is left of the messages that were
  * read, and are known by their offsets only, gets the ids that they have in
@@ -329,24 +329,24 @@ unprocessed_update(InboxWorker *worker, InboxMessage *message)
 void
 unprocessed_rename(const Oid *types, const Datum *values)
 {
-	(void) sql_execute("WITH renamed AS ("
-					   " UPDATE inbox.message m SET event_id = pg_catalog.format('%s@%s', m.event_id,"
-					   " coalesce((EXTRACT(epoch FROM m.created_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, -1))"
-					   " WHERE subscription OPERATOR(pg_catalog.=) $1"
-					   " AND status OPERATOR(pg_catalog.<>) 'processed'"
-					   " AND topic OPERATOR(pg_catalog.=) $2"
-					   " AND partition OPERATOR(pg_catalog.=) $3"
-					   " AND event_id OPERATOR(pg_catalog.=) pg_catalog.format('%s/%s/%s', topic, partition, \"offset\")"
-					   " AND EXISTS (SELECT FROM inbox.position p"
-					   "  WHERE p.subscription OPERATOR(pg_catalog.=) $1"
-					   "  AND p.topic OPERATOR(pg_catalog.=) $2"
-					   "  AND p.partition OPERATOR(pg_catalog.=) $3"
-					   "  AND p.lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['cut', 'replaced']))"
-					   " RETURNING topic, event_id,"
-					   "  pg_catalog.format('%s/%s/%s', topic, partition, \"offset\") AS former_id)"
-					   " UPDATE inbox.subscription s SET stopped_by = r.event_id FROM renamed r"
-					   " WHERE s.name OPERATOR(pg_catalog.=) $1"
-					   " AND s.stopped_by OPERATOR(pg_catalog.=) r.former_id"
-					   " AND coalesce(s.stopped_topic OPERATOR(pg_catalog.=) r.topic, true)",
-					   3, types, values, NULL);
+	(void) owner_sql_execute("WITH renamed AS ("
+							 " UPDATE inbox.message m SET event_id = pg_catalog.format('%s@%s', m.event_id,"
+							 " coalesce((EXTRACT(epoch FROM m.created_at) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, -1))"
+							 " WHERE subscription OPERATOR(pg_catalog.=) $1"
+							 " AND status OPERATOR(pg_catalog.<>) 'processed'"
+							 " AND topic OPERATOR(pg_catalog.=) $2"
+							 " AND partition OPERATOR(pg_catalog.=) $3"
+							 " AND event_id OPERATOR(pg_catalog.=) pg_catalog.format('%s/%s/%s', topic, partition, \"offset\")"
+							 " AND EXISTS (SELECT FROM inbox.position p"
+							 "  WHERE p.subscription OPERATOR(pg_catalog.=) $1"
+							 "  AND p.topic OPERATOR(pg_catalog.=) $2"
+							 "  AND p.partition OPERATOR(pg_catalog.=) $3"
+							 "  AND p.lost_reason OPERATOR(pg_catalog.=) ANY (ARRAY['cut', 'replaced']))"
+							 " RETURNING topic, event_id,"
+							 "  pg_catalog.format('%s/%s/%s', topic, partition, \"offset\") AS former_id)"
+							 " UPDATE inbox.subscription s SET stopped_by = r.event_id FROM renamed r"
+							 " WHERE s.name OPERATOR(pg_catalog.=) $1"
+							 " AND s.stopped_by OPERATOR(pg_catalog.=) r.former_id"
+							 " AND coalesce(s.stopped_topic OPERATOR(pg_catalog.=) r.topic, true)",
+							 3, types, values, NULL);
 }

@@ -29,7 +29,7 @@ typedef struct Waiting
 	int64		first_offset;	/* of the first message */
 	int64		earlier_offset; /* of one that the transaction that is running
 								 * stores before it; PG_INT64_MAX if none */
-	TimestampTz due;			/* when it is tried, by steady_now() */
+	TimestampTz due;			/* when it is tried, by monotonic_now() */
 	bool		tentative;		/* added by the transaction that is running */
 	bool		suspect;		/* the first message is; see crash_suspects.c */
 	bool		old;			/* it is; see waiting_is_old() */

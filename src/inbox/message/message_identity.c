@@ -40,8 +40,8 @@
  * not go away: its name, in which dots separate the parts, or NULL.
  */
 void
-identity_set_field(FieldRule *rule, const char *argument, const char *name,
-				   MemoryContext context)
+message_identity_set_field(FieldRule *rule, const char *argument, const char *name,
+						   MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 
@@ -268,8 +268,8 @@ has_id_of_position(const InboxMessage *message)
  * message's, before the topic was made anew.  Needs a transaction.
  */
 void
-identity_set(InboxMessage *message, const IdentityRules *rules,
-			 const MessageHeaders *headers, int64 unix_ms)
+message_identity_set(InboxMessage *message, const IdentityRules *rules,
+					 const MessageHeaders *headers, int64 unix_ms)
 {
 	char	   *id = NULL;
 
@@ -330,8 +330,8 @@ set_topic(IdentityConsumers *consumers, const char *topic)
  * subscription set, is the same for all items of a batch.
  */
 void
-identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
-				   IdentityConsumers *consumers, const InboxMessage *message)
+message_identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
+						   IdentityConsumers *consumers, const InboxMessage *message)
 {
 	set_topic(consumers, TextDatumGetCString(message->values[MESSAGE_TOPIC]));
 	item->consumer = rules->per_topic ?
@@ -361,8 +361,8 @@ set_conflict(InboxMessage *message)
  * and item becomes that.  Returns false if it is not to fail.
  */
 bool
-identity_take_conflict(InboxMessage *message, const IdentityRules *rules,
-					   ReceivedItem *item)
+message_identity_take_conflict(InboxMessage *message, const IdentityRules *rules,
+							   ReceivedItem *item)
 {
 	ReceivedItem failed = *item;
 	ReceivedItem *items = &failed;
@@ -372,7 +372,7 @@ identity_take_conflict(InboxMessage *message, const IdentityRules *rules,
 	failed.event_id =
 		CStringGetTextDatum(psprintf("%s#" UINT64_FORMAT,
 									 id_of_position(message), item->hash));
-	received_add_batch(&items, 1);
+	dedup_add_batch(&items, 1);
 	if (failed.verdict != RECEIVED_NEW)
 		return false;
 	*item = failed;
@@ -384,10 +384,10 @@ identity_take_conflict(InboxMessage *message, const IdentityRules *rules,
  * Looks at the fields of a stored message again, before it is tried: the rules
  * may be others now, and a message that had no id may have one.  Sets its
  * problem if not.  Returns false when the message repeats another one.  Needs
- * a transaction, and may raise what received_add_batch() raises.
+ * a transaction, and may raise what dedup_add_batch() raises.
  */
 bool
-identity_set_again(InboxMessage *message, const IdentityRules *rules)
+message_identity_set_again(InboxMessage *message, const IdentityRules *rules)
 {
 	bool		lacks_id = rules->id_field.path != NULL &&
 	has_id_of_position(message);
@@ -402,8 +402,8 @@ identity_set_again(InboxMessage *message, const IdentityRules *rules)
 	message->receipt = message->values[MESSAGE_EVENT_ID];
 	consumers.subscription =
 		TextDatumGetCString(message->values[MESSAGE_SUBSCRIPTION]);
-	identity_fill_item(&item, rules, &consumers, message);
-	received_add_batch(&items, 1);
+	message_identity_fill_item(&item, rules, &consumers, message);
+	dedup_add_batch(&items, 1);
 	if (item.verdict == RECEIVED_CONFLICTING && rules->conflicts_fail)
 	{
 		set_conflict(message);

@@ -27,17 +27,17 @@ typedef struct IdentityConsumers
 	Datum		one_topic;
 } IdentityConsumers;
 
-extern void identity_set_field(FieldRule *rule, const char *argument,
-							   const char *name, MemoryContext context);
-extern void identity_set(InboxMessage *message, const IdentityRules *rules,
-						 const MessageHeaders *headers, int64 unix_ms);
-extern void identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
-							   IdentityConsumers *consumers,
-							   const InboxMessage *message);
-extern bool identity_take_conflict(InboxMessage *message,
-								   const IdentityRules *rules,
-								   ReceivedItem *item);
-extern bool identity_set_again(InboxMessage *message,
-							   const IdentityRules *rules);
+extern void message_identity_set_field(FieldRule *rule, const char *argument,
+									   const char *name, MemoryContext context);
+extern void message_identity_set(InboxMessage *message, const IdentityRules *rules,
+								 const MessageHeaders *headers, int64 unix_ms);
+extern void message_identity_fill_item(ReceivedItem *item, const IdentityRules *rules,
+									   IdentityConsumers *consumers,
+									   const InboxMessage *message);
+extern bool message_identity_take_conflict(InboxMessage *message,
+										   const IdentityRules *rules,
+										   ReceivedItem *item);
+extern bool message_identity_set_again(InboxMessage *message,
+									   const IdentityRules *rules);
 
 #endif							/* OUTBOX_MESSAGE_IDENTITY_H */

@@ -105,5 +105,5 @@ message_finish(InboxMessage *message, const IdentityRules *rules,
 					 message_headers_text(headers, "aggregate_type"));
 	if (headers->n > 0)
 		set_headers(message, headers);
-	identity_set(message, rules, headers, record->timestamp_ms);
+	message_identity_set(message, rules, headers, record->timestamp_ms);
 }

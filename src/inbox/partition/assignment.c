@@ -98,7 +98,7 @@ partitions_give_back(InboxWorker *worker, Partition **partitions,
 }
 
 /*
- * When to go on looking for partitions, by steady_now().
+ * When to go on looking for partitions, by monotonic_now().
  */
 TimestampTz
 partitions_refresh_due(InboxWorker *worker)
@@ -108,7 +108,7 @@ partitions_refresh_due(InboxWorker *worker)
 	if (worker->search == NULL)
 		return worker->refresh_at;
 	if (consumer_is_answered(worker->consumer))
-		return steady_now();
+		return monotonic_now();
 	/* The answer wakes us. */
 	if (worker->search->step == SEARCH_DONE)
 		return DT_NOEND;
@@ -124,7 +124,7 @@ static void
 check_patience(InboxWorker *worker)
 {
 	if (worker->search->slow_shown ||
-		!TimestampDifferenceExceeds(worker->search->asked_at, steady_now(),
+		!TimestampDifferenceExceeds(worker->search->asked_at, monotonic_now(),
 									worker->patience_ms))
 		return;
 	worker->search->slow_shown = true;
@@ -140,7 +140,7 @@ static void
 learn_patience(InboxWorker *worker)
 {
 	long		taken = TimestampDifferenceMilliseconds(worker->search->asked_at,
-														steady_now());
+														monotonic_now());
 
 	worker->patience_ms = Max(PATIENCE_MS, PATIENCE_FACTOR * taken);
 }
@@ -207,7 +207,7 @@ finish_search(InboxWorker *worker)
 	takeover_finish(worker, search);
 	drop_partitions(worker, search);
 	if (!search->incomplete)
-		strays_remove(worker, search);
+		stray_positions_remove(worker, search);
 	read_changed(worker, search);
 	worker->looked = true;
 	worker->complete = !search->incomplete;
@@ -215,7 +215,7 @@ finish_search(InboxWorker *worker)
 	if (search->incomplete)
 		health_lookup_failed(worker, search->error, search->unreached);
 	worker->refresh_at =
-		TimestampTzPlusMilliseconds(steady_now(), pause_after(worker, search));
+		TimestampTzPlusMilliseconds(monotonic_now(), pause_after(worker, search));
 	if (search->incomplete || !recreation_ask(worker, search))
 		drop_search(worker);
 }
@@ -237,7 +237,7 @@ partitions_refresh(InboxWorker *worker)
 	}
 	if (search == NULL)
 	{
-		if (worker->refresh_at > steady_now())
+		if (worker->refresh_at > monotonic_now())
 			return;
 		search = worker->search = search_begin(worker);
 	}

@@ -134,7 +134,7 @@ mark_unfinished(Datum name, const TopicPartition *const *keys, int n, bool *lock
  * partitions, of the keys in their order.  Needs SPI.
  */
 void
-locked_find(Datum *args, const TopicPartition *const *keys, int n, bool *locked)
+locked_positions_find(Datum *args, const TopicPartition *const *keys, int n, bool *locked)
 {
 	memset(locked, false, sizeof(bool) * n);
 	mark_locked(args, locked);

@@ -16,7 +16,7 @@
 #define LOCKED_POSITION \
 	"the position of %s is locked by another transaction, such as one that has called inbox.seek() and is still open"
 
-extern void locked_find(Datum *args, const TopicPartition *const *keys, int n,
-						bool *locked);
+extern void locked_positions_find(Datum *args, const TopicPartition *const *keys, int n,
+								  bool *locked);
 
 #endif							/* OUTBOX_LOCKED_POSITIONS_H */

@@ -68,7 +68,7 @@
  * consumer_fetch(): must not raise an error.
  */
 void
-losses_note(void *arg, const char *topic, int partition)
+lost_messages_note(void *arg, const char *topic, int partition)
 {
 	InboxWorker *worker = arg;
 	Partition  *found = partitions_find(worker, topic, partition);
@@ -166,7 +166,7 @@ report(InboxWorker *worker, Partition *partition, int64 from, int64 until,
 		partition->suspect = partition->check == CHECK_FAILED ?
 			SUSPECT_CONTENT : SUSPECT_OFFSET;
 		worker->suspects = true;
-		worker->losses_at = TimestampTzPlusMilliseconds(steady_now(), AGAIN_MS);
+		worker->losses_at = TimestampTzPlusMilliseconds(monotonic_now(), AGAIN_MS);
 		return;
 	}
 	health_problem(worker, CONSUMER_DATA_LOST,
@@ -257,12 +257,12 @@ begin_again(InboxWorker *worker, Partition *partition)
 }
 
 /*
- * When partitions are to be looked at that could not be stored, by steady_now().
+ * When partitions are to be looked at that could not be stored, by monotonic_now().
  */
 TimestampTz
-losses_due(const InboxWorker *worker)
+lost_messages_due(const InboxWorker *worker)
 {
-	return worker->suspects && worker->losses_at > steady_now() ?
+	return worker->suspects && worker->losses_at > monotonic_now() ?
 		worker->losses_at : DT_NOEND;
 }
 
@@ -270,12 +270,12 @@ losses_due(const InboxWorker *worker)
  * Looks at the partitions of which that was said.  May end the process.
  */
 void
-losses_take(InboxWorker *worker)
+lost_messages_take(InboxWorker *worker)
 {
 	MemoryContext context = NULL;
 	MemoryContext old = CurrentMemoryContext;
 
-	TimestampTz began = steady_now();
+	TimestampTz began = monotonic_now();
 
 	if (!worker->suspects || worker->losses_at > began)
 		return;
@@ -293,7 +293,7 @@ losses_take(InboxWorker *worker)
 
 		/* Kafka may take a second for each, and somebody want us to end. */
 		worker_check(worker);
-		if (TimestampDifferenceExceeds(began, steady_now(), LONGEST_MS))
+		if (TimestampDifferenceExceeds(began, monotonic_now(), LONGEST_MS))
 			partition->suspect = SUSPECT_NOTHING;
 		else if (look(worker, partition))
 			continue;

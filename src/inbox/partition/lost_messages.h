@@ -13,8 +13,8 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void losses_note(void *arg, const char *topic, int partition);
-extern void losses_take(InboxWorker *worker);
-extern TimestampTz losses_due(const InboxWorker *worker);
+extern void lost_messages_note(void *arg, const char *topic, int partition);
+extern void lost_messages_take(InboxWorker *worker);
+extern TimestampTz lost_messages_due(const InboxWorker *worker);
 
 #endif							/* OUTBOX_LOST_MESSAGES_H */

@@ -311,7 +311,7 @@ takeover_continue(InboxWorker *worker, Search *search)
 	if (search->step == SEARCH_READY)
 		return true;
 	if (!consumer_is_answered(worker->consumer) &&
-		takeover_due(worker, search) > steady_now())
+		takeover_due(worker, search) > monotonic_now())
 		return false;
 	search->told = consumer_told(worker->consumer);
 	if (consumer_take_offsets(worker->consumer, search->offsets,

@@ -60,7 +60,7 @@ struct Search
 	bool		incomplete;		/* something could not be had; */
 	bool		unreached;		/* no broker has answered; */
 	char		error[CONSUMER_MESSAGE_LEN];	/* and why */
-	TimestampTz asked_at;		/* the last question, by steady_now(); */
+	TimestampTz asked_at;		/* the last question, by monotonic_now(); */
 	bool		slow_shown;		/* that the answer takes long */
 
 	/* See partition_takeover.c */

@@ -61,7 +61,7 @@
 static bool
 note_strays(InboxWorker *worker, const char *found)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	bool		same = found && worker->strays && strcmp(worker->strays, found) == 0;
 
 	worker->looked_for_strays = found == NULL;
@@ -117,7 +117,7 @@ remove_strays(InboxWorker *worker, Oid *types, Datum *args)
  * Runs a transaction of its own.
  */
 void
-strays_remove(InboxWorker *worker, Search *search)
+stray_positions_remove(InboxWorker *worker, Search *search)
 {
 	Oid			types[3] = {TEXTOID, TEXTARRAYOID, INT4ARRAYOID};
 	Datum		args[3];

@@ -12,6 +12,6 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void strays_remove(InboxWorker *worker, Search *search);
+extern void stray_positions_remove(InboxWorker *worker, Search *search);
 
 #endif							/* OUTBOX_STRAY_POSITIONS_H */

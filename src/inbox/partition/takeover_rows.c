@@ -164,7 +164,7 @@ leave_locked(InboxWorker *worker, Search *search, Candidate **list, int n)
 	for (int i = 0; i < n; i++)
 		keys[i] = &list[i]->key;
 	fill_arguments(worker, list, n, args);
-	locked_find(args, keys, n, locked);
+	locked_positions_find(args, keys, n, locked);
 	for (int i = 0; i < n; i++)
 	{
 		if (!locked[i])
@@ -240,7 +240,7 @@ take_over(InboxWorker *worker, Search *search, bool choosy)
 		search->overtaken |= SPI_processed < n;
 
 		/* Whoever ends it after this waits for our rows, or removes them. */
-		if (!load_is_unchanged(worker->subscription))
+		if (!subscription_is_unchanged(worker->subscription))
 			worker_restart(worker);
 	}
 	worker_commit_sql();

@@ -97,7 +97,7 @@ search_failed(InboxWorker *worker, Search *search, const char *topic)
 void
 search_asked(Search *search)
 {
-	search->asked_at = steady_now();
+	search->asked_at = monotonic_now();
 	search->slow_shown = false;
 }
 

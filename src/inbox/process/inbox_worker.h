@@ -70,7 +70,7 @@ typedef struct Partition
 	bool		end_noted;		/* and not passed yet; */
 	struct Partition *next_ended;	/* the next of those */
 	int64		known_end;		/* where it ends, as far as is known, or -1; */
-	TimestampTz known_at;		/* and since when, by steady_now() */
+	TimestampTz known_at;		/* and since when, by monotonic_now() */
 	TimestampTz read_until;		/* timestamp of the last message; 0 if none */
 	Mark		marks[MARKS];
 	bool		marked;			/* they are still to be stored */
@@ -103,7 +103,7 @@ typedef struct Partition
 	int64		began_at;		/* next offset when the worker met it */
 	PartitionHealth health;
 	bool		refused;		/* the error was about this partition */
-	TimestampTz asked_at;		/* when it was sought, by steady_now() */
+	TimestampTz asked_at;		/* when it was sought, by monotonic_now() */
 } Partition;
 
 /* Messages that have failed for good and are to be logged; see failure_report.c */
@@ -111,7 +111,7 @@ typedef struct FailureReport
 {
 	int			pending;		/* in the transaction that is running */
 	int			count;			/* since the last line */
-	TimestampTz logged_at;		/* by steady_now(); 0 when there was none */
+	TimestampTz logged_at;		/* by monotonic_now(); 0 when there was none */
 	char		event_id[128];	/* of the last */
 	char		sqlstate[6];
 } FailureReport;
@@ -127,7 +127,7 @@ typedef struct Pace
 	bool		slow;			/* the last was, and failed */
 	int			nslow;			/* transactions so far that were */
 	int			pause_ms;		/* the last one; 0 when all is well */
-	TimestampTz until;			/* when it ends, by steady_now() */
+	TimestampTz until;			/* when it ends, by monotonic_now() */
 	int			sqlstate;		/* of the last failure */
 	char		error[CONSUMER_MESSAGE_LEN];
 } Pace;
@@ -173,7 +173,7 @@ typedef struct InboxWorker
 	Partition  *ended;			/* the first of which an end was noted */
 	int			next_end;		/* the partition whose end is asked for next */
 	bool		suspects;		/* one of them is suspect, */
-	TimestampTz losses_at;		/* and is to be looked at, by steady_now() */
+	TimestampTz losses_at;		/* and is to be looked at, by monotonic_now() */
 	bool		settled;		/* something has come of each; see
 								 * consumer_health.c */
 	bool		offsets_moved;	/* Kafka's group may not have all of them */
@@ -185,9 +185,9 @@ typedef struct InboxWorker
 	TimestampTz strays_since;	/* stray_positions.c */
 	bool		unchecked;		/* some are to be checked; see
 								 * partition_marks.c */
-	TimestampTz told_at;		/* of transactions, by steady_now() */
+	TimestampTz told_at;		/* of transactions, by monotonic_now() */
 	TimestampTz expire_at;		/* when to look for old messages, by
-								 * steady_now() */
+								 * monotonic_now() */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
 								 * same */
 	bool		looked;			/* there was a look for topics, or its answer
@@ -223,7 +223,7 @@ typedef struct InboxWorker
 	int			suspects_at_once;	/* so many are looked at together while
 									 * none of them is to be handled */
 	double		transaction_limit;	/* in messages; see batch_transaction.c */
-	TimestampTz transaction_began;	/* by steady_now() */
+	TimestampTz transaction_began;	/* by monotonic_now() */
 	TransactionPhase phase;
 	Partition  *charged;		/* of a message that was charged and has come
 								 * to no end; NULL if none; see
@@ -232,7 +232,7 @@ typedef struct InboxWorker
 
 	bool		uncounted;		/* the lag was not counted when it was shown */
 	bool		lasted;			/* has run for so long that it works */
-	/* By steady_now() */
+	/* By monotonic_now() */
 	TimestampTz began_at;
 	TimestampTz report_at;		/* when statistics are to be reported */
 	TimestampTz shown_at;

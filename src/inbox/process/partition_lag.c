@@ -40,7 +40,7 @@ ask_end(InboxWorker *worker, Partition *partition, TimestampTz now)
 int64
 partitions_end(InboxWorker *worker, Partition *partition)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (worker->npartitions <= FEW_PARTITIONS ||
 		TimestampDifferenceExceeds(partition->known_at, now, KNOWN_MS))
@@ -56,7 +56,7 @@ partitions_end(InboxWorker *worker, Partition *partition)
 int64
 partitions_lag(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	int64		lag = 0;
 
 	if (worker->npartitions == 0 && !worker->complete)

@@ -45,7 +45,7 @@ count_lag(InboxWorker *worker, TimestampTz now)
 static void
 show(InboxWorker *worker, bool at_once)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (!at_once &&
 		!TimestampDifferenceExceeds(worker->shown_at, now, SHOW_INTERVAL_MS))
@@ -143,7 +143,7 @@ health_lookup_failed(InboxWorker *worker, const char *message, bool unreached)
 {
 	worker->unreached = unreached;
 	if (unreached && worker->reason_at != 0 &&
-		!TimestampDifferenceExceeds(worker->reason_at, steady_now(), REASON_MS))
+		!TimestampDifferenceExceeds(worker->reason_at, monotonic_now(), REASON_MS))
 		message = worker->status.error;
 	health_problem(worker, CONSUMER_WAITING_KAFKA, message);
 }

@@ -71,15 +71,15 @@ change_messages(FunctionCallInfo fcinfo, const char *statement)
 		values[i] = fcinfo->args[i].value;
 		nulls[i] = fcinfo->args[i].isnull;
 	}
-	sql_begin(&caller);
-	sql_insist_on_indexes();
-	n = sql_execute(statement, NARGS, types, values, nulls);
+	owner_sql_begin(&caller);
+	owner_sql_insist_on_indexes();
+	n = owner_sql_execute(statement, NARGS, types, values, nulls);
 	subscription_change(name, "UPDATE inbox.subscription SET"
 						" stopped_by = CASE WHEN " STOPPED_IT " THEN NULL ELSE stopped_by END,"
 						" stopped_topic = CASE WHEN " STOPPED_IT " THEN NULL ELSE stopped_topic END,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", NARGS, types, values, nulls);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	return n;
 }
 

@@ -46,11 +46,11 @@ return_rows(FunctionCallInfo fcinfo, const char *query)
 	SqlCaller	caller;
 
 	InitMaterializedSRF(fcinfo, 0);
-	sql_begin_reading(&caller);
-	(void) sql_execute(query, 1, types, values, NULL);
+	owner_sql_begin_reading(&caller);
+	(void) owner_sql_execute(query, 1, types, values, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	return (Datum) 0;
 }
 

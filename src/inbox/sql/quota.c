@@ -50,15 +50,15 @@ quota_check_workers(const char *name, Oid role, int workers)
 		return;
 	/* Until the end of the transaction nobody else counts them. */
 	LockSharedObject(AuthIdRelationId, role, 0, ShareUpdateExclusiveLock);
-	sql_begin(&caller);
-	(void) sql_execute("SELECT coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.<>) $1), 0)::pg_catalog.int8,"
-					   " coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.=) $1), 0)::pg_catalog.int8"
-					   " FROM inbox.subscription WHERE role_id OPERATOR(pg_catalog.=) $2"
-					   " AND database_id OPERATOR(pg_catalog.=) outbox.database_id()",
-					   2, types, values, NULL);
+	owner_sql_begin(&caller);
+	(void) owner_sql_execute("SELECT coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.<>) $1), 0)::pg_catalog.int8,"
+							 " coalesce(pg_catalog.sum(workers) FILTER (WHERE name OPERATOR(pg_catalog.=) $1), 0)::pg_catalog.int8"
+							 " FROM inbox.subscription WHERE role_id OPERATOR(pg_catalog.=) $2"
+							 " AND database_id OPERATOR(pg_catalog.=) outbox.database_id()",
+							 2, types, values, NULL);
 	others = number(1);
 	before = number(2);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	if (workers <= before || others + workers <= inbox_max_workers_per_role)
 		return;
 	ereport(ERROR,
@@ -85,12 +85,12 @@ quota_check_keep(const char *name, Datum keep)
 
 	if (inbox_max_keep < 0)
 		return;
-	sql_begin(&caller);
-	allowed = sql_execute("SELECT WHERE $2 OPERATOR(pg_catalog.<=) pg_catalog.make_interval(secs => $3)"
-						  " OR EXISTS (SELECT FROM inbox.subscription"
-						  "  WHERE name OPERATOR(pg_catalog.=) $1 AND keep OPERATOR(pg_catalog.>=) $2)",
-						  3, types, values, NULL) > 0;
-	sql_end(&caller);
+	owner_sql_begin(&caller);
+	allowed = owner_sql_execute("SELECT WHERE $2 OPERATOR(pg_catalog.<=) pg_catalog.make_interval(secs => $3)"
+								" OR EXISTS (SELECT FROM inbox.subscription"
+								"  WHERE name OPERATOR(pg_catalog.=) $1 AND keep OPERATOR(pg_catalog.>=) $2)",
+								3, types, values, NULL) > 0;
+	owner_sql_end(&caller);
 	if (allowed)
 		return;
 	ereport(ERROR,

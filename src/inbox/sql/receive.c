@@ -122,5 +122,5 @@ outbox_receive(PG_FUNCTION_ARGS)
 					 errhint("Pass a digest of the payload, such as sha256(payload), or NULL.")));
 		payload_hash = PointerGetDatum(hash);
 	}
-	PG_RETURN_BOOL(received_add(consumer, event_id, payload_hash));
+	PG_RETURN_BOOL(dedup_add(consumer, event_id, payload_hash));
 }

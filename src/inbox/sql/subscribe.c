@@ -233,18 +233,18 @@ store_subscription(const char *name, const Datum *values, const bool *nulls)
 	types[PARAM_ROLE] = OIDOID;
 	types[PARAM_TAKES_ARRAY] = BOOLOID;
 
-	sql_begin(&caller);
-	inserted = sql_execute(insert_statement, NPARAMS, types, values, nulls) > 0;
-	sql_end(&caller);
+	owner_sql_begin(&caller);
+	inserted = owner_sql_execute(insert_statement, NPARAMS, types, values, nulls) > 0;
+	owner_sql_end(&caller);
 	if (inserted)
 		return;
 
 	/* Another session may have made it, as another role, while we waited. */
 	subscription_check_role(name, DatumGetObjectId(values[PARAM_ROLE]));
-	sql_begin(&caller);
-	if (sql_execute(update_statement, NPARAMS, types, values, nulls) > 0)
-		(void) sql_execute(forget_statement, ARG_TOPICS + 1, types, values, nulls);
-	sql_end(&caller);
+	owner_sql_begin(&caller);
+	if (owner_sql_execute(update_statement, NPARAMS, types, values, nulls) > 0)
+		(void) owner_sql_execute(forget_statement, ARG_TOPICS + 1, types, values, nulls);
+	owner_sql_end(&caller);
 }
 
 /*
@@ -331,31 +331,31 @@ outbox_unsubscribe(PG_FUNCTION_ARGS)
 	handler_refuse_to_move(name);
 	values[0] = CStringGetTextDatum(name);
 
-	sql_begin(&caller);
+	owner_sql_begin(&caller);
 
 	/*
 	 * Then the positions: from then on no worker can commit, so that nothing
 	 * is left.  One that is trying messages again has locked these first, and
 	 * gives way: see redelivery.c.
 	 */
-	(void) sql_execute("DELETE FROM inbox.position"
-					   " WHERE subscription OPERATOR(pg_catalog.=) $1",
-					   1, types, values, NULL);
+	(void) owner_sql_execute("DELETE FROM inbox.position"
+							 " WHERE subscription OPERATOR(pg_catalog.=) $1",
+							 1, types, values, NULL);
 	if (!PG_GETARG_BOOL(1))
 	{
 		/* Names with a topic begin with "@<name>/"; "0" comes after "/". */
-		(void) sql_execute("DELETE FROM inbox.message"
-						   " WHERE subscription OPERATOR(pg_catalog.=) $1",
-						   1, types, values, NULL);
-		(void) sql_execute("DELETE FROM inbox.received"
-						   " WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)"
-						   " OR (consumer OPERATOR(pg_catalog.>=) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '/')"
-						   " AND consumer OPERATOR(pg_catalog.<) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '0'))",
-						   1, types, values, NULL);
+		(void) owner_sql_execute("DELETE FROM inbox.message"
+								 " WHERE subscription OPERATOR(pg_catalog.=) $1",
+								 1, types, values, NULL);
+		(void) owner_sql_execute("DELETE FROM inbox.received"
+								 " WHERE consumer OPERATOR(pg_catalog.=) ('@' OPERATOR(pg_catalog.||) $1)"
+								 " OR (consumer OPERATOR(pg_catalog.>=) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '/')"
+								 " AND consumer OPERATOR(pg_catalog.<) ('@' OPERATOR(pg_catalog.||) $1 OPERATOR(pg_catalog.||) '0'))",
+								 1, types, values, NULL);
 	}
-	(void) sql_execute("DELETE FROM inbox.subscription"
-					   " WHERE name OPERATOR(pg_catalog.=) $1",
-					   1, types, values, NULL);
-	sql_end(&caller);
+	(void) owner_sql_execute("DELETE FROM inbox.subscription"
+							 " WHERE name OPERATOR(pg_catalog.=) $1",
+							 1, types, values, NULL);
+	owner_sql_end(&caller);
 	PG_RETURN_VOID();
 }

@@ -75,11 +75,11 @@ read_row(const char *name, const char *lock, SubscriptionRow *row)
 	SqlCaller	caller;
 
 	memset(row, 0, sizeof(*row));
-	sql_begin(&caller);
-	row->exists = sql_execute(psprintf("SELECT database_id, paused, stopped_by, role_name, role_id"
-									   " FROM inbox.subscription "
-									   " WHERE name OPERATOR(pg_catalog.=) $1 %s", lock),
-							  1, types, values, NULL) > 0;
+	owner_sql_begin(&caller);
+	row->exists = owner_sql_execute(psprintf("SELECT database_id, paused, stopped_by, role_name, role_id"
+											 " FROM inbox.subscription "
+											 " WHERE name OPERATOR(pg_catalog.=) $1 %s", lock),
+									1, types, values, NULL) > 0;
 	if (row->exists)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -93,7 +93,7 @@ read_row(const char *name, const char *lock, SubscriptionRow *row)
 			(Oid) strtoul(column_text(5), NULL, 10);
 		MemoryContextSwitchTo(old);
 	}
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(row->role)))
 		row->role = InvalidOid;
 	/* It may have been renamed since. */
@@ -233,7 +233,7 @@ void
 subscription_change(const char *name, const char *statement, int nargs,
 					const Oid *types, const Datum *values, const bool *nulls)
 {
-	if (sql_execute(statement, nargs, types, values, nulls) == 0)
+	if (owner_sql_execute(statement, nargs, types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", name),
@@ -254,11 +254,11 @@ outbox_subscription_pause(PG_FUNCTION_ARGS)
 
 	if (row.paused)
 		PG_RETURN_VOID();
-	sql_begin(&caller);
+	owner_sql_begin(&caller);
 	subscription_change(name, "UPDATE inbox.subscription SET paused = true,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	PG_RETURN_VOID();
 }
 
@@ -292,12 +292,12 @@ outbox_subscription_resume(PG_FUNCTION_ARGS)
 				 errhint("Call inbox.retry() or inbox.discard() for that message.")));
 	if (!row.paused && !row.is_copy)
 		PG_RETURN_VOID();
-	sql_begin(&caller);
+	owner_sql_begin(&caller);
 	subscription_change(name, "UPDATE inbox.subscription SET paused = false,"
 						" database_id = outbox.database_id(), role_id = $2,"
 						" generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 2, types, values, NULL);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 	PG_RETURN_VOID();
 }
 
@@ -307,16 +307,16 @@ check_takes_topic(const char *name, const Datum *values)
 {
 	Oid			types[] = {TEXTOID, TEXTOID};
 
-	if (sql_execute("SELECT FROM inbox.subscription s, pg_catalog.unnest(s.topics) t"
-					" WHERE s.name OPERATOR(pg_catalog.=) $1"
-					" AND CASE WHEN pg_catalog.starts_with(t, '^')"
-					" THEN $2 OPERATOR(pg_catalog.~) t"
-					" ELSE $2 OPERATOR(pg_catalog.=) t END",
-					2, types, values, NULL) > 0)
+	if (owner_sql_execute("SELECT FROM inbox.subscription s, pg_catalog.unnest(s.topics) t"
+						  " WHERE s.name OPERATOR(pg_catalog.=) $1"
+						  " AND CASE WHEN pg_catalog.starts_with(t, '^')"
+						  " THEN $2 OPERATOR(pg_catalog.~) t"
+						  " ELSE $2 OPERATOR(pg_catalog.=) t END",
+						  2, types, values, NULL) > 0)
 		return;
-	(void) sql_execute("SELECT topics FROM inbox.subscription"
-					   " WHERE name OPERATOR(pg_catalog.=) $1",
-					   1, types, values, NULL);
+	(void) owner_sql_execute("SELECT topics FROM inbox.subscription"
+							 " WHERE name OPERATOR(pg_catalog.=) $1",
+							 1, types, values, NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("subscription \"%s\" does not take topic \"%s\"",
@@ -360,28 +360,28 @@ seek(FunctionCallInfo fcinfo, int64 offset, TimestampTz time)
 	nulls[4] = !nulls[3];
 	values[5] = fcinfo->args[4].value;
 
-	sql_begin(&caller);
+	owner_sql_begin(&caller);
 	check_takes_topic(name, values);
 	unprocessed_rename(types, values);
 	/* The next offset stays until the time is known: to show the lag. */
-	(void) sql_execute("INSERT INTO inbox.position AS p"
-					   " (subscription, topic, partition, next_offset, seek_time)"
-					   " VALUES ($1, $2, $3, $4, $5)"
-					   " ON CONFLICT (subscription, topic, partition) DO UPDATE"
-					   " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
-					   " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
-					   " rerun_since = CASE WHEN $6 THEN greatest(pg_catalog.clock_timestamp(),"
-					   "  (SELECT pg_catalog.max(l.latest_receipt) FROM inbox.position l"
-					   "   WHERE l.subscription OPERATOR(pg_catalog.=) $1)"
-					   "  OPERATOR(pg_catalog.+) '1 us'::pg_catalog.interval) END,"
-					   " lost_from = NULL, lost_until = NULL, lost_reason = NULL,"
-					   " last_offset = -1, before_offset = -1, cluster_id = NULL,"
-					   " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
-					   6, types, values, nulls);
+	(void) owner_sql_execute("INSERT INTO inbox.position AS p"
+							 " (subscription, topic, partition, next_offset, seek_time)"
+							 " VALUES ($1, $2, $3, $4, $5)"
+							 " ON CONFLICT (subscription, topic, partition) DO UPDATE"
+							 " SET next_offset = coalesce($4, p.next_offset), seek_time = $5,"
+							 " rerun_until = CASE WHEN $6 THEN greatest(p.rerun_until, p.next_offset) END,"
+							 " rerun_since = CASE WHEN $6 THEN greatest(pg_catalog.clock_timestamp(),"
+							 "  (SELECT pg_catalog.max(l.latest_receipt) FROM inbox.position l"
+							 "   WHERE l.subscription OPERATOR(pg_catalog.=) $1)"
+							 "  OPERATOR(pg_catalog.+) '1 us'::pg_catalog.interval) END,"
+							 " lost_from = NULL, lost_until = NULL, lost_reason = NULL,"
+							 " last_offset = -1, before_offset = -1, cluster_id = NULL,"
+							 " fence = p.fence OPERATOR(pg_catalog.+) 1, updated_at = pg_catalog.now()",
+							 6, types, values, nulls);
 	subscription_change(name, "UPDATE inbox.subscription"
 						" SET generation = generation OPERATOR(pg_catalog.+) 1, changed_at = pg_catalog.now()"
 						" WHERE name OPERATOR(pg_catalog.=) $1", 1, types, values, NULL);
-	sql_end(&caller);
+	owner_sql_end(&caller);
 }
 
 /*

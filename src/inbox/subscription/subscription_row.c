@@ -47,7 +47,7 @@
  * is to be done again.  Runs a transaction of its own.
  */
 bool
-load_note_role_names(void)
+subscription_note_role_names(void)
 {
 	uint64		renamed;
 
@@ -155,7 +155,7 @@ next_header(RowReader *row)
 static void
 next_field(FieldRule *rule, const char *argument, RowReader *row)
 {
-	identity_set_field(rule, argument, next_text(row), TopMemoryContext);
+	message_identity_set_field(rule, argument, next_text(row), TopMemoryContext);
 }
 
 /* Reads the columns about what identifies messages. */
@@ -238,7 +238,7 @@ read_row(Subscription *subscription, RowReader *row)
  * not work.  Runs a transaction of its own.
  */
 Subscription *
-load_subscription(const char *name)
+subscription_subscription(const char *name)
 {
 	Subscription *subscription = NULL;
 	Oid			types[1] = {TEXTOID};
@@ -267,7 +267,7 @@ load_subscription(const char *name)
  * committed until now, in the transaction that is running.
  */
 bool
-load_is_unchanged(const Subscription *subscription)
+subscription_is_unchanged(const Subscription *subscription)
 {
 	Oid			types[2] = {TEXTOID, INT8OID};
 	Datum		args[2] = {CStringGetTextDatum(subscription->name),
@@ -286,14 +286,14 @@ load_is_unchanged(const Subscription *subscription)
  * The same in a transaction of its own.
  */
 bool
-load_is_current(const Subscription *subscription)
+subscription_is_current(const Subscription *subscription)
 {
 	bool		current;
 
 	if (!worker_extension_exists())
 		return false;
 	worker_begin_sql();
-	current = load_is_unchanged(subscription);
+	current = subscription_is_unchanged(subscription);
 	worker_commit_sql();
 	return current;
 }

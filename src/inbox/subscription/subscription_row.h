@@ -12,9 +12,9 @@
 
 #include "inbox/subscription/subscription.h"
 
-extern bool load_note_role_names(void);
-extern Subscription *load_subscription(const char *name);
-extern bool load_is_unchanged(const Subscription *subscription);
-extern bool load_is_current(const Subscription *subscription);
+extern bool subscription_note_role_names(void);
+extern Subscription *subscription_subscription(const char *name);
+extern bool subscription_is_unchanged(const Subscription *subscription);
+extern bool subscription_is_current(const Subscription *subscription);
 
 #endif							/* OUTBOX_SUBSCRIPTION_ROW_H */

@@ -92,11 +92,11 @@ open_chunk(ReceivedTable *table, int16 number)
 
 /*
  * Opens the table to add entries.  What it needs is allocated in a context of
- * its own, which is current until received_close().  Raises an error when the
+ * its own, which is current until dedup_close().  Raises an error when the
  * table is not what the extension made.
  */
 void
-received_open(ReceivedTable *table)
+dedup_open(ReceivedTable *table)
 {
 	ReceivedChunk *current;
 
@@ -125,7 +125,7 @@ received_open(ReceivedTable *table)
  * Closes the table.  The current chunk stays locked.
  */
 void
-received_close(ReceivedTable *table)
+dedup_close(ReceivedTable *table)
 {
 	ExecCloseIndices(table->target);
 	for (int i = 0; i < RING_SIZE; i++)
@@ -150,7 +150,7 @@ received_close(ReceivedTable *table)
  * wait for anybody.
  */
 void
-received_look_for_any(ReceivedTable *table, Datum consumer, bool *chunks)
+dedup_look_for_any(ReceivedTable *table, Datum consumer, bool *chunks)
 {
 	Datum		least = CStringGetTextDatum("");
 
@@ -242,8 +242,8 @@ check_visible(ReceivedChunk *chunk, Datum event_id)
  * for transactions that are about to add or to remove it.
  */
 ReceivedChunk *
-received_find(ReceivedTable *table, Datum consumer, Datum event_id,
-			  const bool *chunks)
+dedup_find(ReceivedTable *table, Datum consumer, Datum event_id,
+		   const bool *chunks)
 {
 	for (int i = 0; i < RING_SIZE; i++)
 	{
@@ -290,8 +290,8 @@ check_hash(ReceivedChunk *chunk, Datum consumer, Datum event_id,
  * than since; payload_hash 0 is NULL.
  */
 void
-received_fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum consumer,
-				   Datum event_id, Datum payload_hash, TimestampTz since)
+dedup_fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum consumer,
+				Datum event_id, Datum payload_hash, TimestampTz since)
 {
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, false, RECEIVED_NCOLUMNS * sizeof(bool));
@@ -309,7 +309,7 @@ received_fill_slot(ReceivedTable *table, TupleTableSlot *slot, Datum consumer,
  * Has the ring moved on since the table was opened?
  */
 bool
-received_ring_has_moved(const ReceivedTable *table)
+dedup_ring_has_moved(const ReceivedTable *table)
 {
 	return ring_position(RING_RECEIVED) != table->position;
 }
@@ -328,12 +328,12 @@ insert_entry(ReceivedTable *table, Datum consumer, Datum event_id,
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
 	bool		conflict = false;
 
-	received_fill_slot(table, slot, consumer, event_id, payload_hash,
-					   DT_NOBEGIN);
+	dedup_fill_slot(table, slot, consumer, event_id, payload_hash,
+					DT_NOBEGIN);
 	table_tuple_insert_speculative(heap, slot, GetCurrentCommandId(true), 0,
 								   NULL, token);
 	compat_insert_index_tuples(table->target, slot, table->estate, &conflict);
-	if (!conflict && received_ring_has_moved(table))
+	if (!conflict && dedup_ring_has_moved(table))
 		conflict = true;
 	table_tuple_complete_speculative(heap, slot, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
@@ -347,7 +347,7 @@ insert_entry(ReceivedTable *table, Datum consumer, Datum event_id,
  * when it is there with another hash.
  */
 bool
-received_add(Datum consumer, Datum event_id, Datum payload_hash)
+dedup_add(Datum consumer, Datum event_id, Datum payload_hash)
 {
 	bool		added = false;
 	bool		found = false;
@@ -358,8 +358,8 @@ received_add(Datum consumer, Datum event_id, Datum payload_hash)
 		ReceivedChunk *chunk;
 
 		CHECK_FOR_INTERRUPTS();
-		received_open(&table);
-		chunk = received_find(&table, consumer, event_id, NULL);
+		dedup_open(&table);
+		chunk = dedup_find(&table, consumer, event_id, NULL);
 		if (chunk != NULL)
 		{
 			found = true;
@@ -367,7 +367,7 @@ received_add(Datum consumer, Datum event_id, Datum payload_hash)
 		}
 		else
 			added = insert_entry(&table, consumer, event_id, payload_hash);
-		received_close(&table);
+		dedup_close(&table);
 	}
 	return added;
 }

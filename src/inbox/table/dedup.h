@@ -47,19 +47,19 @@ typedef struct ReceivedItem
 								 * it has no hash; the same Datum if no other */
 	uint64		hash;			/* of the content */
 	TimestampTz since;			/* a new entry is not to be older */
-	ReceivedVerdict verdict;	/* set by received_add_batch() */
+	ReceivedVerdict verdict;	/* set by dedup_add_batch() */
 } ReceivedItem;
 
-extern bool received_add(Datum consumer, Datum event_id, Datum payload_hash);
-extern void received_open(ReceivedTable *table);
-extern void received_close(ReceivedTable *table);
-extern void received_look_for_any(ReceivedTable *table, Datum consumer,
-								  bool *chunks);
-extern ReceivedChunk *received_find(ReceivedTable *table, Datum consumer,
-									Datum event_id, const bool *chunks);
-extern void received_fill_slot(ReceivedTable *table, TupleTableSlot *slot,
-							   Datum consumer, Datum event_id,
-							   Datum payload_hash, TimestampTz since);
-extern bool received_ring_has_moved(const ReceivedTable *table);
+extern bool dedup_add(Datum consumer, Datum event_id, Datum payload_hash);
+extern void dedup_open(ReceivedTable *table);
+extern void dedup_close(ReceivedTable *table);
+extern void dedup_look_for_any(ReceivedTable *table, Datum consumer,
+							   bool *chunks);
+extern ReceivedChunk *dedup_find(ReceivedTable *table, Datum consumer,
+								 Datum event_id, const bool *chunks);
+extern void dedup_fill_slot(ReceivedTable *table, TupleTableSlot *slot,
+							Datum consumer, Datum event_id,
+							Datum payload_hash, TimestampTz since);
+extern bool dedup_ring_has_moved(const ReceivedTable *table);
 
 #endif							/* OUTBOX_DEDUP_H */

@@ -130,8 +130,8 @@ add_row(ReceivedBatch *batch, const ReceivedItem *item)
 	if (*slot == NULL)
 		*slot = table_slot_create(table->target->ri_RelationDesc,
 								  &table->estate->es_tupleTable);
-	received_fill_slot(table, *slot, item->consumer, item->event_id,
-					   hash_to_bytea(item->hash), item->since);
+	dedup_fill_slot(table, *slot, item->consumer, item->event_id,
+					hash_to_bytea(item->hash), item->since);
 	if (batch->nrows == BATCH_ROWS)
 		insert_rows(batch);
 }
@@ -140,20 +140,20 @@ add_row(ReceivedBatch *batch, const ReceivedItem *item)
 static ReceivedChunk *
 find_item(ReceivedBatch *batch, const ReceivedItem *item)
 {
-	ReceivedChunk *chunk = received_find(&batch->table, item->consumer,
-										 item->event_id, NULL);
+	ReceivedChunk *chunk = dedup_find(&batch->table, item->consumer,
+									  item->event_id, NULL);
 
 	if (chunk != NULL || item->former == (Datum) 0)
 		return chunk;
 	if (item->former != batch->former)
-		received_look_for_any(&batch->table, item->former, batch->former_chunks);
+		dedup_look_for_any(&batch->table, item->former, batch->former_chunks);
 	batch->former = item->former;
-	chunk = received_find(&batch->table, item->former, item->event_id,
-						  batch->former_chunks);
+	chunk = dedup_find(&batch->table, item->former, item->event_id,
+					   batch->former_chunks);
 	if (chunk != NULL || item->former_id == item->event_id)
 		return chunk;
-	chunk = received_find(&batch->table, item->former, item->former_id,
-						  batch->former_chunks);
+	chunk = dedup_find(&batch->table, item->former, item->former_id,
+					   batch->former_chunks);
 	/* Entries of that kind had no hash. */
 	if (chunk != NULL &&
 		!slot_attisnull(chunk->slot, RECEIVED_PAYLOAD_HASH + 1))
@@ -215,21 +215,21 @@ judge(ReceivedBatch *batch, ReceivedItem *item)
  * transaction got in between.
  */
 void
-received_add_batch(ReceivedItem **items, int n)
+dedup_add_batch(ReceivedItem **items, int n)
 {
 	ReceivedBatch batch = {.nrows = 0};
 	ReceivedItem **sorted;
 
 	if (n == 0)
 		return;
-	received_open(&batch.table);
+	dedup_open(&batch.table);
 	sorted = palloc(n * sizeof(ReceivedItem *));
 	memcpy(sorted, items, n * sizeof(ReceivedItem *));
 	qsort(sorted, n, sizeof(ReceivedItem *), compare_items);
 	for (int i = 0; i < n; i++)
 		judge(&batch, sorted[i]);
 	insert_rows(&batch);
-	if (received_ring_has_moved(&batch.table))
+	if (dedup_ring_has_moved(&batch.table))
 		raise_batch_conflict();
-	received_close(&batch.table);
+	dedup_close(&batch.table);
 }

@@ -12,6 +12,6 @@
 
 #include "inbox/table/dedup.h"
 
-extern void received_add_batch(ReceivedItem **items, int n);
+extern void dedup_add_batch(ReceivedItem **items, int n);
 
 #endif							/* OUTBOX_DEDUP_BATCH_H */

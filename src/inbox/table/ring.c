@@ -46,7 +46,7 @@ ring_position(Ring ring)
 	int64		position;
 
 	snprintf(name, sizeof(name), "%s_chunk_seq", ring_names[ring]);
-	position = own_sequence_value(&own, &ring_oids[ring].sequence, name);
+	position = extension_sequence_value(&own, &ring_oids[ring].sequence, name);
 	if (position < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -96,8 +96,8 @@ ring_open_chunk(Ring ring, int16 chunk, LOCKMODE lockmode)
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "%s_%d", ring_names[ring], chunk);
-	return own_relation_open(&own, &ring_oids[ring].chunks[chunk], name,
-							 RELKIND_RELATION, lockmode);
+	return extension_relation_open(&own, &ring_oids[ring].chunks[chunk], name,
+								   RELKIND_RELATION, lockmode);
 }
 
 /*

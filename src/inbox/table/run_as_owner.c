@@ -67,7 +67,7 @@ check_writable(void)
  * ends the (sub)transaction undoes it as well.
  */
 void
-sql_begin_reading(SqlCaller *caller)
+owner_sql_begin_reading(SqlCaller *caller)
 {
 	GetUserIdAndSecContext(&caller->role, &caller->security_context);
 	SetUserIdAndSecContext(table_owner(),
@@ -84,19 +84,19 @@ sql_begin_reading(SqlCaller *caller)
  * The same, to write.  Raises an error in a transaction that cannot.
  */
 void
-sql_begin(SqlCaller *caller)
+owner_sql_begin(SqlCaller *caller)
 {
 	check_writable();
-	sql_begin_reading(caller);
+	owner_sql_begin_reading(caller);
 }
 
 /*
- * Has statements look rows up by an index where there is one, until sql_end(), or
+ * Has statements look rows up by an index where there is one, until owner_sql_end(), or
  * the end of another nest level that was begun.  A table may have far more rows than
  * its statistics tell, which are of an earlier time, or missing.
  */
 void
-sql_insist_on_indexes(void)
+owner_sql_insist_on_indexes(void)
 {
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
@@ -104,7 +104,7 @@ sql_insist_on_indexes(void)
 
 /* Ends what one of them began. */
 void
-sql_end(const SqlCaller *caller)
+owner_sql_end(const SqlCaller *caller)
 {
 	SPI_finish();
 	AtEOXact_GUC(false, caller->nest_level);
@@ -113,12 +113,12 @@ sql_end(const SqlCaller *caller)
 
 /*
  * Runs a statement with parameters, of which nulls (or NULL, when there are
- * none) says which are null.  Returns the number of rows.  Between sql_begin()
- * and sql_end() only.
+ * none) says which are null.  Returns the number of rows.  Between owner_sql_begin()
+ * and owner_sql_end() only.
  */
 uint64
-sql_execute(const char *statement, int nargs, const Oid *types,
-			const Datum *values, const bool *nulls)
+owner_sql_execute(const char *statement, int nargs, const Oid *types,
+				  const Datum *values, const bool *nulls)
 {
 	char		null_flags[FUNC_MAX_ARGS] = {0};
 

@@ -17,11 +17,11 @@ typedef struct SqlCaller
 	int			nest_level;
 } SqlCaller;
 
-extern void sql_begin(SqlCaller *caller);
-extern void sql_begin_reading(SqlCaller *caller);
-extern void sql_insist_on_indexes(void);
-extern void sql_end(const SqlCaller *caller);
-extern uint64 sql_execute(const char *statement, int nargs, const Oid *types,
-						  const Datum *values, const bool *nulls);
+extern void owner_sql_begin(SqlCaller *caller);
+extern void owner_sql_begin_reading(SqlCaller *caller);
+extern void owner_sql_insist_on_indexes(void);
+extern void owner_sql_end(const SqlCaller *caller);
+extern uint64 owner_sql_execute(const char *statement, int nargs, const Oid *types,
+								const Datum *values, const bool *nulls);
 
 #endif							/* OUTBOX_RUN_AS_OWNER_H */

@@ -51,7 +51,7 @@
 static void
 doubt_all(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	for (int i = 0; i < worker->npartitions; i++)
 		if (worker->partitions[i]->health == PARTITION_READ)
@@ -92,7 +92,7 @@ take_group_error(InboxWorker *worker)
 {
 	worker->group_errors_seen = consumer_stats(worker->consumer)->ngroup_errors;
 	partitions_forget_shown(worker);
-	worker->committed_at = TimestampTzPlusMilliseconds(steady_now(),
+	worker->committed_at = TimestampTzPlusMilliseconds(monotonic_now(),
 													   GROUP_RETRY_MS);
 	if (worker->status.state == CONSUMER_RUNNING)
 		note_group_error(worker);
@@ -120,7 +120,7 @@ health_take_errors(InboxWorker *worker)
 	if (worker->complete || worker->unreached)
 	{
 		health_note(worker, stats->error);
-		worker->reason_at = steady_now();
+		worker->reason_at = monotonic_now();
 	}
 }
 
@@ -157,7 +157,7 @@ ask(InboxWorker *worker)
 {
 	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
 									 Max(worker->npartitions, 1));
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	int			n = 0;
 
 	for (int i = 0; i < worker->npartitions; i++)
@@ -212,14 +212,14 @@ assess(InboxWorker *worker, bool more)
 		worker->doubted_at = 0;
 	if (worker->locked[0] != '\0')
 		return CONSUMER_WAITING_LOCK;
-	if (pace_is_backing_off(worker))
+	if (handler_backoff_is_backing_off(worker))
 		return CONSUMER_BACKING_OFF;
-	if (waiting_is_full(worker))
+	if (redelivery_queue_is_full(worker))
 		return CONSUMER_FULL;
 	if (!silent)
 		return CONSUMER_RUNNING;
 	if (worker->doubted_at != 0 &&
-		TimestampDifferenceExceeds(worker->doubted_at, steady_now(),
+		TimestampDifferenceExceeds(worker->doubted_at, monotonic_now(),
 								   more ? LONG_PROBE_MS : PROBE_MS))
 		return CONSUMER_WAITING_KAFKA;
 	return worker->status.state;
@@ -242,7 +242,7 @@ is_held(const Partition *partition)
 static void
 tell_transactions(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	char		message[CONSUMER_MESSAGE_LEN];
 
 	if (!TimestampDifferenceExceeds(worker->told_at, now, 1000))
@@ -280,7 +280,7 @@ health_check(InboxWorker *worker, bool more)
 	ConsumerState state;
 
 	/* While nothing is fetched, there is no sign of any. */
-	if (!worker->settled && !pace_is_pausing(worker))
+	if (!worker->settled && !handler_backoff_is_pausing(worker))
 		ask(worker);
 	tell_transactions(worker);
 	state = assess(worker, more);
@@ -288,7 +288,7 @@ health_check(InboxWorker *worker, bool more)
 	{
 		/* It may get well before the next look for topics. */
 		worker->refresh_at = Min(worker->refresh_at,
-								 TimestampTzPlusMilliseconds(steady_now(), PROBE_MS));
+								 TimestampTzPlusMilliseconds(monotonic_now(), PROBE_MS));
 		if (worker->status.state != state)
 			health_problem(worker, state, worker->status.error);
 	}

@@ -80,7 +80,7 @@ refresh(InboxWorker *worker)
 	if (worker->npartitions > before)
 	{
 		culprit_look(worker, before);
-		retry_load(worker);
+		redelivery_load(worker);
 	}
 	unprocessed_look(worker);
 }
@@ -89,27 +89,27 @@ refresh(InboxWorker *worker)
 static bool
 consume(InboxWorker *worker)
 {
-	const ConsumerHandler handler = {ends_note, health_refused, losses_note, worker};
+	const ConsumerHandler handler = {partition_end_note, health_refused, lost_messages_note, worker};
 	bool		more;
 
 	worker->nrecords = consumer_fetch(worker->consumer, worker->records,
-									  pace_is_backing_off(worker) ?
+									  handler_backoff_is_backing_off(worker) ?
 									  inbox_transaction_limit(worker) :
 									  worker->subscription->batch_size,
 									  BATCH_BYTES, &handler, &more);
 	marks_check(worker);
-	losses_take(worker);
+	lost_messages_take(worker);
 	health_take_errors(worker);
 	if (worker->nrecords == 0)
 	{
-		ends_pass(worker);
+		partition_end_pass(worker);
 		return more;
 	}
 	batch_process(worker);
 	worker->offsets_moved = true;
 	consumer_release(worker->records, worker->nrecords);
 	worker->nrecords = 0;
-	ends_pass(worker);
+	partition_end_pass(worker);
 	return more;
 }
 
@@ -119,7 +119,7 @@ consume(InboxWorker *worker)
 static bool
 commit_offsets(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (!worker->offsets_moved)
 		return true;
@@ -127,7 +127,7 @@ commit_offsets(InboxWorker *worker)
 									COMMIT_INTERVAL_MS))
 		return false;
 	worker->offsets_moved = false;
-	ends_store(worker);
+	partition_end_store(worker);
 	partitions_commit_offsets(worker);
 	worker->committed_at = now;
 	return true;
@@ -140,7 +140,7 @@ commit_offsets(InboxWorker *worker)
 static void
 report_statistics(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	long		pause = pgstat_report_stat(worker->report_at <= now);
 
 	if (pause <= 0)
@@ -153,12 +153,12 @@ report_statistics(InboxWorker *worker)
 static long
 idle_time(InboxWorker *worker, bool offsets_shown)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	TimestampTz until = Min(Min(partitions_refresh_due(worker),
 								worker->report_at),
-							Min(Min(Max(waiting_due(worker), pace_due(worker)),
-									report_due(worker)),
-								losses_due(worker)));
+							Min(Min(Max(redelivery_queue_due(worker), handler_backoff_due(worker)),
+									failure_report_due(worker)),
+								lost_messages_due(worker)));
 
 	if (worker->uncounted)
 		until = Min(until, TimestampTzPlusMilliseconds(worker->counted_at,
@@ -180,22 +180,22 @@ take_turn(InboxWorker *worker)
 {
 	bool		more = false;
 
-	if (pace_is_pausing(worker))
+	if (handler_backoff_is_pausing(worker))
 	{
 		consumer_leave(worker->consumer);
 		return false;
 	}
-	if (waiting_due(worker) <= steady_now())
+	if (redelivery_queue_due(worker) <= monotonic_now())
 	{
-		retry_run(worker);
-		more = waiting_due(worker) <= steady_now();
+		redelivery_run(worker);
+		more = redelivery_queue_due(worker) <= monotonic_now();
 	}
-	if (!waiting_is_full(worker))
+	if (!redelivery_queue_is_full(worker))
 		more |= consume(worker);
 	else
 		consumer_leave(worker->consumer);
-	pace_rest(worker);
-	return more && !pace_is_pausing(worker);
+	handler_backoff_rest(worker);
+	return more && !handler_backoff_is_pausing(worker);
 }
 
 /* Consumes until something ends the process. */
@@ -207,18 +207,18 @@ run(InboxWorker *worker)
 		bool		more;
 		bool		shown;
 
-		setup_check(worker);
+		consumer_startup_check(worker);
 		refresh(worker);
 		more = take_turn(worker);
 		health_check(worker, more);
-		upkeep_run(worker);
+		maintenance_run(worker);
 		shown = commit_offsets(worker);
 		report_statistics(worker);
-		report_check(worker);
+		failure_report_check(worker);
 		culprit_rest(worker);
 		if (!worker->lasted &&
 			TimestampDifferenceExceeds(worker->began_at,
-									   steady_now(), LASTING_MS))
+									   monotonic_now(), LASTING_MS))
 		{
 			consumers_progress(worker->entry);
 			worker->lasted = true;
@@ -262,8 +262,8 @@ worker_exit(int code, Datum arg)
 		show_overdue_handler(worker);
 	else if (consumers_must_leave(worker->entry))
 		culprit_clear(worker);
-	report_end(worker);
-	charge_end(worker);
+	failure_report_end(worker);
+	suspect_attempt_end(worker);
 	if (worker->consumer == NULL)
 		return;
 	consumer_release(worker->records, worker->nrecords);
@@ -296,7 +296,7 @@ worker_create(ConsumerEntry *entry)
 	consumers_load(entry, &worker->status);
 	consumers_set_state(&worker->status, CONSUMER_STARTING);
 	worker->status.started_at = GetCurrentTimestamp();
-	worker->began_at = steady_now();
+	worker->began_at = monotonic_now();
 	worker->status.lag = -1;
 	worker->status.partitions = 0;
 	worker->report_at = DT_NOEND;
@@ -327,11 +327,11 @@ outbox_consumer_main(Datum arg)
 							 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 	inbox_transaction_configure();
 	if (entry->worker == SCOUT_WORKER)
-		upkeep_scout(entry);
+		maintenance_scout(entry);
 
 	the_worker = worker_create(entry);
 	before_shmem_exit(worker_exit, (Datum) 0);
-	waiting_create(the_worker);
-	setup_wait(the_worker);
+	redelivery_queue_create(the_worker);
+	consumer_startup_wait(the_worker);
 	run(the_worker);
 }

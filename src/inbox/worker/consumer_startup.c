@@ -43,7 +43,7 @@ check_subscription(InboxWorker *worker)
 	if (worker->subscriptions == consumers_subscriptions())
 		return;
 	worker->subscriptions = consumers_subscriptions();
-	if (!load_is_current(worker->subscription))
+	if (!subscription_is_current(worker->subscription))
 		worker_restart(worker);
 }
 
@@ -76,7 +76,7 @@ wait_for_subscription(InboxWorker *worker)
 	{
 		worker->subscriptions = consumers_subscriptions();
 		worker->listed = worker->entry->generation;
-		found = load_subscription(worker->entry->name);
+		found = subscription_subscription(worker->entry->name);
 		if (found && worker->entry->worker < found->workers)
 			break;
 		while (worker->subscriptions == consumers_subscriptions() &&
@@ -184,7 +184,7 @@ static void
 check_role(InboxWorker *worker)
 {
 	static TimestampTz checked_at = 0;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	bool		outdated;
 	bool		renamed;
 	char	   *name;
@@ -199,7 +199,7 @@ check_role(InboxWorker *worker)
 	if (renamed)
 		name = MemoryContextStrdup(TopMemoryContext, name);
 	CommitTransactionCommand();
-	if (renamed && load_note_role_names())
+	if (renamed && subscription_note_role_names())
 		worker->subscription->role_name = name;
 	else if (renamed)
 		pfree(name);
@@ -269,7 +269,7 @@ check_configuration(InboxWorker *worker)
  * consumer.
  */
 void
-setup_wait(InboxWorker *worker)
+consumer_startup_wait(InboxWorker *worker)
 {
 	wait_for_subscription(worker);
 	open_kafka(worker);
@@ -285,7 +285,7 @@ setup_wait(InboxWorker *worker)
  * transactions.
  */
 void
-setup_check(InboxWorker *worker)
+consumer_startup_check(InboxWorker *worker)
 {
 	check_configuration(worker);
 	check_subscription(worker);

@@ -14,7 +14,7 @@
 
 #include "inbox/process/inbox_worker.h"
 
-extern void setup_wait(InboxWorker *worker);
-extern void setup_check(InboxWorker *worker);
+extern void consumer_startup_wait(InboxWorker *worker);
+extern void consumer_startup_check(InboxWorker *worker);
 
 #endif							/* OUTBOX_CONSUMER_STARTUP_H */

@@ -38,11 +38,11 @@
 static bool
 expire(void)
 {
-	TimestampTz began = steady_now();
+	TimestampTz began = monotonic_now();
 	bool		changed = true;
 
 	while (changed &&
-		   !TimestampDifferenceExceeds(began, steady_now(), EXPIRE_LONGEST_MS))
+		   !TimestampDifferenceExceeds(began, monotonic_now(), EXPIRE_LONGEST_MS))
 	{
 		bool		isnull;
 
@@ -60,9 +60,9 @@ expire(void)
  * The same now and then; one worker of a subscription is enough.
  */
 void
-upkeep_run(InboxWorker *worker)
+maintenance_run(InboxWorker *worker)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (worker->entry->worker != 0 || worker->expire_at > now)
 		return;
@@ -76,18 +76,18 @@ upkeep_run(InboxWorker *worker)
  * again meanwhile.  Ends the process.
  */
 void
-upkeep_scout(ConsumerEntry *entry)
+maintenance_scout(ConsumerEntry *entry)
 {
 	int64		generation;
 
 	do
 	{
 		generation = entry->generation;
-		(void) load_publish_list();
+		(void) discovery_publish();
 	} while (!consumers_finish_scout(entry, generation));
 	if (worker_extension_exists() && worker_version_conflict() == NULL)
 	{
-		(void) load_note_role_names();
+		(void) subscription_note_role_names();
 		(void) expire();
 	}
 	proc_exit(0);

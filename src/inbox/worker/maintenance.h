@@ -14,7 +14,7 @@
 #include "inbox/process/inbox_worker.h"
 #include "registry/consumer_entry.h"
 
-extern void upkeep_run(InboxWorker *worker);
-pg_noreturn extern void upkeep_scout(ConsumerEntry *entry);
+extern void maintenance_run(InboxWorker *worker);
+pg_noreturn extern void maintenance_scout(ConsumerEntry *entry);
 
 #endif							/* OUTBOX_MAINTENANCE_H */

@@ -74,7 +74,7 @@ struct Question
  * when there is no memory.
  */
 OffsetList *
-question_offset_lists(int n)
+broker_request_offset_lists(int n)
 {
 	OffsetList *lists = calloc(Max(n, 1), sizeof(OffsetList));
 
@@ -87,7 +87,7 @@ question_offset_lists(int n)
  * Frees them.
  */
 void
-question_free_offsets(OffsetList *lists, int n)
+broker_request_free_offsets(OffsetList *lists, int n)
 {
 	for (int i = 0; i < n; i++)
 		if (lists[i].partitions)
@@ -105,7 +105,7 @@ free_question(Question *question)
 	if (question->unknown)
 		rd_kafka_topic_partition_list_destroy(question->unknown);
 	if (question->offsets)
-		question_free_offsets(question->offsets, question->noffsets);
+		broker_request_free_offsets(question->offsets, question->noffsets);
 	if (question->wake >= 0)
 		close(question->wake);
 	free(question);
@@ -320,8 +320,8 @@ start_question(Question *question)
  * Returns NULL when the process has no room for one more thread.
  */
 Question *
-question_ask(rd_kafka_t *handle, const WakePipe *wake, const char *topic,
-			 bool all, int timeout_ms)
+broker_request_ask(rd_kafka_t *handle, const WakePipe *wake, const char *topic,
+				   bool all, int timeout_ms)
 {
 	Question   *question = make_question(handle, wake, timeout_ms);
 
@@ -344,8 +344,8 @@ question_ask(rd_kafka_t *handle, const WakePipe *wake, const char *topic,
  * it is made known.  Takes the list over.  Returns NULL as above.
  */
 Question *
-question_ask_unknown(rd_kafka_t *handle, const WakePipe *wake,
-					 rd_kafka_topic_partition_list_t *unknown, int timeout_ms)
+broker_request_ask_unknown(rd_kafka_t *handle, const WakePipe *wake,
+						   rd_kafka_topic_partition_list_t *unknown, int timeout_ms)
 {
 	Question   *question = make_question(handle, wake, timeout_ms);
 
@@ -364,14 +364,14 @@ question_ask_unknown(rd_kafka_t *handle, const WakePipe *wake,
  * lists over.  Returns NULL as above.
  */
 Question *
-question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
-					 OffsetList *lists, int n, int timeout_ms)
+broker_request_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
+						   OffsetList *lists, int n, int timeout_ms)
 {
 	Question   *question = make_question(handle, wake, timeout_ms);
 
 	if (question == NULL)
 	{
-		question_free_offsets(lists, n);
+		broker_request_free_offsets(lists, n);
 		return NULL;
 	}
 	question->offsets = lists;
@@ -383,7 +383,7 @@ question_ask_offsets(rd_kafka_t *handle, const WakePipe *wake,
  * Is there an answer to be taken?
  */
 bool
-question_is_answered(Question *question)
+broker_request_is_answered(Question *question)
 {
 	return question != NULL &&
 		pg_atomic_read_u32(&question->state) == QUESTION_ANSWERED;
@@ -393,7 +393,7 @@ question_is_answered(Question *question)
 static bool
 join(Question *question)
 {
-	if (!question_is_answered(question))
+	if (!broker_request_is_answered(question))
 		return false;
 	pthread_join(question->thread, NULL);
 	return true;
@@ -405,8 +405,8 @@ join(Question *question)
  * The question has gone then.
  */
 bool
-question_answer(Question **question, rd_kafka_resp_err_t *err,
-				const struct rd_kafka_metadata **metadata)
+broker_request_answer(Question **question, rd_kafka_resp_err_t *err,
+					  const struct rd_kafka_metadata **metadata)
 {
 	if (!join(*question))
 		return false;
@@ -423,7 +423,7 @@ question_answer(Question **question, rd_kafka_resp_err_t *err,
  * caller's to free, with an offset or an error for each partition.
  */
 bool
-question_offsets(Question **question, OffsetList **lists, int *n)
+broker_request_offsets(Question **question, OffsetList **lists, int *n)
 {
 	if (!join(*question))
 		return false;
@@ -439,17 +439,17 @@ question_offsets(Question **question, OffsetList **lists, int *n)
  * How many brokers have told of offsets so far, or have not in time.
  */
 int
-question_told(Question *question)
+broker_request_told(Question *question)
 {
 	return question ? (int) pg_atomic_read_u32(&question->told) : 0;
 }
 
 /*
  * The lists of a question about offsets that is open.  Those that are told can
- * be looked at; see question_list_is_told().
+ * be looked at; see broker_request_list_is_told().
  */
 OffsetList *
-question_lists(Question *question, int *n)
+broker_request_lists(Question *question, int *n)
 {
 	*n = question->noffsets;
 	return question->offsets;
@@ -459,7 +459,7 @@ question_lists(Question *question, int *n)
  * Has the leader of a list told of all that it was asked for?
  */
 bool
-question_list_is_told(OffsetList *list)
+broker_request_list_is_told(OffsetList *list)
 {
 	bool		told = pg_atomic_read_u32(&list->told) != 0;
 
@@ -473,7 +473,7 @@ question_list_is_told(OffsetList *list)
  * all.
  */
 bool
-question_abandon(Question **question, bool leave)
+broker_request_abandon(Question **question, bool leave)
 {
 	Question   *abandoned = *question;
 	uint32		expected = QUESTION_OPEN;

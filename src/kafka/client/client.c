@@ -49,7 +49,7 @@ set_property(rd_kafka_conf_t *conf, const char *name, const char *value,
 	}
 	if (rule && allowed)
 	{
-		handle_property(conf, name, understood);
+		client_property(conf, name, understood);
 		allowed = property_rule_allows(rule, understood);
 	}
 	if (!allowed)
@@ -70,7 +70,7 @@ check_mechanism(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 {
 	char		protocol[VALUE_LEN];
 
-	handle_property(conf, "security.protocol", protocol);
+	client_property(conf, "security.protocol", protocol);
 	if (strncmp(protocol, "sasl_", strlen("sasl_")) != 0 ||
 		config->owner_reads_files || kafka_config_has_mechanism(config))
 		return true;
@@ -86,7 +86,7 @@ check_mechanism(const rd_kafka_conf_t *conf, const KafkaConfig *config,
  * error (PRODUCER_ERROR_LEN bytes), when the library refuses it.
  */
 rd_kafka_conf_t *
-handle_configure(const KafkaConfig *config, const Setting *defaults,
+client_configure(const KafkaConfig *config, const Setting *defaults,
 				 int ndefaults, const Setting *promises, int npromises,
 				 char *error)
 {
@@ -106,9 +106,9 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
 	for (int i = 0; i < npromises; i++)
 		ok = ok && rd_kafka_conf_set(conf, promises[i].name, promises[i].value,
 									 error, PRODUCER_ERROR_LEN) == RD_KAFKA_CONF_OK;
-	socket_configure(conf);
+	socket_options_configure(conf);
 	ok = ok && check_mechanism(conf, config, error);
-	if (ok && token_configure(conf, error))
+	if (ok && oauth_token_configure(conf, error))
 		return conf;
 	rd_kafka_conf_destroy(conf);
 	return NULL;
@@ -118,13 +118,13 @@ handle_configure(const KafkaConfig *config, const Setting *defaults,
  * Are all brokers to be reached by the configuration's protocol?
  */
 bool
-handle_check_brokers(const rd_kafka_conf_t *conf, const KafkaConfig *config,
+client_check_brokers(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 					 char *error)
 {
 	char		protocol[VALUE_LEN];
 
-	handle_property(conf, "security.protocol", protocol);
-	return !brokers_disagree(config, protocol, error);
+	client_property(conf, "security.protocol", protocol);
+	return !broker_list_disagree(config, protocol, error);
 }
 
 /*
@@ -134,7 +134,7 @@ handle_check_brokers(const rd_kafka_conf_t *conf, const KafkaConfig *config,
  * leave our signals to us.
  */
 rd_kafka_t *
-handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+client_try(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 {
 	rd_kafka_t *handle;
 	sigset_t	all;
@@ -145,7 +145,7 @@ handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 	sigprocmask(SIG_SETMASK, &all, &before);
 	handle = rd_kafka_new(type, conf, error, PRODUCER_ERROR_LEN);
 	if (handle)
-		token_start(handle);
+		oauth_token_start(handle);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (handle == NULL)
 		destroy_done();
@@ -156,9 +156,9 @@ handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
  * The same, but it takes the configuration in any case.
  */
 rd_kafka_t *
-handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
+client_create(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *error)
 {
-	rd_kafka_t *handle = handle_try(type, conf, error);
+	rd_kafka_t *handle = client_try(type, conf, error);
 
 	if (handle == NULL)
 		rd_kafka_conf_destroy(conf);

@@ -34,15 +34,15 @@ typedef struct WakePipe
 	int			write_end;
 } WakePipe;
 
-extern rd_kafka_conf_t *handle_configure(const KafkaConfig *config,
+extern rd_kafka_conf_t *client_configure(const KafkaConfig *config,
 										 const Setting *defaults, int ndefaults,
 										 const Setting *promises, int npromises,
 										 char *error);
-extern bool handle_check_brokers(const rd_kafka_conf_t *conf,
+extern bool client_check_brokers(const rd_kafka_conf_t *conf,
 								 const KafkaConfig *config, char *error);
-extern rd_kafka_t *handle_try(rd_kafka_type_t type, rd_kafka_conf_t *conf,
+extern rd_kafka_t *client_try(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 							  char *error);
-extern rd_kafka_t *handle_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
+extern rd_kafka_t *client_create(rd_kafka_type_t type, rd_kafka_conf_t *conf,
 								 char *error);
 extern void wake_pipe_init(WakePipe *wake);
 extern bool wake_pipe_open(WakePipe *wake, char *error);

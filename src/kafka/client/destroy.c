@@ -113,7 +113,7 @@ wait_for_thread(pthread_t thread, int done, TimestampTz until)
 {
 	struct pollfd fd = {.fd = done,.events = POLLIN};
 
-	if (poll(&fd, 1, TimestampDifferenceMilliseconds(steady_now(), until)) == 1)
+	if (poll(&fd, 1, TimestampDifferenceMilliseconds(monotonic_now(), until)) == 1)
 	{
 		pthread_join(thread, NULL);
 		destroy_done();
@@ -152,7 +152,7 @@ begin(rd_kafka_t *handle, pthread_t *thread, int *done)
 void
 destroy_handles(rd_kafka_t **list, int n)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), PATIENCE_MS);
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(), PATIENCE_MS);
 	pthread_t	threads[DESTROY_MOST];
 	int			done[DESTROY_MOST];
 	sigset_t	all;

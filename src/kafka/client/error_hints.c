@@ -74,7 +74,7 @@ replace(char *error, const char *explanation)
  * the library's, of which the error is made.
  */
 bool
-explain_connection(const rd_kafka_t *handle, const char *text, char *error)
+error_hints_connection(const rd_kafka_t *handle, const char *text, char *error)
 {
 	const rd_kafka_conf_t *conf = rd_kafka_conf(unconstify(rd_kafka_t *, handle));
 	char		value[VALUE_LEN];
@@ -98,7 +98,7 @@ explain_connection(const rd_kafka_t *handle, const char *text, char *error)
 		len = strlen(error);
 		if (property)
 		{
-			handle_property(conf, property, value);
+			client_property(conf, property, value);
 			snprintf(error + len, PRODUCER_ERROR_LEN - len,
 					 " (\"%s\" is %s)", property, value);
 		}
@@ -135,7 +135,7 @@ explain_file(const KafkaConfig *config, char *error)
  * PRODUCER_ERROR_LEN bytes) what is wrong with it, if the library does not.
  */
 void
-explain_refusal(const KafkaConfig *config, char *error)
+error_hints_refusal(const KafkaConfig *config, char *error)
 {
 	if (explain_file(config, error))
 		return;

@@ -15,8 +15,8 @@
 
 #include "kafka/config/config.h"
 
-extern bool explain_connection(const rd_kafka_t *handle, const char *text,
-							   char *error);
-extern void explain_refusal(const KafkaConfig *config, char *error);
+extern bool error_hints_connection(const rd_kafka_t *handle, const char *text,
+								   char *error);
+extern void error_hints_refusal(const KafkaConfig *config, char *error);
 
 #endif							/* OUTBOX_ERROR_HINTS_H */

@@ -46,7 +46,7 @@ static LoggedMessage logged[LOGGED_MESSAGES];
 static bool
 is_repeated(const char *text)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	const char *body = strstr(text, ": ");
 	LoggedMessage *oldest = &logged[0];
 	uint32		hash = 0;
@@ -112,7 +112,7 @@ is_mere_disconnect(const char *message)
  * true.
  */
 bool
-events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
+event_log_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
 {
 	char		message[PRODUCER_ERROR_LEN];
 	const char *facility;
@@ -136,7 +136,7 @@ events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
 				(errmsg("librdkafka: %s: %s", facility, message)));
 	/* What is worse comes as an error event, too. */
 	if (level <= LEVEL_ERROR || level >= LEVEL_DEBUG ||
-		strcmp(facility, "FAIL") != 0 || !explain_connection(handle, text, message))
+		strcmp(facility, "FAIL") != 0 || !error_hints_connection(handle, text, message))
 		return false;
 	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
@@ -149,8 +149,8 @@ events_log(const rd_kafka_t *handle, rd_kafka_event_t *event, char *error)
  * and is kept, or else comes next.
  */
 bool
-events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
-				  char *error, bool has_error)
+event_log_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
+					 char *error, bool has_error)
 {
 	bool		vague = rd_kafka_event_error(event) ==
 	RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
@@ -161,7 +161,7 @@ events_error_text(const rd_kafka_t *handle, rd_kafka_event_t *event,
 		return false;
 	if (vague)
 		return true;
-	(void) explain_connection(handle, rd_kafka_event_error_string(event), message);
+	(void) error_hints_connection(handle, rd_kafka_event_error_string(event), message);
 	strlcpy(error, message, PRODUCER_ERROR_LEN);
 	return true;
 }

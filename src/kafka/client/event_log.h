@@ -12,10 +12,10 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern bool events_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
-					   char *error);
-extern bool events_error_text(const rd_kafka_t *handle,
-							  rd_kafka_event_t *event, char *error,
-							  bool has_error);
+extern bool event_log_log(const rd_kafka_t *handle, rd_kafka_event_t *event,
+						  char *error);
+extern bool event_log_error_text(const rd_kafka_t *handle,
+								 rd_kafka_event_t *event, char *error,
+								 bool has_error);
 
 #endif							/* OUTBOX_EVENT_LOG_H */

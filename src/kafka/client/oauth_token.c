@@ -30,7 +30,7 @@ is_set(const rd_kafka_conf_t *conf, const char *name, const char *value)
 {
 	char		present[VALUE_LEN];
 
-	handle_property(conf, name, present);
+	client_property(conf, name, present);
 	return pg_strcasecmp(present, value) == 0;
 }
 
@@ -40,7 +40,7 @@ is_set(const rd_kafka_conf_t *conf, const char *name, const char *value)
  * token from.
  */
 bool
-token_configure(rd_kafka_conf_t *conf, char *error)
+oauth_token_configure(rd_kafka_conf_t *conf, char *error)
 {
 	rd_kafka_conf_enable_sasl_queue(conf, 1);
 	if (!is_set(conf, "sasl.mechanisms", MECHANISM) ||
@@ -59,7 +59,7 @@ token_configure(rd_kafka_conf_t *conf, char *error)
  * makes a thread.
  */
 void
-token_start(rd_kafka_t *handle)
+oauth_token_start(rd_kafka_t *handle)
 {
 	/* There is none to be renewed if the handle has no such queue. */
 	rd_kafka_error_destroy(rd_kafka_sasl_background_callbacks_enable(handle));

@@ -13,7 +13,7 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern bool token_configure(rd_kafka_conf_t *conf, char *error);
-extern void token_start(rd_kafka_t *handle);
+extern bool oauth_token_configure(rd_kafka_conf_t *conf, char *error);
+extern void oauth_token_start(rd_kafka_t *handle);
 
 #endif							/* OUTBOX_OAUTH_TOKEN_H */

@@ -34,7 +34,7 @@ static void
 keep_between(rd_kafka_conf_t *conf, const KafkaConfig *config,
 			 const char *name, int64 least, int64 most)
 {
-	int64		present = handle_number(conf, name);
+	int64		present = client_number(conf, name);
 	int64		wanted = Max(Min(present, most), least);
 	char		value[32];
 
@@ -49,7 +49,7 @@ static void
 adjust_all(rd_kafka_conf_t *conf, const KafkaConfig *config)
 {
 	keep_between(conf, config, "reconnect.backoff.max.ms",
-				 handle_number(conf, "reconnect.backoff.ms"), INT_MAX);
+				 client_number(conf, "reconnect.backoff.ms"), INT_MAX);
 }
 
 /*
@@ -58,22 +58,22 @@ adjust_all(rd_kafka_conf_t *conf, const KafkaConfig *config)
  * larger than topics take, as far as that is known.
  */
 void
-adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config)
+property_defaults_producer(rd_kafka_conf_t *conf, const KafkaConfig *config)
 {
 	char		bytes[32];
 
 	adjust_all(conf, config);
 	if (config->batch_bytes > 0 &&
-		config->batch_bytes < handle_number(conf, "batch.size"))
+		config->batch_bytes < client_number(conf, "batch.size"))
 	{
 		snprintf(bytes, sizeof(bytes), "%d", config->batch_bytes);
 		(void) rd_kafka_conf_set(conf, "batch.size", bytes, NULL, 0);
 	}
 	keep_between(conf, config, "queue.buffering.max.kbytes",
-				 2 * (handle_number(conf, "message.max.bytes") / 1024 + 1), INT_MAX);
+				 2 * (client_number(conf, "message.max.bytes") / 1024 + 1), INT_MAX);
 	if (config->transactional_id)
 		keep_between(conf, config, "socket.timeout.ms", 0,
-					 handle_number(conf, "transaction.timeout.ms"));
+					 client_number(conf, "transaction.timeout.ms"));
 }
 
 /*
@@ -81,15 +81,15 @@ adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config)
  * fetch the largest message that it could produce.
  */
 void
-adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config)
+property_defaults_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config)
 {
 	int64		most = INT_MAX;
 
 	adjust_all(conf, config);
 	if (kafka_config_has(config, "receive.message.max.bytes"))
-		most = handle_number(conf, "receive.message.max.bytes") - FETCH_OVERHEAD;
+		most = client_number(conf, "receive.message.max.bytes") - FETCH_OVERHEAD;
 	keep_between(conf, config, "fetch.max.bytes",
-				 handle_number(conf, "message.max.bytes"), most);
+				 client_number(conf, "message.max.bytes"), most);
 }
 
 /*
@@ -100,14 +100,14 @@ adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config)
  * Says what is wrong as the library does.
  */
 bool
-adjust_check_producer(const rd_kafka_conf_t *conf, const KafkaConfig *config,
-					  char *error)
+property_defaults_check_producer(const rd_kafka_conf_t *conf, const KafkaConfig *config,
+								 char *error)
 {
-	double		largest = handle_number(conf, "message.max.bytes");
-	double		idle = handle_number(conf, "connections.max.idle.ms");
+	double		largest = client_number(conf, "message.max.bytes");
+	double		idle = client_number(conf, "connections.max.idle.ms");
 	const char *rule;
 
-	if (handle_number(conf, "queue.buffering.max.kbytes") * 1024 < largest)
+	if (client_number(conf, "queue.buffering.max.kbytes") * 1024 < largest)
 		rule = "`queue.buffering.max.kbytes` must be >= `message.max.bytes` / 1024";
 	else if (idle > 0 && idle < LEAST_IDLE_MS)
 		rule = "`connections.max.idle.ms` must be 0 or >= " CppAsString2(LEAST_IDLE_MS) ", or connections are closed while answers are under way";
@@ -115,8 +115,8 @@ adjust_check_producer(const rd_kafka_conf_t *conf, const KafkaConfig *config,
 		return true;
 	else if (largest < PROGRESS_RECORD_BYTES)
 		rule = "`message.max.bytes` must be >= " CppAsString2(PROGRESS_RECORD_BYTES);
-	else if (handle_number(conf, "linger.ms") >=
-			 handle_number(conf, "transaction.timeout.ms"))
+	else if (client_number(conf, "linger.ms") >=
+			 client_number(conf, "transaction.timeout.ms"))
 		rule = "`linger.ms` must be < `transaction.timeout.ms`";
 	else
 		return true;

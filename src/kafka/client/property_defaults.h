@@ -17,9 +17,9 @@
 #define PROGRESS_RECORD_BYTES 65536 /* that a record of progress may need; see
 									 * published_set_json.c */
 
-extern void adjust_producer(rd_kafka_conf_t *conf, const KafkaConfig *config);
-extern void adjust_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config);
-extern bool adjust_check_producer(const rd_kafka_conf_t *conf,
-								  const KafkaConfig *config, char *error);
+extern void property_defaults_producer(rd_kafka_conf_t *conf, const KafkaConfig *config);
+extern void property_defaults_consumer(rd_kafka_conf_t *conf, const KafkaConfig *config);
+extern bool property_defaults_check_producer(const rd_kafka_conf_t *conf,
+											 const KafkaConfig *config, char *error);
 
 #endif							/* OUTBOX_PROPERTY_DEFAULTS_H */

@@ -17,7 +17,7 @@
  * importance to us.
  */
 void
-handle_property(const rd_kafka_conf_t *conf, const char *name, char *value)
+client_property(const rd_kafka_conf_t *conf, const char *name, char *value)
 {
 	size_t		size = VALUE_LEN;
 
@@ -31,10 +31,10 @@ handle_property(const rd_kafka_conf_t *conf, const char *name, char *value)
  * The same for a number.
  */
 double
-handle_number(const rd_kafka_conf_t *conf, const char *name)
+client_number(const rd_kafka_conf_t *conf, const char *name)
 {
 	char		value[VALUE_LEN];
 
-	handle_property(conf, name, value);
+	client_property(conf, name, value);
 	return strtod(value, NULL);
 }

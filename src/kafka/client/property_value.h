@@ -14,8 +14,8 @@
 
 #define VALUE_LEN 512			/* of a property that we look at */
 
-extern void handle_property(const rd_kafka_conf_t *conf, const char *name,
+extern void client_property(const rd_kafka_conf_t *conf, const char *name,
 							char *value);
-extern double handle_number(const rd_kafka_conf_t *conf, const char *name);
+extern double client_number(const rd_kafka_conf_t *conf, const char *name);
 
 #endif							/* OUTBOX_PROPERTY_VALUE_H */

@@ -76,7 +76,7 @@ open_socket(int domain, int type, int protocol, void *opaque)
  * Has a handle use such sockets.
  */
 void
-socket_configure(rd_kafka_conf_t *conf)
+socket_options_configure(rd_kafka_conf_t *conf)
 {
 	rd_kafka_conf_set_socket_cb(conf, open_socket);
 }

@@ -12,6 +12,6 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern void socket_configure(rd_kafka_conf_t *conf);
+extern void socket_options_configure(rd_kafka_conf_t *conf);
 
 #endif							/* OUTBOX_SOCKET_OPTIONS_H */

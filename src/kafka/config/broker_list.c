@@ -111,7 +111,7 @@ is_broker(const char *text)
  * Raises an error unless the value of an option is a list of brokers.
  */
 void
-brokers_check(const char *name, const char *value)
+broker_list_check(const char *name, const char *value)
 {
 	char	   *rest = pstrdup(value);
 	char	   *broker;
@@ -141,8 +141,8 @@ brokers_check(const char *name, const char *value)
  * Then says so in error (PRODUCER_ERROR_LEN bytes).
  */
 bool
-brokers_disagree(const KafkaConfig *config, const char *security_protocol,
-				 char *error)
+broker_list_disagree(const KafkaConfig *config, const char *security_protocol,
+					 char *error)
 {
 	ListCell   *lc;
 

@@ -12,8 +12,8 @@
 
 #include "kafka/config/config.h"
 
-extern void brokers_check(const char *name, const char *value);
-extern bool brokers_disagree(const KafkaConfig *config,
-							 const char *security_protocol, char *error);
+extern void broker_list_check(const char *name, const char *value);
+extern bool broker_list_disagree(const KafkaConfig *config,
+								 const char *security_protocol, char *error);
 
 #endif							/* OUTBOX_BROKER_LIST_H */

@@ -149,7 +149,7 @@ kafka_config_load(const char *server_name)
 	config->owner_reads_files = has_privs_of_role(server->owner,
 												  ROLE_PG_READ_SERVER_FILES);
 	config->files = config->files_seen = look_at_files(config);
-	config->looked_at = steady_now();
+	config->looked_at = monotonic_now();
 	return config;
 }
 
@@ -202,7 +202,7 @@ kafka_config_equal(const KafkaConfig *a, const KafkaConfig *b)
 bool
 kafka_config_files_changed(KafkaConfig *config)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	uint64		before = config->files_seen;
 
 	if (!config->names_files ||

@@ -48,7 +48,7 @@ typedef struct KafkaConfig
 	bool		names_files;	/* certificates, for example */
 	uint64		files;			/* what they were like when this was made, */
 	uint64		files_seen;		/* when we last looked, */
-	TimestampTz looked_at;		/* and when that was, by steady_now() */
+	TimestampTz looked_at;		/* and when that was, by monotonic_now() */
 	const char *transactional_id;	/* name for Kafka transactions; NULL for
 									 * none.  Set by whoever needs them. */
 	int			batch_bytes;	/* to be sent at once, at most; 0: as the

@@ -79,13 +79,13 @@ rd_kafka_conf_t *
 consumer_configure(const KafkaConfig *config, const char *group,
 				   const char *isolation, char *error)
 {
-	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+	rd_kafka_conf_t *conf = client_configure(config, defaults,
 											 lengthof(defaults), promises,
 											 lengthof(promises), error);
 
 	if (conf == NULL)
 		return NULL;
-	adjust_consumer(conf, config);
+	property_defaults_consumer(conf, config);
 	if (rd_kafka_conf_set(conf, "group.id", group, error,
 						  CONSUMER_ERROR_LEN) != RD_KAFKA_CONF_OK ||
 		rd_kafka_conf_set(conf, "isolation.level", isolation, error,
@@ -104,15 +104,15 @@ static bool
 open_handle(Consumer *consumer, const KafkaConfig *config,
 			rd_kafka_conf_t *conf, char *error)
 {
-	if (!handle_check_brokers(conf, config, error))
+	if (!client_check_brokers(conf, config, error))
 	{
 		rd_kafka_conf_destroy(conf);
 		return false;
 	}
-	consumer->handle = handle_create(RD_KAFKA_CONSUMER, conf, error);
+	consumer->handle = client_create(RD_KAFKA_CONSUMER, conf, error);
 	if (consumer->handle == NULL)
 	{
-		explain_refusal(config, error);
+		error_hints_refusal(config, error);
 		return false;
 	}
 	rd_kafka_poll_set_consumer(consumer->handle);
@@ -174,7 +174,7 @@ consumer_free(void *arg)
 		while ((event = rd_kafka_queue_poll(consumer->queue, 0)) != NULL)
 			rd_kafka_event_destroy(event);
 		rd_kafka_queue_destroy(consumer->queue);
-		if (!question_abandon(&consumer->question, false))
+		if (!broker_request_abandon(&consumer->question, false))
 			destroy_handle(consumer->handle);
 	}
 	wake_pipe_close(&consumer->wake);
@@ -348,7 +348,7 @@ consumer_fetch(Consumer *consumer, ConsumerRecord *records, int max,
 				consumer_take_error(consumer, event, handler);
 				break;
 			case RD_KAFKA_EVENT_LOG:
-				if (events_log(consumer->handle, event, consumer->stats.error))
+				if (event_log_log(consumer->handle, event, consumer->stats.error))
 				{
 					consumer->stats.nerrors++;
 					consumer->stats.ndoubts++;

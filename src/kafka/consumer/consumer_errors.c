@@ -71,7 +71,7 @@ take_refusal(Consumer *consumer, rd_kafka_event_t *event,
 	ConsumerStats *stats = &consumer->stats;
 	char		error[CONSUMER_ERROR_LEN];
 
-	if (!events_error_text(consumer->handle, event, error, false))
+	if (!event_log_error_text(consumer->handle, event, error, false))
 		return;
 	explain_right(rd_kafka_event_error(event), error);
 	if (strstr(error, partition->topic) == NULL)
@@ -115,8 +115,8 @@ consumer_take_error(Consumer *consumer, rd_kafka_event_t *event,
 	}
 	else if (partition)
 		take_refusal(consumer, event, partition, handler);
-	else if (events_error_text(consumer->handle, event, stats->error,
-							   stats->error[0] != '\0'))
+	else if (event_log_error_text(consumer->handle, event, stats->error,
+								  stats->error[0] != '\0'))
 	{
 		stats->nerrors++;
 		stats->ndoubts++;

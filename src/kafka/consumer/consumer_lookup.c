@@ -23,9 +23,9 @@ bool
 consumer_bounds(Consumer *consumer, const char *topic, int partition,
 				int64 *low, int64 *high, int timeout_ms)
 {
-	return !consumer_failed(consumer, bounds_query(consumer->handle, topic,
-												   partition, low, high,
-												   timeout_ms));
+	return !consumer_failed(consumer, partition_bounds_query(consumer->handle, topic,
+															 partition, low, high,
+															 timeout_ms));
 }
 
 /*

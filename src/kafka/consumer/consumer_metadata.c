@@ -85,8 +85,8 @@ bool
 consumer_ask_topics(Consumer *consumer, bool all)
 {
 	forget_topics(consumer);
-	consumer->question = question_ask(consumer->handle, &consumer->wake, NULL,
-									  all, TOPICS_MS);
+	consumer->question = broker_request_ask(consumer->handle, &consumer->wake, NULL,
+											all, TOPICS_MS);
 	return has_asked(consumer);
 }
 
@@ -96,7 +96,7 @@ consumer_ask_topics(Consumer *consumer, bool all)
 bool
 consumer_is_answered(const Consumer *consumer)
 {
-	return question_is_answered(consumer->question);
+	return broker_request_is_answered(consumer->question);
 }
 
 /*
@@ -108,7 +108,7 @@ consumer_take_topics(Consumer *consumer, bool *reached)
 {
 	rd_kafka_resp_err_t err;
 
-	if (!question_answer(&consumer->question, &err, &consumer->topics))
+	if (!broker_request_answer(&consumer->question, &err, &consumer->topics))
 		return false;
 	*reached = !consumer_failed(consumer, err);
 	return true;
@@ -215,7 +215,7 @@ bool
 consumer_ask_offsets(Consumer *consumer, const ConsumerOffset *offsets, int n)
 {
 	/* At worst each partition has a leader of its own. */
-	OffsetList *lists = question_offset_lists(2 * n);
+	OffsetList *lists = broker_request_offset_lists(2 * n);
 	int			nlists = 0;
 
 	if (lists == NULL)
@@ -225,8 +225,8 @@ consumer_ask_offsets(Consumer *consumer, const ConsumerOffset *offsets, int n)
 	for (int i = 0; i < n; i++)
 		if (offsets[i].start >= 0)
 			nlists = add_offset(lists, nlists, &offsets[i], true);
-	consumer->question = question_ask_offsets(consumer->handle, &consumer->wake,
-											  lists, nlists, OFFSETS_MS);
+	consumer->question = broker_request_ask_offsets(consumer->handle, &consumer->wake,
+													lists, nlists, OFFSETS_MS);
 	return has_asked(consumer);
 }
 
@@ -269,7 +269,7 @@ next_answer(OffsetList *lists, int n, int leader, bool times)
 int
 consumer_told(const Consumer *consumer)
 {
-	return question_told(consumer->question);
+	return broker_request_told(consumer->question);
 }
 
 /* Has a leader told of all its lists? */
@@ -278,7 +278,7 @@ has_told(OffsetList *lists, int n, int leader)
 {
 	for (int i = 0; i < n; i++)
 		if (lists[i].leader == leader)
-			return question_list_is_told(&lists[i]);
+			return broker_request_list_is_told(&lists[i]);
 	return false;
 }
 
@@ -292,10 +292,10 @@ consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets, int n)
 {
 	OffsetList *lists;
 	int			nlists;
-	bool		all = question_offsets(&consumer->question, &lists, &nlists);
+	bool		all = broker_request_offsets(&consumer->question, &lists, &nlists);
 
 	if (!all)
-		lists = question_lists(consumer->question, &nlists);
+		lists = broker_request_lists(consumer->question, &nlists);
 	for (int i = 0; i < n; i++)
 	{
 		ConsumerOffset *offset = &offsets[i];
@@ -308,6 +308,6 @@ consumer_take_offsets(Consumer *consumer, ConsumerOffset *offsets, int n)
 						next_answer(lists, nlists, offset->leader, times));
 	}
 	if (all)
-		question_free_offsets(lists, nlists);
+		broker_request_free_offsets(lists, nlists);
 	return all;
 }

@@ -37,8 +37,8 @@ query(rd_kafka_t *handle, const char *topic, int partition, int64 which,
  * two answers.  Touches nothing of PostgreSQL's, so that a thread may call it.
  */
 rd_kafka_resp_err_t
-bounds_query(rd_kafka_t *handle, const char *topic, int partition, int64 *low,
-			 int64 *high, int timeout_ms)
+partition_bounds_query(rd_kafka_t *handle, const char *topic, int partition, int64 *low,
+					   int64 *high, int timeout_ms)
 {
 	rd_kafka_resp_err_t err = query(handle, topic, partition,
 									RD_KAFKA_OFFSET_BEGINNING, low, timeout_ms);

@@ -12,8 +12,8 @@
 
 #include <librdkafka/rdkafka.h>
 
-extern rd_kafka_resp_err_t bounds_query(rd_kafka_t *handle, const char *topic,
-										int partition, int64 *low, int64 *high,
-										int timeout_ms);
+extern rd_kafka_resp_err_t partition_bounds_query(rd_kafka_t *handle, const char *topic,
+												  int partition, int64 *low, int64 *high,
+												  int timeout_ms);
 
 #endif							/* OUTBOX_PARTITION_BOUNDS_H */

@@ -74,7 +74,7 @@ topic_release(void *arg)
 	ProgressTopic *topic = arg;
 
 	/* A thread uses the handle: both go with the process. */
-	if (topic->look && !progress_look_is_done(topic->look))
+	if (topic->look && !progress_topic_check_is_done(topic->look))
 		return;
 	free(topic->look);
 	stop_reading(topic);
@@ -101,12 +101,12 @@ progress_reader_configure(const KafkaConfig *config, char *error)
 		{"allow.auto.create.topics", "false"},
 		{"fetch.wait.max.ms", "10"},
 	};
-	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+	rd_kafka_conf_t *conf = client_configure(config, defaults,
 											 lengthof(defaults), promises,
 											 lengthof(promises), error);
 
 	if (conf)
-		adjust_consumer(conf, config);
+		property_defaults_consumer(conf, config);
 	return conf;
 }
 
@@ -120,7 +120,7 @@ open_handle(const KafkaConfig *config, char *error)
 		return NULL;
 	/* What it has to say, the producer says as well. */
 	rd_kafka_conf_set_log_cb(conf, NULL);
-	return handle_create(RD_KAFKA_CONSUMER, conf, error);
+	return client_create(RD_KAFKA_CONSUMER, conf, error);
 }
 
 /*
@@ -165,8 +165,8 @@ progress_topic_look(ProgressTopic *topic, bool strict)
 	stop_reading(topic);
 	free(topic->look);
 	topic->look = NULL;
-	topic->look = progress_look_start(topic->handle, topic->topic, topic->name,
-									  strict);
+	topic->look = progress_topic_check_start(topic->handle, topic->topic, topic->name,
+											 strict);
 }
 
 /*
@@ -177,7 +177,7 @@ progress_topic_look(ProgressTopic *topic, bool strict)
 ProgressState
 progress_topic_state(ProgressTopic *topic)
 {
-	if (!progress_look_is_done(topic->look))
+	if (!progress_topic_check_is_done(topic->look))
 		return PROGRESS_LOOKING;
 	strlcpy(topic->error, topic->look->error, sizeof(topic->error));
 	topic->tail = FIRST_TAIL;

@@ -303,8 +303,8 @@ look_at_topic(ProgressLook *look)
 	if (state != PROGRESS_READY)
 		return state;
 	look->max_bytes = traits.max_bytes;
-	err = bounds_query(look->handle, look->name, 0, &look->low, &look->high,
-					   LEADER_MS);
+	err = partition_bounds_query(look->handle, look->name, 0, &look->low, &look->high,
+								 LEADER_MS);
 	return err == RD_KAFKA_RESP_ERR_NO_ERROR ? PROGRESS_READY :
 		unanswered(look, rd_kafka_err2str(err));
 }
@@ -322,12 +322,12 @@ look_main(void *arg)
 /*
  * Starts to look at the topic.  Strict: the topic is made if there is none, and
  * has to be as it must be.  The caller leaves handle and topic alone until
- * progress_look_is_done(), and frees the result.  Raises an error when no
+ * progress_topic_check_is_done(), and frees the result.  Raises an error when no
  * thread can be made.
  */
 ProgressLook *
-progress_look_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
-					const char *name, bool strict)
+progress_topic_check_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
+						   const char *name, bool strict)
 {
 	ProgressLook *look = calloc(1, sizeof(ProgressLook));
 	int			error;
@@ -356,7 +356,7 @@ progress_look_start(rd_kafka_t *handle, rd_kafka_topic_t *topic,
  * Is it over, so that the result can be read?  Then the thread has ended, too.
  */
 bool
-progress_look_is_done(ProgressLook *look)
+progress_topic_check_is_done(ProgressLook *look)
 {
 	if (pg_atomic_read_u32(&look->done) == 0)
 		return false;

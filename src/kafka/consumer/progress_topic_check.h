@@ -43,9 +43,9 @@ typedef struct ProgressLook
 	char		error[PRODUCER_ERROR_LEN];
 } ProgressLook;
 
-extern ProgressLook *progress_look_start(rd_kafka_t *handle,
-										 rd_kafka_topic_t *topic,
-										 const char *name, bool strict);
-extern bool progress_look_is_done(ProgressLook *look);
+extern ProgressLook *progress_topic_check_start(rd_kafka_t *handle,
+												rd_kafka_topic_t *topic,
+												const char *name, bool strict);
+extern bool progress_topic_check_is_done(ProgressLook *look);
 
 #endif							/* OUTBOX_PROGRESS_TOPIC_CHECK_H */

@@ -69,12 +69,12 @@ is_refused(const KafkaConfig *config, rd_kafka_type_t type,
 	rd_kafka_conf_t *copy;
 	rd_kafka_t *handle;
 
-	if (type == RD_KAFKA_PRODUCER && !adjust_check_producer(conf, config, error))
+	if (type == RD_KAFKA_PRODUCER && !property_defaults_check_producer(conf, config, error))
 		return true;
 	copy = rd_kafka_conf_dup(conf);
 	(void) rd_kafka_conf_set(copy, STRATEGY, "none", NULL, 0);
 	rd_kafka_conf_set_log_cb(copy, NULL);
-	handle = handle_create(type, copy, error);
+	handle = client_create(type, copy, error);
 	if (handle == NULL)
 		return strstr(error, STRATEGY) == NULL;
 	/* No such release is known. */
@@ -96,7 +96,7 @@ describe_named(const KafkaConfig *config, const rd_kafka_conf_t *conf,
 	{
 		char		value[VALUE_LEN];
 
-		handle_property(conf, name, value);
+		client_property(conf, name, value);
 		if (value[0] != '\0')
 			appendStringInfo(&text, "%s\"%s\" is %s%s",
 							 text.len > 0 ? ", " : "", name, value,
@@ -152,7 +152,7 @@ make_config(List *options)
  * together.
  */
 void
-combination_check(List *options)
+option_conflicts_check(List *options)
 {
 	KafkaConfig *config = make_config(options);
 

@@ -12,6 +12,6 @@
 
 #include "nodes/pg_list.h"
 
-extern void combination_check(List *options);
+extern void option_conflicts_check(List *options);
 
 #endif							/* OUTBOX_OPTION_CONFLICTS_H */

@@ -309,7 +309,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 	if (result == RD_KAFKA_CONF_INVALID)
 		raise_invalid(name, reason);
 
-	handle_property(conf, name, understood);
+	client_property(conf, name, understood);
 	if (!property_is_secret(name))
 		check_number(name, value, understood);
 	if (rule && !property_rule_allows(rule, understood))
@@ -317,7 +317,7 @@ check_option(rd_kafka_conf_t *conf, Oid catalog, const char *name,
 	check_mechanism(name, understood);
 	check_shell_word(name, value);
 	if (property_is_broker_list(name))
-		brokers_check(name, value);
+		broker_list_check(name, value);
 }
 
 /* Raises an error for options of anything but servers and user mappings. */
@@ -384,6 +384,6 @@ outbox_kafka_validator(PG_FUNCTION_ARGS)
 				 errdetail("Without it nobody knows where Kafka is."),
 				 errhint("Add OPTIONS (\"bootstrap.servers\" 'host:port').")));
 	if (catalog == ForeignServerRelationId)
-		combination_check(options);
+		option_conflicts_check(options);
 	PG_RETURN_VOID();
 }

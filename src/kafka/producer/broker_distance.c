@@ -24,7 +24,7 @@
 void
 distance_note_answered(Producer *producer, ProducerHandle *handle)
 {
-	uint32		us = requests_fastest_us(handle->counter);
+	uint32		us = request_counter_fastest_us(handle->counter);
 
 	if (++producer->nanswered % REQUESTS == 0)
 	{

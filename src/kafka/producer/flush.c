@@ -80,7 +80,7 @@ static void
 keep_flushed(Flushing *flushing, TimestampTz until)
 {
 	flushing->kept_until = until;
-	flusher_keep(flushing->flusher, until);
+	flush_thread_keep(flushing->flusher, until);
 }
 
 /*
@@ -181,7 +181,7 @@ flush_note_reported(const Producer *producer, ProducerHandle *handle,
 	else if (backlog_grows(producer, true))
 	{
 		keep_flushed(flushing, 0);
-		flusher_rest(flushing->flusher, TimestampTzPlusMilliseconds(now, OLD_MS));
+		flush_thread_rest(flushing->flusher, TimestampTzPlusMilliseconds(now, OLD_MS));
 	}
 	else if (varies)
 		keep_crowded(flushing, now);
@@ -195,7 +195,7 @@ static bool
 is_idle(ProducerHandle *handle, int slot)
 {
 	HandleLeader *leader = &handle->leaders[slot];
-	uint32		sent = requests_sent_to(handle->counter, slot);
+	uint32		sent = request_counter_sent_to(handle->counter, slot);
 	int32		under_way = (int32) (sent - leader->answered);
 
 	if (under_way < 0 || leader->busy == 0)
@@ -247,7 +247,7 @@ flush(ProducerHandle *handle, TimestampTz now)
 	if (flushing->crowded > 0 && flushing->kept_until >= now)
 		return;
 	flushing->flushed_until = TimestampTzPlusMilliseconds(now, window_ms);
-	flusher_flush(flushing->flusher, window_ms);
+	flush_thread_flush(flushing->flusher, window_ms);
 }
 
 /*
@@ -294,7 +294,7 @@ producer_flush(Producer *producer)
 		if (flushing->flusher && flushing->outstanding > 0 &&
 			(flushing->sent > 0 || flushing->reported) &&
 			(flushing->crowded > 0 || has_use(handle)))
-			flush(handle, steady_now());
+			flush(handle, monotonic_now());
 		end_look(flushing);
 	}
 }
@@ -321,7 +321,7 @@ producer_prepare(Producer *producer)
 void
 producer_flush_old(Producer *producer)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (producer->gate)
 		gate_step(producer, false);

@@ -41,7 +41,7 @@ struct Flusher
 	pthread_cond_t changed;
 	int			wanted_ms;		/* a flush that lasts so long, once the
 								 * present one is over; 0 for none */
-	TimestampTz kept_until;		/* without a pause, by steady_now() */
+	TimestampTz kept_until;		/* without a pause, by monotonic_now() */
 	TimestampTz rests_until;	/* does not repeat anything before, likewise */
 	bool		stopped;
 };
@@ -75,7 +75,7 @@ next_window(Flusher *flusher, int *pause_ms)
 	int			window_ms = 0;
 
 	pthread_mutex_lock(&flusher->mutex);
-	if (flusher->wanted_ms == 0 && flusher->kept_until < steady_now() &&
+	if (flusher->wanted_ms == 0 && flusher->kept_until < monotonic_now() &&
 		!flusher->stopped)
 		told = wait_for_change(flusher, *pause_ms);
 	idle = rd_kafka_outq_len(flusher->handle) == 0;
@@ -84,7 +84,7 @@ next_window(Flusher *flusher, int *pause_ms)
 		window_ms = flusher->wanted_ms;
 		*pause_ms = FIRST_REPEAT_MS;
 	}
-	else if (flusher->kept_until >= steady_now())
+	else if (flusher->kept_until >= monotonic_now())
 	{
 		window_ms = BUSY_MS;
 		*pause_ms = FIRST_REPEAT_MS;
@@ -94,7 +94,7 @@ next_window(Flusher *flusher, int *pause_ms)
 	}
 	else if (idle)
 		*pause_ms = IDLE_MS;
-	else if (!told && flusher->rests_until < steady_now())
+	else if (!told && flusher->rests_until < monotonic_now())
 	{
 		window_ms = SHORTEST_MS;
 		*pause_ms = Min(*pause_ms * 2, LAST_REPEAT_MS);
@@ -110,12 +110,12 @@ next_window(Flusher *flusher, int *pause_ms)
 static void
 flush_some(Flusher *flusher, int window_ms)
 {
-	uint32		before = requests_sent(flusher->counter);
+	uint32		before = request_counter_sent(flusher->counter);
 	int			left = window_ms < BUSY_MS ? TRIES : 1;
 
 	while (left-- > 0 &&
 		   rd_kafka_flush(flusher->handle, window_ms) != RD_KAFKA_RESP_ERR_NO_ERROR &&
-		   requests_sent(flusher->counter) == before)
+		   request_counter_sent(flusher->counter) == before)
 		;
 }
 
@@ -136,7 +136,7 @@ flusher_main(void *arg)
  * Has the thread flush for so many ms.
  */
 void
-flusher_flush(Flusher *flusher, int wanted_ms)
+flush_thread_flush(Flusher *flusher, int wanted_ms)
 {
 	pthread_mutex_lock(&flusher->mutex);
 	flusher->wanted_ms = Max(flusher->wanted_ms, wanted_ms);
@@ -145,11 +145,11 @@ flusher_flush(Flusher *flusher, int wanted_ms)
 }
 
 /*
- * Has the thread flush without a pause until then, by steady_now(); 0 for no
+ * Has the thread flush without a pause until then, by monotonic_now(); 0 for no
  * longer.
  */
 void
-flusher_keep(Flusher *flusher, TimestampTz until)
+flush_thread_keep(Flusher *flusher, TimestampTz until)
 {
 	pthread_mutex_lock(&flusher->mutex);
 	flusher->kept_until = until;
@@ -159,11 +159,11 @@ flusher_keep(Flusher *flusher, TimestampTz until)
 }
 
 /*
- * Has the thread not flush by itself until then, by steady_now(): batches are to
+ * Has the thread not flush by itself until then, by monotonic_now(): batches are to
  * grow.
  */
 void
-flusher_rest(Flusher *flusher, TimestampTz until)
+flush_thread_rest(Flusher *flusher, TimestampTz until)
 {
 	pthread_mutex_lock(&flusher->mutex);
 	flusher->rests_until = until;
@@ -184,7 +184,7 @@ free_flusher(Flusher *flusher)
  * reason in error (PRODUCER_ERROR_LEN bytes), when that cannot be done.
  */
 bool
-flusher_start(ProducerHandle *handle, char *error)
+flush_thread_start(ProducerHandle *handle, char *error)
 {
 	Flusher    *flusher = calloc(1, sizeof(Flusher));
 	pthread_condattr_t attributes;
@@ -218,7 +218,7 @@ flusher_start(ProducerHandle *handle, char *error)
  * Tells the thread, if there is one, to end, without waiting for that.
  */
 void
-flusher_stop(ProducerHandle *handle)
+flush_thread_stop(ProducerHandle *handle)
 {
 	Flusher    *flusher = handle->flushing.flusher;
 
@@ -234,13 +234,13 @@ flusher_stop(ProducerHandle *handle)
  * Ends the thread, if there is one, which must be done before the handle goes.
  */
 void
-flusher_end(ProducerHandle *handle)
+flush_thread_end(ProducerHandle *handle)
 {
 	Flusher    *flusher = handle->flushing.flusher;
 
 	if (flusher == NULL)
 		return;
-	flusher_stop(handle);
+	flush_thread_stop(handle);
 	pthread_join(flusher->thread, NULL);
 	free_flusher(flusher);
 	handle->flushing.flusher = NULL;

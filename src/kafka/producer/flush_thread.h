@@ -15,11 +15,11 @@
 #define SHORTEST_MS 1			/* that a flush can last */
 #define BUSY_MS 10				/* that one lasts while there is a lot to send */
 
-extern bool flusher_start(ProducerHandle *handle, char *error);
-extern void flusher_stop(ProducerHandle *handle);
-extern void flusher_end(ProducerHandle *handle);
-extern void flusher_flush(Flusher *flusher, int wanted_ms);
-extern void flusher_keep(Flusher *flusher, TimestampTz until);
-extern void flusher_rest(Flusher *flusher, TimestampTz until);
+extern bool flush_thread_start(ProducerHandle *handle, char *error);
+extern void flush_thread_stop(ProducerHandle *handle);
+extern void flush_thread_end(ProducerHandle *handle);
+extern void flush_thread_flush(Flusher *flusher, int wanted_ms);
+extern void flush_thread_keep(Flusher *flusher, TimestampTz until);
+extern void flush_thread_rest(Flusher *flusher, TimestampTz until);
 
 #endif							/* OUTBOX_FLUSH_THREAD_H */

@@ -137,12 +137,12 @@ gate_create(Producer *producer, const rd_kafka_conf_t *conf)
 
 	dlist_init(&gate->holding);
 	dlist_init(&gate->open);
-	gate->group_messages = handle_number(conf, "batch.num.messages");
+	gate->group_messages = client_number(conf, "batch.num.messages");
 	gate->group_bytes = producer->batch_bytes - REQUEST_BYTES -
 		name_length(conf, "client.id") - name_length(conf, "transactional.id");
 	gate->worth_bytes = Min(gate->group_bytes, WORTH_BYTES);
-	gate->max_held = handle_number(conf, "queue.buffering.max.messages");
-	gate->max_held_bytes = Max(handle_number(conf, "queue.buffering.max.kbytes") * 1024 / 2,
+	gate->max_held = client_number(conf, "queue.buffering.max.messages");
+	gate->max_held_bytes = Max(client_number(conf, "queue.buffering.max.kbytes") * 1024 / 2,
 							   producer->batch_bytes);
 	producer->gate = gate;
 }
@@ -202,7 +202,7 @@ gate_send(Producer *producer, const Message *message, int number,
 	if (is_full(gate, bytes))
 		return true;
 	gate_hold(producer, partition, message, bytes);
-	acquaintance_note_sent(message->topic);
+	producer_partitions_note_sent(message->topic);
 	if (++gate->nsent % MESSAGES_PER_STEP == 0 ||
 		gate_has_worthy_group(gate, partition))
 		gate_step(producer, false);
@@ -246,8 +246,8 @@ gate_note_reported(Producer *producer, const rd_kafka_message_t *message)
 
 /* Tells the handler that a message will not be sent. */
 static void
-report_failed(Producer *producer, GatePartition *partition,
-			  DeliveryHandler handler, void *arg)
+failure_report_failed(Producer *producer, GatePartition *partition,
+					  DeliveryHandler handler, void *arg)
 {
 	HeldMessage *held = gate_take(producer->gate, partition);
 	rd_kafka_resp_err_t err = producer->gate->err;
@@ -281,9 +281,9 @@ gate_poll(Producer *producer, DeliveryHandler handler, void *arg)
 	gate_step(producer, false);
 	while (gate->err != RD_KAFKA_RESP_ERR_NO_ERROR &&
 		   !dlist_is_empty(&gate->holding))
-		report_failed(producer,
-					  dlist_head_element(GatePartition, node, &gate->holding),
-					  handler, arg);
+		failure_report_failed(producer,
+							  dlist_head_element(GatePartition, node, &gate->holding),
+							  handler, arg);
 }
 
 /*

@@ -49,7 +49,7 @@ struct Gate
 {
 	dlist_head	holding;		/* partitions that hold messages */
 	dlist_head	open;			/* partitions that are paused */
-	TimestampTz opened_at;		/* the first of them, by steady_now() */
+	TimestampTz opened_at;		/* the first of them, by monotonic_now() */
 	int			nheld;			/* messages that wait, of all partitions */
 	int64		held_bytes;
 	int			max_held;

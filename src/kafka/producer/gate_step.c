@@ -62,8 +62,8 @@ hand_over(Producer *producer, const GatePartition *partition, HeldMessage *held)
 							RD_KAFKA_V_END);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		spread_note_sent(producer, handle, message.topic, &message,
-						 held->headers->partition);
+		placement_note_sent(producer, handle, message.topic, &message,
+							held->headers->partition);
 		flush_note_sent(producer, handle, err);
 	}
 	return err;
@@ -146,7 +146,7 @@ open_groups(Producer *producer, bool release)
 		return;
 	(void) rd_kafka_pause_partitions(producer->handle, paused);
 	if (dlist_is_empty(&gate->open))
-		gate->opened_at = steady_now();
+		gate->opened_at = monotonic_now();
 	dlist_foreach(iter, &gate->holding)
 	{
 		GatePartition *partition = dlist_container(GatePartition, node, iter.cur);
@@ -214,7 +214,7 @@ is_due(const Producer *producer)
 
 	return producer->hurried ||
 		(!dlist_is_empty(&gate->open) &&
-		 TimestampDifferenceExceeds(gate->opened_at, steady_now(), OPEN_MS));
+		 TimestampDifferenceExceeds(gate->opened_at, monotonic_now(), OPEN_MS));
 }
 
 /*

@@ -102,13 +102,13 @@ static void producer_release(void *arg);
 rd_kafka_conf_t *
 producer_configure(const KafkaConfig *config, char *error)
 {
-	rd_kafka_conf_t *conf = handle_configure(config, defaults,
+	rd_kafka_conf_t *conf = client_configure(config, defaults,
 											 lengthof(defaults), promises,
 											 lengthof(promises), error);
 
 	if (conf == NULL)
 		return NULL;
-	adjust_producer(conf, config);
+	property_defaults_producer(conf, config);
 	if ((config->transactional_id &&
 		 !transaction_configure(conf, config->transactional_id, error)) ||
 		(gate_is_wanted(config) && !gate_configure(conf, config, error)) ||
@@ -132,30 +132,30 @@ open_handle(Producer *producer, const KafkaConfig *config, char *error)
 
 	if (conf == NULL)
 		return false;
-	if (!adjust_check_producer(conf, config, error) ||
-		!handle_check_brokers(conf, config, error))
+	if (!property_defaults_check_producer(conf, config, error) ||
+		!client_check_brokers(conf, config, error))
 	{
 		rd_kafka_conf_destroy(conf);
 		return false;
 	}
-	producer->partitioner = acquaintance_partitioner(conf);
-	producer->max_bytes = handle_number(conf, "message.max.bytes");
-	producer->batch_bytes = Min(handle_number(conf, "batch.size"), producer->max_bytes);
+	producer->partitioner = producer_partitions_partitioner(conf);
+	producer->max_bytes = client_number(conf, "message.max.bytes");
+	producer->batch_bytes = Min(client_number(conf, "batch.size"), producer->max_bytes);
 	producer->compression = compression_configured(conf);
-	producer->transaction_ms = handle_number(conf, "transaction.timeout.ms");
+	producer->transaction_ms = client_number(conf, "transaction.timeout.ms");
 	if (gate_is_wanted(config))
 		gate_create(producer, conf);
 	if (flush_is_unwanted(config))
-		producer->linger_ms = handle_number(conf, "linger.ms");
-	producer->max_outstanding = handle_number(conf, "queue.buffering.max.messages");
-	producer->max_outstanding_bytes = handle_number(conf, "queue.buffering.max.kbytes") * 1024;
-	producer->refreshed_at = steady_now();
-	producer->refresh_ms = handle_number(conf, "topic.metadata.refresh.interval.ms");
+		producer->linger_ms = client_number(conf, "linger.ms");
+	producer->max_outstanding = client_number(conf, "queue.buffering.max.messages");
+	producer->max_outstanding_bytes = client_number(conf, "queue.buffering.max.kbytes") * 1024;
+	producer->refreshed_at = monotonic_now();
+	producer->refresh_ms = client_number(conf, "topic.metadata.refresh.interval.ms");
 	producer->max_handles = config->transactional_id || flush_is_unwanted(config) ?
 		1 : config->connections;
-	if (handles_open_first(producer, conf, flush_is_wanted(config), error))
+	if (producer_handles_open_first(producer, conf, flush_is_wanted(config), error))
 		return true;
-	explain_refusal(config, error);
+	error_hints_refusal(config, error);
 	return false;
 }
 
@@ -180,7 +180,7 @@ producer_open(const KafkaConfig *config, char *error)
 	producer->release.func = producer_release;
 	producer->release.arg = producer;
 	MemoryContextRegisterResetCallback(context, &producer->release);
-	topics_create(producer);
+	producer_topics_create(producer);
 	if (!wake_pipe_open(&producer->wake, error) ||
 		!open_handle(producer, config, error))
 	{
@@ -206,11 +206,11 @@ producer_release(void *arg)
 	/* A thread uses the handle and the pipe: they go with the process. */
 	if (transaction_abandon(producer))
 	{
-		(void) question_abandon(&producer->question, true);
-		handles_leave(producer);
+		(void) broker_request_abandon(&producer->question, true);
+		producer_handles_leave(producer);
 		return;
 	}
-	handles_close(producer);
+	producer_handles_close(producer);
 	gate_destroy(producer);
 	headers_destroy(producer);
 	wake_pipe_close(&producer->wake);
@@ -223,7 +223,7 @@ producer_release(void *arg)
 void
 producer_close(Producer *producer)
 {
-	topics_destroy(producer);
+	producer_topics_destroy(producer);
 	MemoryContextDelete(producer->context);
 }
 
@@ -324,7 +324,7 @@ static rd_kafka_resp_err_t
 hand_over(Producer *producer, ProducerHandle *handle, const Message *message,
 		  HeaderList *list, int partition)
 {
-	rd_kafka_topic_t *topic = handles_topic(producer, handle, message->topic);
+	rd_kafka_topic_t *topic = producer_handles_topic(producer, handle, message->topic);
 
 	if (topic == NULL)
 		return rd_kafka_last_error();
@@ -381,25 +381,25 @@ producer_send(Producer *producer, const Message *message)
 	SendResult	result;
 	int			partition;
 
-	partition = spread_partition(producer, topic, message);
-	producer->refused = spread_must_wait(producer, message, partition);
+	partition = placement_partition(producer, topic, message);
+	producer->refused = placement_must_wait(producer, message, partition);
 	if (producer->refused)
 		return SEND_QUEUE_FULL;
 	if (producer->gate && gate_send(producer, message, partition, &result))
 		return result;
-	handle = spread_choose(producer, topic, partition);
+	handle = placement_choose(producer, topic, partition);
 	list = headers_make(producer, message);
 	list->partition = partition < topic->npartitions ? partition : -1;
 	err = hand_over(producer, handle, message, list, partition);
 
 	/* The first handle was asked for the topic; others may know an older one. */
 	if (err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
-		spread_fall_back(producer, topic, partition, &handle))
+		placement_fall_back(producer, topic, partition, &handle))
 		err = hand_over(producer, handle, message, list, partition);
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		spread_note_sent(producer, handle, topic, message, list->partition);
-		acquaintance_note_sent(topic);
+		placement_note_sent(producer, handle, topic, message, list->partition);
+		producer_partitions_note_sent(topic);
 		if (producer->gate)
 			gate_note_sent(producer, message, partition);
 	}

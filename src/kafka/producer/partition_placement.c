@@ -124,8 +124,8 @@ any_partition(Producer *producer, ProducerTopic *topic)
  * out, since the topic's partitions are not known yet.
  */
 int
-spread_partition(Producer *producer, ProducerTopic *topic,
-				 const Message *message)
+placement_partition(Producer *producer, ProducerTopic *topic,
+					const Message *message)
 {
 	int			partition;
 
@@ -224,7 +224,7 @@ keeps_handle(const Producer *producer, const ProducerPartition *partition,
  * nothing is under way may be given another one now.
  */
 ProducerHandle *
-spread_choose(Producer *producer, ProducerTopic *topic, int partition)
+placement_choose(Producer *producer, ProducerTopic *topic, int partition)
 {
 	ProducerPartition *entry = find_partition(topic, partition);
 	ProducerHandle *handle;
@@ -251,8 +251,8 @@ spread_choose(Producer *producer, ProducerTopic *topic, int partition)
  * false when it is that already, or the partition cannot be moved.
  */
 bool
-spread_fall_back(Producer *producer, ProducerTopic *topic, int partition,
-				 ProducerHandle **handle)
+placement_fall_back(Producer *producer, ProducerTopic *topic, int partition,
+					ProducerHandle **handle)
 {
 	ProducerPartition *entry = find_partition(topic, partition);
 
@@ -295,7 +295,7 @@ most_busy(const Producer *producer)
  * How many handles are wanted at this moment?
  */
 int
-spread_wanted(const Producer *producer)
+placement_wanted(const Producer *producer)
 {
 	return wanted_for(producer, most_busy(producer));
 }
@@ -314,7 +314,7 @@ handles_come(const Producer *producer, int wanted)
 	return wanted > usable &&
 		(wanted > producer->nhandles ||
 		 (producer->opened_at != 0 &&
-		  !TimestampDifferenceExceeds(producer->opened_at, steady_now(), COMING_MS)));
+		  !TimestampDifferenceExceeds(producer->opened_at, monotonic_now(), COMING_MS)));
 }
 
 /*
@@ -341,7 +341,7 @@ static bool
 uses_too_many(const Producer *producer)
 {
 	return producer->backlog &&
-		producer->nbusy > TOO_MANY * Max(spread_wanted(producer), LEAST_USED);
+		producer->nbusy > TOO_MANY * Max(placement_wanted(producer), LEAST_USED);
 }
 
 /* Is there a handle with nothing to do? */
@@ -361,7 +361,7 @@ any_idle(const Producer *producer)
  * get another handle.
  */
 void
-spread_anew(Producer *producer, TimestampTz now)
+placement_anew(Producer *producer, TimestampTz now)
 {
 	int			long_ms = SHARED_MS +
 	SHARED_ROUND_TRIPS * distance_us(producer) / 1000;
@@ -370,11 +370,11 @@ spread_anew(Producer *producer, TimestampTz now)
 		!TimestampDifferenceExceeds(producer->spread_at, now, SPREAD_MS))
 		return;
 	if (producer->nused > 0 &&
-		spread_wanted(producer) > TOO_MANY * producer->nused)
-		producer->nused = spread_wanted(producer);
+		placement_wanted(producer) > TOO_MANY * producer->nused)
+		producer->nused = placement_wanted(producer);
 	if (uses_too_many(producer))
 	{
-		producer->nused = Max(spread_wanted(producer), LEAST_USED);
+		producer->nused = Max(placement_wanted(producer), LEAST_USED);
 		producer->spreads = true;
 		producer->spread_at = now;
 		return;
@@ -399,7 +399,7 @@ spread_anew(Producer *producer, TimestampTz now)
  * they have.
  */
 bool
-spread_must_wait(Producer *producer, const Message *message, int partition)
+placement_must_wait(Producer *producer, const Message *message, int partition)
 {
 	if (producer->outstanding == 0)
 		producer->spreads = false;
@@ -420,7 +420,7 @@ begin_busy(Producer *producer, ProducerHandle *handle,
 	partition->slot = leader_slot(partition);
 	if (++handle->leaders[partition->slot].busy == 2 &&
 		handle->flushing.crowded++ == 0)
-		handle->flushing.crowded_since = steady_now();
+		handle->flushing.crowded_since = monotonic_now();
 	handle->flushing.looks |= UINT64CONST(1) << partition->slot;
 	producer->busy[partition->slot]++;
 }
@@ -438,8 +438,8 @@ end_busy(Producer *producer, ProducerHandle *handle,
  * A message for that partition was handed to the handle.
  */
 void
-spread_note_sent(Producer *producer, ProducerHandle *handle,
-				 ProducerTopic *topic, const Message *message, int partition)
+placement_note_sent(Producer *producer, ProducerHandle *handle,
+					ProducerTopic *topic, const Message *message, int partition)
 {
 	ProducerPartition *entry = find_partition(topic, partition);
 
@@ -464,9 +464,9 @@ spread_note_sent(Producer *producer, ProducerHandle *handle,
  * for that partition.
  */
 void
-spread_note_reported(Producer *producer, ProducerHandle *handle,
-					 const rd_kafka_message_t *message, int partition,
-					 TimestampTz now)
+placement_note_reported(Producer *producer, ProducerHandle *handle,
+						const rd_kafka_message_t *message, int partition,
+						TimestampTz now)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 	ProducerPartition *entry = topic ? find_partition(topic, partition) : NULL;
@@ -486,8 +486,8 @@ spread_note_reported(Producer *producer, ProducerHandle *handle,
  * A request was answered; this is its first message.
  */
 void
-spread_note_answered(Producer *producer, ProducerHandle *handle,
-					 const rd_kafka_message_t *message, int partition)
+placement_note_answered(Producer *producer, ProducerHandle *handle,
+						const rd_kafka_message_t *message, int partition)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 	ProducerPartition *entry = topic ? find_partition(topic, partition) : NULL;

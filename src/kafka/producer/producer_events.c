@@ -43,9 +43,9 @@ take_error(Producer *producer, rd_kafka_event_t *event)
 {
 	ProducerStats *stats = &producer->stats;
 
-	topics_note_trouble(producer);
-	if (events_error_text(producer->event_of->handle, event, stats->error,
-						  stats->error[0] != '\0'))
+	producer_topics_note_trouble(producer);
+	if (event_log_error_text(producer->event_of->handle, event, stats->error,
+							 stats->error[0] != '\0'))
 		stats->nerrors++;
 }
 
@@ -141,7 +141,7 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 {
 	ProducerHandle *handle = producer->event_of;
 	const rd_kafka_message_t *message;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	bool		is_first = true;
 
 	while ((message = next_delivery(producer, event)) != NULL)
@@ -150,13 +150,13 @@ take_deliveries(Producer *producer, rd_kafka_event_t *event,
 		Delivery	delivery = describe(producer, message);
 
 		if (is_first)
-			spread_note_answered(producer, handle, message, partition);
+			placement_note_answered(producer, handle, message, partition);
 		is_first = false;
-		spread_note_reported(producer, handle, message, partition, now);
+		placement_note_reported(producer, handle, message, partition, now);
 		if (producer->gate)
 			gate_note_reported(producer, message);
-		acquaintance_note_reported(producer, message,
-								   delivery.result == DELIVERY_OK, now);
+		producer_partitions_note_reported(producer, message,
+										  delivery.result == DELIVERY_OK, now);
 		handler(arg, &delivery);
 	}
 }
@@ -188,7 +188,7 @@ take_event(Producer *producer, rd_kafka_event_t *event,
 			take_error(producer, event);
 			break;
 		case RD_KAFKA_EVENT_LOG:
-			if (events_log(producer->event_of->handle, event, producer->stats.error))
+			if (event_log_log(producer->event_of->handle, event, producer->stats.error))
 				producer->stats.nerrors++;
 			break;
 		case RD_KAFKA_EVENT_STATS:
@@ -225,7 +225,7 @@ void
 producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 {
 	wake_pipe_empty(&producer->wake);
-	topics_poll(producer);
+	producer_topics_poll(producer);
 	producer->polled = 0;
 	while (has_event(producer))
 	{
@@ -236,5 +236,5 @@ producer_poll(Producer *producer, DeliveryHandler handler, void *arg)
 	if (producer->gate)
 		gate_poll(producer, handler, arg);
 	events_check_fatal(producer);
-	handles_poll(producer);
+	producer_handles_poll(producer);
 }

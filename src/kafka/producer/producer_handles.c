@@ -63,7 +63,7 @@ strip(Producer *producer, ProducerHandle *handle)
 {
 	rd_kafka_t *library = handle->handle;
 
-	flusher_end(handle);
+	flush_thread_end(handle);
 	if (library)
 	{
 		rd_kafka_purge(library, RD_KAFKA_PURGE_F_QUEUE |
@@ -72,7 +72,7 @@ strip(Producer *producer, ProducerHandle *handle)
 		rd_kafka_queue_io_event_enable(handle->queue, -1, NULL, 0);
 		discard_events(producer, handle);
 		rd_kafka_queue_destroy(handle->queue);
-		if (question_abandon(&handle->greeting, false))
+		if (broker_request_abandon(&handle->greeting, false))
 			library = NULL;
 	}
 	handle->handle = NULL;
@@ -96,7 +96,7 @@ create_counted(rd_kafka_conf_t *conf, RequestCounter **counter, char *error)
 
 	if (refused)
 	{
-		handle = handle_create(RD_KAFKA_PRODUCER, rd_kafka_conf_dup(conf), error);
+		handle = client_create(RD_KAFKA_PRODUCER, rd_kafka_conf_dup(conf), error);
 		if (handle == NULL)
 		{
 			rd_kafka_conf_destroy(conf);
@@ -104,8 +104,8 @@ create_counted(rd_kafka_conf_t *conf, RequestCounter **counter, char *error)
 		}
 		destroy_handle(handle);
 	}
-	*counter = requests_count(conf);
-	handle = handle_try(RD_KAFKA_PRODUCER, conf, error);
+	*counter = request_counter_count(conf);
+	handle = client_try(RD_KAFKA_PRODUCER, conf, error);
 	refused = handle == NULL;
 	return handle;
 }
@@ -132,7 +132,7 @@ open_handle(Producer *producer, rd_kafka_conf_t *conf, bool flushes, char *error
 	handle->queue = rd_kafka_queue_get_main(handle->handle);
 	wake_pipe_watch(&producer->wake, handle->queue);
 	producer->handles[producer->nhandles++] = handle;
-	if (!flushes || flusher_start(handle, error))
+	if (!flushes || flush_thread_start(handle, error))
 		return handle;
 	producer->nhandles--;
 	destroy_handle(strip(producer, handle));
@@ -146,8 +146,8 @@ open_handle(Producer *producer, rd_kafka_conf_t *conf, bool flushes, char *error
  * be done.
  */
 bool
-handles_open_first(Producer *producer, rd_kafka_conf_t *conf, bool flushes,
-				   char *error)
+producer_handles_open_first(Producer *producer, rd_kafka_conf_t *conf, bool flushes,
+							char *error)
 {
 	ProducerHandle *handle;
 
@@ -166,7 +166,7 @@ handles_open_first(Producer *producer, rd_kafka_conf_t *conf, bool flushes,
  * raise an error for want of memory.
  */
 rd_kafka_topic_t *
-handles_topic(Producer *producer, ProducerHandle *handle, ProducerTopic *topic)
+producer_handles_topic(Producer *producer, ProducerHandle *handle, ProducerTopic *topic)
 {
 	if (handle->number == 0)
 		return topic->handle;
@@ -174,7 +174,7 @@ handles_topic(Producer *producer, ProducerHandle *handle, ProducerTopic *topic)
 		topic->others = MemoryContextAllocZero(producer->context, MAX_HANDLES *
 											   sizeof(rd_kafka_topic_t *));
 	if (topic->others[handle->number] == NULL)
-		topic->others[handle->number] = topics_open(handle->handle, topic);
+		topic->others[handle->number] = producer_topics_open(handle->handle, topic);
 	return topic->others[handle->number];
 }
 
@@ -188,10 +188,10 @@ greet(Producer *producer, ProducerHandle *handle)
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
 		if (topic->outstanding > 0)
-			(void) handles_topic(producer, handle, topic);
-	handle->greeted_at = steady_now();
-	handle->greeting = question_ask(handle->handle, &producer->wake, NULL, false,
-									GREETING_MS);
+			(void) producer_handles_topic(producer, handle, topic);
+	handle->greeted_at = monotonic_now();
+	handle->greeting = broker_request_ask(handle->handle, &producer->wake, NULL, false,
+										  GREETING_MS);
 }
 
 /* Opens one more handle. */
@@ -203,7 +203,7 @@ add_handle(Producer *producer)
 										 rd_kafka_conf_dup(producer->template),
 										 true, error);
 
-	producer->opened_at = steady_now();
+	producer->opened_at = monotonic_now();
 	if (handle)
 	{
 		greet(producer, handle);
@@ -226,12 +226,12 @@ take_answer(Producer *producer, ProducerHandle *handle)
 		return;
 	if (handle->greeting == NULL)
 	{
-		if (TimestampDifferenceExceeds(handle->greeted_at, steady_now(),
+		if (TimestampDifferenceExceeds(handle->greeted_at, monotonic_now(),
 									   GREETING_MS))
 			greet(producer, handle);
 		return;
 	}
-	if (!question_answer(&handle->greeting, &err, &metadata))
+	if (!broker_request_answer(&handle->greeting, &err, &metadata))
 		return;
 	handle->usable = err == RD_KAFKA_RESP_ERR_NO_ERROR;
 	if (metadata)
@@ -322,7 +322,7 @@ add_some(Producer *producer, TimestampTz now, int wanted)
  * an error for want of memory.
  */
 void
-handles_poll(Producer *producer)
+producer_handles_poll(Producer *producer)
 {
 	TimestampTz now;
 	int			wanted;
@@ -330,9 +330,9 @@ handles_poll(Producer *producer)
 	if (producer->template == NULL ||
 		(producer->nhandles == 1 && producer->outstanding == 0))
 		return;
-	now = steady_now();
+	now = monotonic_now();
 	backlog_poll(producer, now);
-	wanted = spread_wanted(producer);
+	wanted = placement_wanted(producer);
 	for (int i = 1; i < producer->nhandles; i++)
 		take_answer(producer, producer->handles[i]);
 	if (wanted > producer->nhandles)
@@ -340,7 +340,7 @@ handles_poll(Producer *producer)
 	else if (producer->nhandles > 1)
 		remove_needless(producer, now);
 	if (producer->nhandles > 1)
-		spread_anew(producer, now);
+		placement_anew(producer, now);
 	if (producer->opened_at != 0 &&
 		TimestampDifferenceExceeds(producer->opened_at, now, SETTLED_MS))
 	{
@@ -353,12 +353,12 @@ handles_poll(Producer *producer)
  * The handles go with the process, since a thread uses one of them.
  */
 void
-handles_leave(Producer *producer)
+producer_handles_leave(Producer *producer)
 {
 	for (int i = 0; i < producer->nhandles; i++)
 	{
-		flusher_end(producer->handles[i]);
-		(void) question_abandon(&producer->handles[i]->greeting, true);
+		flush_thread_end(producer->handles[i]);
+		(void) broker_request_abandon(&producer->handles[i]->greeting, true);
 	}
 }
 
@@ -366,18 +366,18 @@ handles_leave(Producer *producer)
  * Closes all handles, and drops what they hold.
  */
 void
-handles_close(Producer *producer)
+producer_handles_close(Producer *producer)
 {
 	rd_kafka_t *libraries[MAX_HANDLES];
 	int			n = 0;
 
 	for (int i = 0; i < producer->nhandles; i++)
-		flusher_stop(producer->handles[i]);
+		flush_thread_stop(producer->handles[i]);
 	for (int i = 0; i < producer->nhandles; i++)
 	{
 		rd_kafka_t *library = strip(producer, producer->handles[i]);
 
-		if (library && (i > 0 || !question_abandon(&producer->question, false)))
+		if (library && (i > 0 || !broker_request_abandon(&producer->question, false)))
 			libraries[n++] = library;
 	}
 	destroy_handles(libraries, n);

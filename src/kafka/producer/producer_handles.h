@@ -16,13 +16,13 @@
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"
 
-extern bool handles_open_first(Producer *producer, rd_kafka_conf_t *conf,
-							   bool flushes, char *error);
-extern rd_kafka_topic_t *handles_topic(Producer *producer,
-									   ProducerHandle *handle,
-									   ProducerTopic *topic);
-extern void handles_poll(Producer *producer);
-extern void handles_leave(Producer *producer);
-extern void handles_close(Producer *producer);
+extern bool producer_handles_open_first(Producer *producer, rd_kafka_conf_t *conf,
+										bool flushes, char *error);
+extern rd_kafka_topic_t *producer_handles_topic(Producer *producer,
+												ProducerHandle *handle,
+												ProducerTopic *topic);
+extern void producer_handles_poll(Producer *producer);
+extern void producer_handles_leave(Producer *producer);
+extern void producer_handles_close(Producer *producer);
 
 #endif							/* OUTBOX_PRODUCER_HANDLES_H */

@@ -54,7 +54,7 @@ static const struct
  * when by chance.
  */
 Partitioner
-acquaintance_partitioner(const rd_kafka_conf_t *conf)
+producer_partitions_partitioner(const rd_kafka_conf_t *conf)
 {
 	char		name[64];
 	size_t		size = sizeof(name);
@@ -111,10 +111,10 @@ set_npartitions(Producer *producer, ProducerTopic *topic, int npartitions)
  * and which of them have no leader.
  */
 void
-acquaintance_update(Producer *producer, ProducerTopic *topic,
-					const struct rd_kafka_metadata_topic *answer)
+producer_partitions_update(Producer *producer, ProducerTopic *topic,
+						   const struct rd_kafka_metadata_topic *answer)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	set_npartitions(producer, topic, answer->partition_cnt);
 	topic->nleaderless = 0;
@@ -142,18 +142,18 @@ acquaintance_update(Producer *producer, ProducerTopic *topic,
  * A message was handed to the library.
  */
 void
-acquaintance_note_sent(ProducerTopic *topic)
+producer_partitions_note_sent(ProducerTopic *topic)
 {
 	if (topic->outstanding++ == 0)
-		topic->moved_at = steady_now();
+		topic->moved_at = monotonic_now();
 }
 
 /*
  * The library has reported, now, what became of a message.
  */
 void
-acquaintance_note_reported(Producer *producer, const rd_kafka_message_t *message,
-						   bool acknowledged, TimestampTz now)
+producer_partitions_note_reported(Producer *producer, const rd_kafka_message_t *message,
+								  bool acknowledged, TimestampTz now)
 {
 	ProducerTopic *topic = message->rkt ? rd_kafka_topic_opaque(message->rkt) : NULL;
 
@@ -226,7 +226,7 @@ producer_is_known(const Producer *producer, const ProducerTopic *topic,
 		return false;			/* it is about to get another handle */
 	acknowledged_at = topic->partitions[partition].acknowledged_at;
 	return acknowledged_at != 0 &&
-		!TimestampDifferenceExceeds(acknowledged_at, steady_now(), FORGOTTEN_MS);
+		!TimestampDifferenceExceeds(acknowledged_at, monotonic_now(), FORGOTTEN_MS);
 }
 
 /* Was the topic not used for so long that its partitions are unknown again? */
@@ -249,7 +249,7 @@ producer_is_overgrown(const Producer *producer)
 {
 	HASH_SEQ_STATUS scan;
 	ProducerTopic *topic;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	int64		idle = 0;
 	int64		all = 0;
 
@@ -275,7 +275,7 @@ producer_each_stuck(Producer *producer, int ms, PartitionHandler handler,
 {
 	HASH_SEQ_STATUS scan;
 	ProducerTopic *topic;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	hash_seq_init(&scan, producer->topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
@@ -327,5 +327,5 @@ producer_is_leaderless(const ProducerTopic *topic, int partition, int ms)
 	if (partition >= topic->npartitions)
 		return false;
 	since = topic->partitions[partition].leaderless_since;
-	return since != 0 && TimestampDifferenceExceeds(since, steady_now(), ms);
+	return since != 0 && TimestampDifferenceExceeds(since, monotonic_now(), ms);
 }

@@ -16,12 +16,12 @@
 #include "kafka/producer/producer.h"
 #include "kafka/producer/producer_state.h"
 
-extern Partitioner acquaintance_partitioner(const rd_kafka_conf_t *conf);
-extern void acquaintance_update(Producer *producer, ProducerTopic *topic,
-								const struct rd_kafka_metadata_topic *answer);
-extern void acquaintance_note_sent(ProducerTopic *topic);
-extern void acquaintance_note_reported(Producer *producer,
-									   const rd_kafka_message_t *message,
-									   bool acknowledged, TimestampTz now);
+extern Partitioner producer_partitions_partitioner(const rd_kafka_conf_t *conf);
+extern void producer_partitions_update(Producer *producer, ProducerTopic *topic,
+									   const struct rd_kafka_metadata_topic *answer);
+extern void producer_partitions_note_sent(ProducerTopic *topic);
+extern void producer_partitions_note_reported(Producer *producer,
+											  const rd_kafka_message_t *message,
+											  bool acknowledged, TimestampTz now);
 
 #endif							/* OUTBOX_PRODUCER_PARTITIONS_H */

@@ -29,7 +29,7 @@ typedef int32_t(*Partitioner) (const rd_kafka_topic_t *topic,
 							   int32_t npartitions,
 							   void *topic_opaque, void *opaque);
 
-/* Times are by steady_now(). */
+/* Times are by monotonic_now(). */
 typedef struct ProducerPartition
 {
 	TimestampTz acknowledged_at;	/* the last message; 0 for never */
@@ -57,7 +57,7 @@ struct ProducerTopic
 	/* What a broker last said of it */
 	TopicStatus status;
 	rd_kafka_resp_err_t err;
-	TimestampTz answered_at;	/* by steady_now(); 0 for never */
+	TimestampTz answered_at;	/* by monotonic_now(); 0 for never */
 	uint64		answer_doubts;	/* the producer's, when it was asked */
 
 	/* See producer_partitions.c */
@@ -120,7 +120,7 @@ typedef struct Flushing
 	bool		full;			/* there was no room for the last message */
 	int			crowded;		/* leaders with several busy partitions, and
 								 * messages of which the partition is unknown */
-	TimestampTz crowded_since;	/* by steady_now() */
+	TimestampTz crowded_since;	/* by monotonic_now() */
 	TimestampTz flushed_until;	/* likewise */
 	TimestampTz kept_until;		/* the same while crowded; 0 if not */
 } Flushing;
@@ -225,7 +225,7 @@ struct Producer
 	uint64		asked_doubts;	/* doubts when the last was asked */
 	char		asked_topic[TOPIC_NAME_LEN];	/* "" for all */
 	TimestampTz trouble_until;	/* answers are good for a short time only, by
-								 * steady_now(); 0 for none */
+								 * monotonic_now(); 0 for none */
 	bool		reached;		/* did the last answer come from a broker? */
 	uint64		unanswered;		/* questions that no broker answered */
 	ProducerStats stats;

@@ -53,7 +53,7 @@
  * Makes the empty set of topics.
  */
 void
-topics_create(Producer *producer)
+producer_topics_create(Producer *producer)
 {
 	HASHCTL		ctl = {
 		.keysize = TOPIC_NAME_LEN,
@@ -71,7 +71,7 @@ topics_create(Producer *producer)
  * producer's.
  */
 void
-topics_destroy(Producer *producer)
+producer_topics_destroy(Producer *producer)
 {
 	HASH_SEQ_STATUS scan;
 	ProducerTopic *topic;
@@ -92,7 +92,7 @@ topics_destroy(Producer *producer)
  * it.  NULL when the library refuses its name.
  */
 rd_kafka_topic_t *
-topics_open(rd_kafka_t *handle, ProducerTopic *topic)
+producer_topics_open(rd_kafka_t *handle, ProducerTopic *topic)
 {
 	rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(handle);
 
@@ -115,7 +115,7 @@ producer_has_topic(Producer *producer, const char *name)
 	topic = hash_search(producer->topics, name, HASH_FIND, NULL);
 	if (topic == NULL || topic->handle == NULL)
 		return false;
-	topic->used_at = steady_now();
+	topic->used_at = monotonic_now();
 	producer->last_topic = topic;
 	return true;
 }
@@ -155,9 +155,9 @@ producer_topic(Producer *producer, const char *name)
 		topic->ngated = 0;
 		topic->moved_at = 0;
 	}
-	topic->used_at = steady_now();
+	topic->used_at = monotonic_now();
 	if (topic->handle == NULL)
-		topic->handle = topics_open(producer->handle, topic);
+		topic->handle = producer_topics_open(producer->handle, topic);
 	if (topic->handle == NULL)
 	{
 		producer_set_error(producer, rd_kafka_last_error());
@@ -195,7 +195,7 @@ note_answer(Producer *producer, ProducerTopic *topic, rd_kafka_resp_err_t err)
 {
 	topic->err = err;
 	topic->status = judge(err);
-	topic->answered_at = steady_now();
+	topic->answered_at = monotonic_now();
 	topic->answer_doubts = producer->asked_doubts;
 	if (topic->status == TOPIC_READY)
 		topic->ready_since = producer->asked_doubts;
@@ -216,7 +216,7 @@ take_topic(Producer *producer, const struct rd_kafka_metadata_topic *answer)
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR && answer->partition_cnt == 0)
 		err = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
 	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
-		acquaintance_update(producer, topic, answer);
+		producer_partitions_update(producer, topic, answer);
 	note_answer(producer, topic, err);
 }
 
@@ -228,8 +228,8 @@ ask(Producer *producer, const char *name, bool all)
 		return;
 	strlcpy(producer->asked_topic, name, sizeof(producer->asked_topic));
 	producer->asked_doubts = producer->doubts;
-	producer->question = question_ask(producer->handle, &producer->wake,
-									  all ? NULL : name, false, ANSWER_MS);
+	producer->question = broker_request_ask(producer->handle, &producer->wake,
+											all ? NULL : name, false, ANSWER_MS);
 	if (producer->question)
 		producer->asked++;
 }
@@ -241,7 +241,7 @@ ask(Producer *producer, const char *name, bool all)
 static void
 refresh(Producer *producer)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (producer->refresh_ms <= 0 ||
 		!TimestampDifferenceExceeds(producer->refreshed_at, now,
@@ -257,14 +257,14 @@ refresh(Producer *producer)
  * want of memory.
  */
 void
-topics_poll(Producer *producer)
+producer_topics_poll(Producer *producer)
 {
 	const struct rd_kafka_metadata *metadata;
 	rd_kafka_resp_err_t err;
 	ProducerTopic *topic;
 
 	refresh(producer);
-	if (!question_answer(&producer->question, &err, &metadata))
+	if (!broker_request_answer(&producer->question, &err, &metadata))
 		return;
 	producer->answered = producer->asked;
 	producer->reached = err == RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -329,9 +329,9 @@ ask_for(Producer *producer, const ProducerTopic *topic)
  * partitions may have no leader soon.
  */
 void
-topics_note_trouble(Producer *producer)
+producer_topics_note_trouble(Producer *producer)
 {
-	producer->trouble_until = TimestampTzPlusMilliseconds(steady_now(), TROUBLE_MS);
+	producer->trouble_until = TimestampTzPlusMilliseconds(monotonic_now(), TROUBLE_MS);
 	producer->doubts++;
 }
 
@@ -343,7 +343,7 @@ is_stale(Producer *producer, ProducerTopic *topic)
 
 	if (producer->trouble_until == 0)
 		return false;
-	now = steady_now();
+	now = monotonic_now();
 	if (now > producer->trouble_until)
 		producer->trouble_until = 0;
 	else if (TimestampDifferenceExceeds(topic->answered_at, now, REFRESH_MS))
@@ -369,7 +369,7 @@ producer_topic_status(Producer *producer, ProducerTopic *topic)
 	if (topic->answered_at != 0 &&
 		(topic->answer_doubts == producer->doubts ||
 		 topic->status == TOPIC_UNREACHABLE) &&
-		!TimestampDifferenceExceeds(topic->answered_at, steady_now(),
+		!TimestampDifferenceExceeds(topic->answered_at, monotonic_now(),
 									ASK_AGAIN_MS))
 	{
 		producer_set_error(producer, topic->err);
@@ -386,7 +386,7 @@ producer_topic_status(Producer *producer, ProducerTopic *topic)
 void
 producer_recheck(Producer *producer, ProducerTopic *topic)
 {
-	if (TimestampDifferenceExceeds(topic->answered_at, steady_now(),
+	if (TimestampDifferenceExceeds(topic->answered_at, monotonic_now(),
 								   ASK_AGAIN_MS))
 		ask_for(producer, topic);
 }
@@ -428,12 +428,12 @@ producer_ask(Producer *producer)
  * false when there is no room for a thread.
  */
 bool
-topics_learn(Producer *producer, rd_kafka_topic_partition_list_t *unknown)
+producer_topics_learn(Producer *producer, rd_kafka_topic_partition_list_t *unknown)
 {
 	producer->asked_topic[0] = '\0';
 	producer->asked_doubts = producer->doubts;
-	producer->question = question_ask_unknown(producer->handle, &producer->wake,
-											  unknown, ANSWER_MS);
+	producer->question = broker_request_ask_unknown(producer->handle, &producer->wake,
+													unknown, ANSWER_MS);
 	if (producer->question == NULL)
 		return false;
 	producer->asked++;

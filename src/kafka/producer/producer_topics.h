@@ -14,12 +14,12 @@
 
 #include "kafka/producer/producer.h"
 
-extern void topics_create(Producer *producer);
-extern void topics_destroy(Producer *producer);
-extern void topics_poll(Producer *producer);
-extern bool topics_learn(Producer *producer,
-						 rd_kafka_topic_partition_list_t *unknown);
-extern void topics_note_trouble(Producer *producer);
-extern rd_kafka_topic_t *topics_open(rd_kafka_t *handle, ProducerTopic *topic);
+extern void producer_topics_create(Producer *producer);
+extern void producer_topics_destroy(Producer *producer);
+extern void producer_topics_poll(Producer *producer);
+extern bool producer_topics_learn(Producer *producer,
+								  rd_kafka_topic_partition_list_t *unknown);
+extern void producer_topics_note_trouble(Producer *producer);
+extern rd_kafka_topic_t *producer_topics_open(rd_kafka_t *handle, ProducerTopic *topic);
 
 #endif							/* OUTBOX_PRODUCER_TOPICS_H */

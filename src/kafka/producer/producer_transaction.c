@@ -217,7 +217,7 @@ void
 transaction_leave(Producer *producer, int timeout_ms)
 {
 	long		left = timeout_ms + TRANSACTION_GRACE_MS;
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), left);
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(), left);
 	struct pollfd fd = {.events = POLLIN};
 
 	if (producer->fatal || producer->call ||
@@ -228,7 +228,7 @@ transaction_leave(Producer *producer, int timeout_ms)
 	{
 		(void) poll(&fd, 1, (int) left);
 		producer_poll(producer, ignore_delivery, NULL);
-		left = TimestampDifferenceMilliseconds(steady_now(), until);
+		left = TimestampDifferenceMilliseconds(monotonic_now(), until);
 	}
 }
 

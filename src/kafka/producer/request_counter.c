@@ -94,7 +94,7 @@ on_new(rd_kafka_t *handle, const rd_kafka_conf_t *conf, void *opaque,
  * no other, counted.
  */
 RequestCounter *
-requests_count(rd_kafka_conf_t *conf)
+request_counter_count(rd_kafka_conf_t *conf)
 {
 	static int	last = 0;
 	RequestCounter *counter = &counters[last++ % COUNTERS];
@@ -111,7 +111,7 @@ requests_count(rd_kafka_conf_t *conf)
  * How many were sent, to all brokers.
  */
 uint32
-requests_sent(RequestCounter *counter)
+request_counter_sent(RequestCounter *counter)
 {
 	return pg_atomic_read_u32(&counter->all);
 }
@@ -120,7 +120,7 @@ requests_sent(RequestCounter *counter)
  * The same for the brokers of one slot.
  */
 uint32
-requests_sent_to(RequestCounter *counter, int slot)
+request_counter_sent_to(RequestCounter *counter, int slot)
 {
 	return pg_atomic_read_u32(&counter->to[slot]);
 }
@@ -130,7 +130,7 @@ requests_sent_to(RequestCounter *counter, int slot)
  * there was none.
  */
 uint32
-requests_fastest_us(RequestCounter *counter)
+request_counter_fastest_us(RequestCounter *counter)
 {
 	return pg_atomic_exchange_u32(&counter->fastest_us, 0);
 }

@@ -14,9 +14,9 @@
 
 #include "kafka/producer/producer_state.h"
 
-extern RequestCounter *requests_count(rd_kafka_conf_t *conf);
-extern uint32 requests_sent(RequestCounter *counter);
-extern uint32 requests_sent_to(RequestCounter *counter, int slot);
-extern uint32 requests_fastest_us(RequestCounter *counter);
+extern RequestCounter *request_counter_count(rd_kafka_conf_t *conf);
+extern uint32 request_counter_sent(RequestCounter *counter);
+extern uint32 request_counter_sent_to(RequestCounter *counter, int slot);
+extern uint32 request_counter_fastest_us(RequestCounter *counter);
 
 #endif							/* OUTBOX_REQUEST_COUNTER_H */

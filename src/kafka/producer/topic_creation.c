@@ -54,7 +54,7 @@ struct Creation
 	uint64		learning;		/* number of the question by which the
 								 * producer's library learns of them; 0 for
 								 * none yet */
-	/* By steady_now() */
+	/* By monotonic_now() */
 	TimestampTz answered_at;	/* the last one */
 	TimestampTz moved_at;		/* the last with less topics missing, or the
 								 * first; 0 if there was none */
@@ -101,8 +101,8 @@ configure(const KafkaConfig *config, StringInfo brokers, char *error)
 static bool
 ask(Producer *producer, Creation *creation)
 {
-	creation->question = question_ask(creation->handle, &producer->wake, NULL,
-									  false, ANSWER_MS);
+	creation->question = broker_request_ask(creation->handle, &producer->wake, NULL,
+											false, ANSWER_MS);
 	return creation->question != NULL;
 }
 
@@ -130,7 +130,7 @@ producer_create_topics(Producer *producer, const KafkaConfig *config,
 	producer->creation = creation;
 	conf = configure(config, &brokers, error);
 	if (conf)
-		creation->handle = handle_create(RD_KAFKA_PRODUCER, conf, error);
+		creation->handle = client_create(RD_KAFKA_PRODUCER, conf, error);
 	if (creation->handle)
 	{
 		rd_kafka_set_log_queue(creation->handle, NULL);
@@ -199,7 +199,7 @@ learn_made(Producer *producer, Creation *creation)
 	if (producer->question)
 		return CREATION_OPEN;
 	creation->made = NULL;
-	if (!topics_learn(producer, made))
+	if (!producer_topics_learn(producer, made))
 		return CREATION_DONE;
 	creation->learning = producer->asked;
 	return CREATION_OPEN;
@@ -211,7 +211,7 @@ take_answer(Creation *creation, const struct rd_kafka_metadata *metadata,
 			CreationProgress *progress)
 {
 	int			nmissing = count_missing(metadata);
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	progress->moved = creation->moved_at == 0 || nmissing < creation->nmissing;
 	progress->made |= creation->moved_at != 0 && progress->moved;
@@ -244,13 +244,13 @@ producer_creation(Producer *producer, long patience, CreationProgress *progress)
 		return learn_made(producer, creation);
 	if (creation->question == NULL)
 	{
-		if (TimestampDifferenceExceeds(creation->answered_at, steady_now(),
+		if (TimestampDifferenceExceeds(creation->answered_at, monotonic_now(),
 									   CREATION_LOOK_MS) &&
 			!ask(producer, creation))
 			return CREATION_FAILED;
 		return CREATION_OPEN;
 	}
-	if (!question_answer(&creation->question, &err, &metadata))
+	if (!broker_request_answer(&creation->question, &err, &metadata))
 		return CREATION_OPEN;
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return CREATION_FAILED;
@@ -276,7 +276,7 @@ producer_end_creation(Producer *producer)
 		rd_kafka_topic_destroy(creation->topics[i]);
 	if (creation->made)
 		rd_kafka_topic_partition_list_destroy(creation->made);
-	if (creation->handle && !question_abandon(&creation->question, false))
+	if (creation->handle && !broker_request_abandon(&creation->question, false))
 		destroy_handle(creation->handle);
 	pfree(creation->topics);
 	pfree(creation);

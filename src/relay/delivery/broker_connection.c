@@ -55,7 +55,7 @@ connection_error(const Relay *relay)
 bool
 connection_answers(Relay *relay, BrokerQuestion *question)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	bool		reached;
 
 	if (question->number == 0)
@@ -103,7 +103,7 @@ connection_check(Relay *relay)
 	const ProducerStats *stats = producer_stats(relay->producer);
 	bool		stalled = relay->status.in_flight > 0 &&
 	TimestampDifferenceExceeds(relay->waiting_since,
-							   steady_now(),
+							   monotonic_now(),
 							   STALL_MS + producer_linger_ms(relay->producer));
 
 	if (connection_is_up(relay) && !stalled)
@@ -114,7 +114,7 @@ connection_check(Relay *relay)
 	else if (stats->nerrors > relay->errors_past || stalled ||
 			 ((relay->status.state == relay->working_state ||
 			   relay->status.state == RELAY_STARTING) &&
-			  TimestampDifferenceExceeds(relay->opened_at, steady_now(),
+			  TimestampDifferenceExceeds(relay->opened_at, monotonic_now(),
 										 CONNECT_MS)))
 		relay_obstacle(relay, RELAY_WAITING_KAFKA, connection_error(relay));
 	destination_check_stuck(relay);

@@ -83,12 +83,12 @@ static bool writing = false;
  * when the watermark is what we go on from.  Runs a transaction of its own.
  */
 void
-deadletter_start(Relay *relay)
+dead_letters_start(Relay *relay)
 {
 	worker_begin_sql();
-	parked_load();
-	stored = deadletter_load_stored();
-	deadletter_load_keys(relay->exact != NULL);
+	parked_topics_load();
+	stored = dead_letter_table_load_stored();
+	dead_letter_table_load_keys(relay->exact != NULL);
 	worker_commit_sql();
 }
 
@@ -153,7 +153,7 @@ copy_topic(const Event *event)
 {
 	char		topic[TOPIC_MAX_LEN + 1];
 
-	if (route_topic(event, topic))
+	if (topic_name_of(event, topic))
 		return MemoryContextStrdup(pending_context, topic);
 	return copy_slice(event->topic.data ? event->topic : event->aggregate_type);
 }
@@ -210,9 +210,9 @@ hold_again(const Event *event, const StoredEvent *known)
 
 	if (!known->holds && (!known->waits || known->parked))
 		return;
-	if (!route_topic(event, topic))
+	if (!topic_name_of(event, topic))
 		topic[0] = '\0';
-	heldkeys_add(topic, event_key(event), known->holds, 0);
+	held_keys_add(topic, event_key(event), known->holds, 0);
 	resend_look();
 }
 
@@ -224,7 +224,7 @@ hold_again(const Event *event, const StoredEvent *known)
  * break the pipeline.
  */
 void
-deadletter_before_more(Relay *relay)
+dead_letters_before_more(Relay *relay)
 {
 	if (!ending_is_cautious() || npending == 0)
 		return;
@@ -238,7 +238,7 @@ deadletter_before_more(Relay *relay)
  * with it.  Perhaps by storing it: then its key is held.
  */
 void
-deadletter_met(const Event *event)
+dead_letters_met(const Event *event)
 {
 	StoredEvent *known = find_stored(event);
 
@@ -283,13 +283,13 @@ meet_again(Relay *relay, const Event *event, uint64 number, StoredEvent *known)
  * its topic, or is stored already?  Then takes care of it.
  */
 bool
-deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
+dead_letters_set_aside(Relay *relay, const Event *event, uint64 number)
 {
 	char		topic[TOPIC_MAX_LEN + 1];
 	Slice		key = event_key(event);
 	StoredEvent *known;
 
-	if (!stored && !heldkeys_any() && !parked_any())
+	if (!stored && !held_keys_any() && !parked_topics_any())
 		return false;
 	if (deadletter_resend() == RESEND_NONE && !event->replay)
 	{
@@ -298,9 +298,9 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 			meet_again(relay, event, number, known);
 			return true;
 		}
-		if (!route_topic(event, topic))
+		if (!topic_name_of(event, topic))
 			topic[0] = '\0';
-		if (key.data != NULL && heldkeys_contain(topic, key))
+		if (key.data != NULL && held_keys_contain(topic, key))
 		{
 			remember(relay, event, number)->waits = true;
 			any_is_new = true;
@@ -309,14 +309,14 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
 		}
 	}
 	if (deadletter_resend() == RESEND_PARKED && key.data != NULL && !event->replay &&
-		route_topic(event, topic) && heldkeys_contain(topic, key))
+		topic_name_of(event, topic) && held_keys_contain(topic, key))
 	{
 		/* From now on it waits with the others of its key. */
 		remember(relay, event, number)->waits = true;
 		return true;
 	}
-	if (!parked_any() || !route_topic(event, topic) ||
-		!parked_blocks(topic, relay->releasing))
+	if (!parked_topics_any() || !topic_name_of(event, topic) ||
+		!parked_topics_blocks(topic, relay->releasing))
 		return false;
 	park(relay, event, number, WHOLE_TOPIC);
 	return true;
@@ -327,15 +327,15 @@ deadletter_set_aside(Relay *relay, const Event *event, uint64 number)
  * partition, cannot be written now, for the failure that is noted.
  */
 void
-deadletter_park(Relay *relay, const Event *event, uint64 number,
-				const Destination *destination)
+dead_letters_park(Relay *relay, const Event *event, uint64 number,
+				  const Destination *destination)
 {
-	Parked	   *parked = parked_add(destination->name, destination->partition,
-									relay->failure_name, relay->failure_text);
+	Parked	   *parked = parked_topics_add(destination->name, destination->partition,
+										   relay->failure_name, relay->failure_text);
 
 	if (parked == relay->releasing)
 	{
-		parked_fail(parked, relay->failure_name, relay->failure_text);
+		parked_topics_fail(parked, relay->failure_name, relay->failure_text);
 		relay->releasing = NULL;
 	}
 	strlcpy(relay->status.error, relay->failure_text, RELAY_ERROR_LEN);
@@ -348,8 +348,8 @@ deadletter_park(Relay *relay, const Event *event, uint64 number,
  * error_name must last.
  */
 void
-deadletter_add(Relay *relay, const Event *event, uint64 number,
-			   const char *error_name, const char *error)
+dead_letters_add(Relay *relay, const Event *event, uint64 number,
+				 const char *error_name, const char *error)
 {
 	SetAside   *item = remember(relay, event, number);
 
@@ -358,7 +358,7 @@ deadletter_add(Relay *relay, const Event *event, uint64 number,
 	item->holds = outbox_on_dead_letter == DEAD_LETTER_HOLD && !event->replay &&
 		item->key != NULL && deadletter_resend() != RESEND_FAILED;
 	if (item->holds)
-		heldkeys_add(item->topic, event_key(event), true, number + 1);
+		held_keys_add(item->topic, event_key(event), true, number + 1);
 	check_memory(relay);
 }
 
@@ -366,7 +366,7 @@ deadletter_add(Relay *relay, const Event *event, uint64 number,
  * The pipeline is broken: forgets what will be sent again.
  */
 void
-deadletter_rewind(Relay *relay)
+dead_letters_rewind(Relay *relay)
 {
 	uint64		next = ledger_position(relay->ledger).next;
 	int			count = npending;
@@ -374,7 +374,7 @@ deadletter_rewind(Relay *relay)
 	while (count > 0 && pending[count - 1].number >= next)
 		count--;
 	truncate_pending(count);
-	heldkeys_rewind(next);
+	held_keys_rewind(next);
 }
 
 /* How many of those that were set aside has the ledger passed? */
@@ -395,12 +395,12 @@ count_passed(const Relay *relay)
  * transaction, which the caller commits.  Needs SPI.
  */
 void
-deadletter_write(Relay *relay)
+dead_letters_write(Relay *relay)
 {
 	int			count = count_passed(relay);
 	MemoryContext context;
 
-	parked_store();
+	parked_topics_store();
 	if (count == 0)
 		return;
 	context = AllocSetContextCreate(CurrentMemoryContext, "outbox dead letter",
@@ -410,7 +410,7 @@ deadletter_write(Relay *relay)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		deadletter_write_one(&pending[i]);
+		dead_letter_table_write_one(&pending[i]);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -425,7 +425,7 @@ static void
 write_and_commit(Relay *relay)
 {
 	writing = true;
-	deadletter_write(relay);
+	dead_letters_write(relay);
 	writing = true;
 	worker_commit_sql_durably();
 	writing = false;
@@ -438,9 +438,9 @@ write_and_commit(Relay *relay)
  * the ledger says is passed on.
  */
 void
-deadletter_store(Relay *relay)
+dead_letters_store(Relay *relay)
 {
-	if ((npending == 0 || count_passed(relay) == 0) && parked_is_stored())
+	if ((npending == 0 || count_passed(relay) == 0) && parked_topics_is_stored())
 		return;
 	worker_begin_sql();
 	write_and_commit(relay);
@@ -450,7 +450,7 @@ deadletter_store(Relay *relay)
  * Is anything set aside and not stored yet?
  */
 bool
-deadletter_any_pending(void)
+dead_letters_any_pending(void)
 {
 	return npending > 0;
 }
@@ -461,7 +461,7 @@ deadletter_any_pending(void)
  * when everything is stored.
  */
 bool
-deadletter_unstored(LedgerPosition *position, int64 *id)
+dead_letters_unstored(LedgerPosition *position, int64 *id)
 {
 	if (npending == 0)
 		return false;
@@ -476,13 +476,13 @@ deadletter_unstored(LedgerPosition *position, int64 *id)
  * be handed over.
  */
 bool
-deadletter_leave(Relay *relay)
+dead_letters_leave(Relay *relay)
 {
 	if (relay->exact == NULL)
-		deadletter_rewind(relay);
-	if (npending == 0 && parked_is_stored())
+		dead_letters_rewind(relay);
+	if (npending == 0 && parked_topics_is_stored())
 		return !writing;
-	if (writing || !deadletter_begin_at_exit())
+	if (writing || !dead_letter_table_begin_at_exit())
 		return false;
 	write_and_commit(relay);
 	return true;

@@ -134,16 +134,16 @@ partition_is_ready(Relay *relay, const Event *event, Destination *destination,
 	Parked	   *entry;
 
 	*parked = false;
-	if (!parked_any() && !producer_lacks_leader(destination->topic))
+	if (!parked_topics_any() && !producer_lacks_leader(destination->topic))
 		return true;
-	entry = parked_find(destination->name, WHOLE_TOPIC);
+	entry = parked_topics_find(destination->name, WHOLE_TOPIC);
 	if (entry == NULL || entry == relay->releasing)
 	{
 		destination->partition = producer_partition(relay->producer,
 													destination->topic,
 													event_key(event));
 		if (destination->partition >= 0)
-			entry = parked_find(destination->name, destination->partition);
+			entry = parked_topics_find(destination->name, destination->partition);
 	}
 	if (entry && entry != relay->releasing)
 	{
@@ -198,21 +198,21 @@ static void
 park_in_flight(Relay *relay, const char *topic, int partition,
 			   const char *error_name)
 {
-	Parked	   *parked = parked_find(topic, WHOLE_TOPIC);
+	Parked	   *parked = parked_topics_find(topic, WHOLE_TOPIC);
 
 	/* One that relays need themselves cannot be done without. */
 	if (relay->exact && strcmp(topic, relay->exact->topic) == 0)
 		return;
 	if (parked == NULL)
-		parked = parked_find(topic, partition);
+		parked = parked_topics_find(topic, partition);
 	if (parked && parked != relay->releasing &&
 		parked->parked_at < relay->opened_at)
 		return;
 	if (parked == NULL)
-		parked = parked_add(topic, partition, error_name, relay->failure_text);
+		parked = parked_topics_add(topic, partition, error_name, relay->failure_text);
 	if (parked == relay->releasing)
 	{
-		parked_fail(parked, error_name, relay->failure_text);
+		parked_topics_fail(parked, error_name, relay->failure_text);
 		relay->releasing = NULL;
 	}
 	relay->failure = DELIVERY_RETRY;
@@ -265,7 +265,7 @@ destination_moment(long spent)
 {
 	static TimestampTz counted_at = 0;
 	static long left = MOMENT_MS;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	long		earned = TimestampDifferenceMilliseconds(counted_at, now) / MOMENT_SHARE;
 
 	if (earned > 0)
@@ -313,7 +313,7 @@ await_destination(Relay *relay, const Event *event, bool pipelined,
 		if (status == TOPIC_FORBIDDEN || parked)
 			return DESTINATION_PARKED;
 
-		now = steady_now();
+		now = monotonic_now();
 		if (since == 0)
 			since = now;
 		if (status == TOPIC_UNREACHABLE)
@@ -353,7 +353,7 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 	TimestampTz missing_since;
 	DestinationState state;
 
-	if (!route_topic(event, destination->name))
+	if (!topic_name_of(event, destination->name))
 	{
 		destination_note_failure(relay, DELIVERY_TOPIC_REFUSED, "TOPIC_EXCEPTION",
 								 "the name of the topic is too long");
@@ -361,14 +361,14 @@ destination_wait(Relay *relay, const Event *event, bool pipelined,
 	}
 	/* Kafka transactions of a catch-up shall not wait until much is kept. */
 	if (pipelined && !producer_has_topic(relay->producer, destination->name) &&
-		!(relay->exact && relay->status.catching_up) && newtopics_wanted())
+		!(relay->exact && relay->status.catching_up) && new_topics_wanted())
 		return DESTINATION_NEW;
 	state = await_destination(relay, event, pipelined, destination,
 							  &missing_since);
 	/* Where Kafka creates topics, each may take its time. */
 	if (missing_since != 0 && state != DESTINATION_READY)
 		(void) destination_moment(TimestampDifferenceMilliseconds(missing_since,
-																  steady_now()));
+																  monotonic_now()));
 	return state;
 }
 
@@ -406,7 +406,7 @@ stuck_ms(Relay *relay, TimestampTz now)
 void
 destination_check_stuck(Relay *relay)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	long		ms = stuck_ms(relay, now);
 	bool		was_asked;
 	int			silent_ms;

@@ -82,7 +82,7 @@ begin(Relay *relay)
 	if (transaction_begin(relay->producer) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 	exact->open = true;
-	exact->opened_at = steady_now();
+	exact->opened_at = monotonic_now();
 	exact->sent_bytes = exact->sent = exact->events = exact->bytes = 0;
 }
 
@@ -190,10 +190,10 @@ exactly_once_seal(Relay *relay)
 	if (relay->exact->topic_is_new)
 		leave_new_topic(relay);
 	if (relay->exact->has_gap)
-		resume_check_successor(relay);
+		fencing_check_successor(relay);
 	relay->exact->has_gap = false;
 	transaction_start(relay->producer, TRANSACTION_COMMIT, -1);
-	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
+	if (exactly_once_wait(relay, monotonic_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 }
 
@@ -211,13 +211,13 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 {
 	ExactlyOnce *exact = relay->exact;
 
-	newtopics_flush(relay);
+	new_topics_flush(relay);
 	if (!exact->open)
 		return;
-	exact->ended_at = steady_now();
+	exact->ended_at = monotonic_now();
 	exact->set.lsn = Max(exact->set.lsn, position);
 	/* The record passes what was refused, too. */
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	exactly_once_seal(relay);
 
 	exact->open = false;
@@ -225,7 +225,7 @@ exactly_once_commit(Relay *relay, XLogRecPtr position)
 	ledger_acknowledge_all(relay->ledger);
 	relay->status.events += exact->events;
 	relay->status.bytes += exact->bytes;
-	suspects_clear_taken();
+	suspect_topics_clear_taken();
 	ending_progressed();
 	relay_work(relay);
 }
@@ -251,7 +251,7 @@ bool
 exactly_once_has_time(const Relay *relay)
 {
 	return !relay->exact->open ||
-		!TimestampDifferenceExceeds(relay->exact->opened_at, steady_now(),
+		!TimestampDifferenceExceeds(relay->exact->opened_at, monotonic_now(),
 									producer_transaction_ms(relay->producer) / 3);
 }
 
@@ -265,7 +265,7 @@ exactly_once_drop(Relay *relay)
 	if (relay->exact->sent != 1 || producer_is_fatal(relay->producer))
 		return false;
 	transaction_start(relay->producer, TRANSACTION_ABORT, -1);
-	if (exactly_once_wait(relay, steady_now()) != TRANSACTION_DONE)
+	if (exactly_once_wait(relay, monotonic_now()) != TRANSACTION_DONE)
 		exactly_once_start_over(relay);
 	relay->exact->open = false;
 	return true;
@@ -294,7 +294,7 @@ take_proposal(ExactlyOnce *exact)
 		pfree(running->snapshot);
 		pfree(running);
 	}
-	if (proposal == NULL || decode_position() < proposal->lsn)
+	if (proposal == NULL || slot_decoder_position() < proposal->lsn)
 		return;
 	take_base(exact, proposal->snapshot, proposal->lsn);
 	pfree(proposal->snapshot);
@@ -307,7 +307,7 @@ static void
 propose(Relay *relay)
 {
 	ExactlyOnce *exact = relay->exact;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (exact->proposal ||
 		(!exact->open && relay->status.events == exact->events_proposed) ||
@@ -358,7 +358,7 @@ exactly_once_is_due(const Relay *relay, bool idle)
 {
 	return relay->exact && relay->exact->open &&
 		(exactly_once_is_full(relay) ||
-		 steady_now() >= due_at(relay->exact, idle));
+		 monotonic_now() >= due_at(relay->exact, idle));
 }
 
 /*
@@ -370,7 +370,7 @@ exactly_once_step(Relay *relay, bool idle)
 {
 	take_proposal(relay->exact);
 	if (exactly_once_is_due(relay, idle))
-		exactly_once_commit(relay, decode_position());
+		exactly_once_commit(relay, slot_decoder_position());
 	store_watermark(relay);
 	propose(relay);
 }
@@ -384,7 +384,7 @@ exactly_once_idle_time(const Relay *relay, long timeout_ms)
 	if (relay->exact == NULL || !relay->exact->open)
 		return timeout_ms;
 	return Min(timeout_ms,
-			   TimestampDifferenceMilliseconds(steady_now(),
+			   TimestampDifferenceMilliseconds(monotonic_now(),
 											   due_at(relay->exact, true)));
 }
 
@@ -405,7 +405,7 @@ exactly_once_ends_soon(const Relay *relay)
 XLogRecPtr
 exactly_once_position(const Relay *relay)
 {
-	return decode_is_open() ? decode_position() : relay->exact->set.lsn;
+	return slot_decoder_is_open() ? slot_decoder_position() : relay->exact->set.lsn;
 }
 
 /*

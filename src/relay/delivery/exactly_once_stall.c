@@ -45,7 +45,7 @@ void
 exactly_once_check_stall(Relay *relay)
 {
 	ExactlyOnce *exact = relay->exact;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	exact->moved_at = Max(exact->moved_at, relay->waiting_since);
 	if (relay->status.in_flight == 0 && !transaction_is_running(relay->producer))
@@ -79,7 +79,7 @@ exactly_once_wait(Relay *relay, TimestampTz since)
 	relay->exact->moved_at = since;
 	while ((result = transaction_result(relay->producer)) == TRANSACTION_RUNNING)
 	{
-		if (TimestampDifferenceExceeds(since, steady_now(), STALL_MS))
+		if (TimestampDifferenceExceeds(since, monotonic_now(), STALL_MS))
 			relay_obstacle(relay, RELAY_WAITING_KAFKA,
 						   connection_has_error(relay) ?
 						   connection_error(relay) : waiting);
@@ -99,9 +99,9 @@ exactly_once_wait(Relay *relay, TimestampTz since)
 static void
 await_reason(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), REPORT_MS);
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(), REPORT_MS);
 
-	while (relay->status.in_flight > 0 && steady_now() < until &&
+	while (relay->status.in_flight > 0 && monotonic_now() < until &&
 		   (!relay->delivery_failed || relay->failure == DELIVERY_PURGED) &&
 		   !producer_is_fatal(relay->producer) &&
 		   !transaction_is_running(relay->producer))
@@ -126,13 +126,13 @@ exactly_once_start_over(Relay *relay)
 	reason = relay->delivery_failed ? relay->failure_text :
 		producer_error(relay->producer);
 	if (transaction_is_fenced(relay->producer))
-		resume_fence(relay);
+		fencing_fence(relay);
 	failure = transaction_failure(relay->producer, &refused);
 	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY &&
 		relay->failure != DELIVERY_PURGED)
 		refused = true;
 	if (refused && !relay->exact->claimed)
-		resume_refused(relay, failure ? failure : reason);
+		fencing_refused(relay, failure ? failure : reason);
 	if (failure && relay->delivery_failed && relay->failure == DELIVERY_PURGED)
 		reason = failure;
 	ereport(LOG,
@@ -141,7 +141,7 @@ exactly_once_start_over(Relay *relay)
 	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
 	/* The next one will know better. */
-	if (relay->careful == 0 && careful_explain(relay))
+	if (relay->careful == 0 && stop_and_wait_explain(relay))
 		ending_restart();
 	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY)
 		relay->careful = Max(relay->careful,

@@ -66,9 +66,9 @@ fencing_is_successor(const Relay *relay, const PublishedSet *set)
  * came after us, once it has got that far.
  */
 void
-resume_fence(Relay *relay)
+fencing_fence(Relay *relay)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), CLAIM_MS);
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(), CLAIM_MS);
 	PublishedSet set;
 
 	relay->delivery_failed = false;
@@ -84,7 +84,7 @@ resume_fence(Relay *relay)
 			fencing_stay(relay, fencing_message);
 		relay_wait(relay, RETRY_MS);
 		sender_poll(relay);
-	} while (relay->exact->claimed && steady_now() < until);
+	} while (relay->exact->claimed && monotonic_now() < until);
 	if (relay->exact->claimed)
 		ereport(LOG,
 				(errmsg("outbox relay starts over: Kafka has ended its transaction"),
@@ -102,7 +102,7 @@ resume_fence(Relay *relay)
  * is not committed then.
  */
 void
-resume_check_successor(Relay *relay)
+fencing_check_successor(Relay *relay)
 {
 	PublishedSet set;
 	LastRecord	last = last_record_read(relay, DEMAND_NOTHING, &set);
@@ -120,7 +120,7 @@ resume_check_successor(Relay *relay)
  * somebody has to see to it.
  */
 void
-resume_refused(Relay *relay, const char *failure)
+fencing_refused(Relay *relay, const char *failure)
 {
 	char		message[RELAY_ERROR_LEN];
 	int			delay_ms = REFUSED_MS;

@@ -15,9 +15,9 @@
 #include "relay/state/published_set.h"
 #include "relay/state/relay.h"
 
-pg_noreturn extern void resume_fence(Relay *relay);
-extern void resume_check_successor(Relay *relay);
-pg_noreturn extern void resume_refused(Relay *relay, const char *failure);
+pg_noreturn extern void fencing_fence(Relay *relay);
+extern void fencing_check_successor(Relay *relay);
+pg_noreturn extern void fencing_refused(Relay *relay, const char *failure);
 extern const char fencing_message[];
 pg_noreturn extern void fencing_stay(Relay *relay, const char *message);
 extern bool fencing_is_successor(const Relay *relay, const PublishedSet *set);

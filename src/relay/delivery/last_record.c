@@ -157,7 +157,7 @@ wait_a_moment(Relay *relay, TimestampTz since, const char *missing,
 {
 	char		reason[RELAY_ERROR_LEN];
 
-	if (TimestampDifferenceExceeds(since, steady_now(), PATIENCE_MS))
+	if (TimestampDifferenceExceeds(since, monotonic_now(), PATIENCE_MS))
 	{
 		snprintf(reason, sizeof(reason), "%s the topic \"%s\"", missing,
 				 relay->exact->topic);
@@ -174,7 +174,7 @@ wait_a_moment(Relay *relay, TimestampTz since, const char *missing,
 static ProgressState
 look(Relay *relay, ProgressTopic *topic, bool strict)
 {
-	TimestampTz since = steady_now();
+	TimestampTz since = monotonic_now();
 	ProgressState state;
 	int			step_ms = FIRST_STEP_MS;
 
@@ -219,7 +219,7 @@ static ReadStatus
 read_to_end(Relay *relay, ProgressTopic *topic, RecordDemand demand,
 			Search *search)
 {
-	TimestampTz since = steady_now();
+	TimestampTz since = monotonic_now();
 	int			step_ms = FIRST_STEP_MS;
 	bool		is_hidden = false;
 

@@ -98,7 +98,7 @@ typedef struct NewTopic
 static KeptForTopic *first = NULL;
 static KeptForTopic *last = NULL;
 static int	nkept = 0;
-static TimestampTz kept_since = 0;	/* by steady_now(), since when a topic
+static TimestampTz kept_since = 0;	/* by monotonic_now(), since when a topic
 									 * waits */
 
 static HTAB *topics = NULL;		/* theirs, by name */
@@ -121,7 +121,7 @@ static bool sending = false;
  * that were set aside before, of which one batch is sent at a time.
  */
 bool
-newtopics_wanted(void)
+new_topics_wanted(void)
 {
 	return !sending && deadletter_resend() == RESEND_NONE;
 }
@@ -165,7 +165,7 @@ enter_topic(const char *name)
 		return topic;
 	topic->state = NEW_WAITING;
 	if (nwaiting++ == 0)
-		kept_since = steady_now();
+		kept_since = monotonic_now();
 	return topic;
 }
 
@@ -175,8 +175,8 @@ enter_topic(const char *name)
  * that may break the pipeline.
  */
 void
-newtopics_keep(Relay *relay, const char *topic, const Event *event,
-			   const Commit *commit, uint64 number)
+new_topics_keep(Relay *relay, const char *topic, const Event *event,
+				const Commit *commit, uint64 number)
 {
 	KeptForTopic *item;
 
@@ -196,7 +196,7 @@ newtopics_keep(Relay *relay, const char *topic, const Event *event,
 	nkept++;
 	if (nkept >= MAX_KEPT_EVENTS ||
 		MemoryContextMemAllocated(kept_context, true) >= MAX_KEPT_BYTES)
-		newtopics_flush(relay);
+		new_topics_flush(relay);
 }
 
 /*
@@ -204,15 +204,15 @@ newtopics_keep(Relay *relay, const char *topic, const Event *event,
  * Cheap as long as nothing is kept.
  */
 bool
-newtopics_keep_behind(Relay *relay, const Event *event, const Commit *commit,
-					  uint64 number)
+new_topics_keep_behind(Relay *relay, const Event *event, const Commit *commit,
+					   uint64 number)
 {
 	char		topic[TOPIC_MAX_LEN + 1];
 
-	if (first == NULL || sending || !route_topic(event, topic) ||
+	if (first == NULL || sending || !topic_name_of(event, topic) ||
 		hash_search(topics, topic, HASH_FIND, NULL) == NULL)
 		return false;
-	newtopics_keep(relay, topic, event, commit, number);
+	new_topics_keep(relay, topic, event, commit, number);
 	return true;
 }
 
@@ -298,13 +298,13 @@ send_sendable(Relay *relay)
 	/* So that the producer can ask for all of them at once. */
 	hash_seq_init(&scan, topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
-		if (topic->state == NEW_SENDABLE && !parked_has_topic(topic->name))
+		if (topic->state == NEW_SENDABLE && !parked_topics_has_topic(topic->name))
 			(void) producer_topic(relay->producer, topic->name);
 	send_events(relay);
 	sending = false;
 	if (first == NULL)
 	{
-		newtopics_forget();
+		new_topics_forget();
 		return;
 	}
 	hash_seq_init(&scan, topics);
@@ -341,7 +341,7 @@ begin_asking(Relay *relay)
 	}
 	nwaiting -= n;
 	progress.missing = -1;
-	moved_at = steady_now();
+	moved_at = monotonic_now();
 	asking = producer_create_topics(relay->producer, relay->config, names, n);
 	pfree(names);
 	if (asking)
@@ -362,7 +362,7 @@ look(Relay *relay)
 	if (progress.made && !some)
 		creates = true;
 	if (progress.moved)
-		moved_at = steady_now();
+		moved_at = monotonic_now();
 	if (state == CREATION_OPEN)
 		return;
 	asking = false;
@@ -374,7 +374,7 @@ look(Relay *relay)
 	if (state == CREATION_FAILED && !relay->connected)
 	{
 		change_state(NEW_ASKED, NEW_WAITING);
-		kept_since = steady_now();
+		kept_since = monotonic_now();
 		return;
 	}
 	change_state(NEW_ASKED, NEW_SENDABLE);
@@ -387,7 +387,7 @@ look(Relay *relay)
  * pipeline.
  */
 void
-newtopics_step(Relay *relay, bool idle)
+new_topics_step(Relay *relay, bool idle)
 {
 	if (first == NULL || sending)
 		return;
@@ -395,7 +395,7 @@ newtopics_step(Relay *relay, bool idle)
 		look(relay);
 	else if (nwaiting > 0 &&
 			 (idle || nwaiting >= topics_at_once(relay) ||
-			  TimestampDifferenceExceeds(kept_since, steady_now(), MAX_KEPT_MS)))
+			  TimestampDifferenceExceeds(kept_since, monotonic_now(), MAX_KEPT_MS)))
 		begin_asking(relay);
 }
 
@@ -403,7 +403,7 @@ newtopics_step(Relay *relay, bool idle)
  * How long to wait for more, given how long one would if nothing were kept.
  */
 long
-newtopics_wait_ms(long timeout_ms)
+new_topics_wait_ms(long timeout_ms)
 {
 	return first ? Min(timeout_ms, CREATION_LOOK_MS) : timeout_ms;
 }
@@ -415,7 +415,7 @@ newtopics_wait_ms(long timeout_ms)
 static bool
 is_enough(const Relay *relay, TimestampTz since, long vain_ms)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	/* If nobody answers, there is nothing that others could do. */
 	if (!relay->connected)
@@ -435,8 +435,8 @@ park_rest(void)
 
 	hash_seq_init(&scan, topics);
 	while ((topic = hash_seq_search(&scan)) != NULL)
-		(void) parked_add(topic->name, WHOLE_TOPIC, "UNKNOWN_TOPIC_OR_PART",
-						  "Kafka has not created the topic in time");
+		(void) parked_topics_add(topic->name, WHOLE_TOPIC, "UNKNOWN_TOPIC_OR_PART",
+								 "Kafka has not created the topic in time");
 }
 
 /*
@@ -444,20 +444,20 @@ park_rest(void)
  * topics.  May break the pipeline.  Does nothing when it is called meanwhile.
  */
 void
-newtopics_flush(Relay *relay)
+new_topics_flush(Relay *relay)
 {
-	TimestampTz since = steady_now();
+	TimestampTz since = monotonic_now();
 	long		vain_ms;
 
 	if (first == NULL || sending)
 		return;
 	vain_ms = destination_moment(0);
-	while (newtopics_step(relay, true), first != NULL && !relay->broken)
+	while (new_topics_step(relay, true), first != NULL && !relay->broken)
 	{
 		if (is_enough(relay, since, vain_ms))
 		{
 			(void) destination_moment(TimestampDifferenceMilliseconds(Max(since, moved_at),
-																	  steady_now()));
+																	  monotonic_now()));
 			producer_end_creation(relay->producer);
 			asking = progress.made = false;
 			if (hash_get_num_entries(topics) > LEAST_TOPICS)
@@ -479,7 +479,7 @@ newtopics_flush(Relay *relay)
  * for is the producer's, and ends with it.
  */
 void
-newtopics_forget(void)
+new_topics_forget(void)
 {
 	first = last = NULL;
 	nkept = 0;

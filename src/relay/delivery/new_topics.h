@@ -14,14 +14,14 @@
 #include "relay/state/commit.h"
 #include "relay/state/relay.h"
 
-extern bool newtopics_wanted(void);
-extern void newtopics_keep(Relay *relay, const char *topic, const Event *event,
-						   const Commit *commit, uint64 number);
-extern bool newtopics_keep_behind(Relay *relay, const Event *event,
-								  const Commit *commit, uint64 number);
-extern void newtopics_flush(Relay *relay);
-extern void newtopics_step(Relay *relay, bool idle);
-extern long newtopics_wait_ms(long timeout_ms);
-extern void newtopics_forget(void);
+extern bool new_topics_wanted(void);
+extern void new_topics_keep(Relay *relay, const char *topic, const Event *event,
+							const Commit *commit, uint64 number);
+extern bool new_topics_keep_behind(Relay *relay, const Event *event,
+								   const Commit *commit, uint64 number);
+extern void new_topics_flush(Relay *relay);
+extern void new_topics_step(Relay *relay, bool idle);
+extern long new_topics_wait_ms(long timeout_ms);
+extern void new_topics_forget(void);
 
 #endif							/* OUTBOX_NEW_TOPICS_H */

@@ -38,7 +38,7 @@ max_age(const Relay *relay)
  * The timestamp of an event that is about to be sent.
  */
 int64
-timestamp_of(const Relay *relay, const Commit *commit)
+record_timestamp_of(const Relay *relay, const Commit *commit)
 {
 	int64		age;
 
@@ -58,7 +58,7 @@ timestamp_of(const Relay *relay, const Commit *commit)
  * here, or there, and the age of the commit makes no difference.
  */
 bool
-timestamp_refused(Relay *relay, const Commit *commit, int64 timestamp_ms)
+record_timestamp_refused(Relay *relay, const Commit *commit, int64 timestamp_ms)
 {
 	if (timestamp_ms == TIMESTAMP_NOW)
 	{

@@ -52,7 +52,7 @@ sent_bytes(Relay *relay, const Event *event)
 
 	if (event->id == last_id && event->replay == last_replay)
 		return last_bytes;
-	encode_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
+	record_encoder_message(&relay->encoder, event, TIMESTAMP_NOW, &message);
 	last_bytes = producer_sent_bytes(relay->producer, &message);
 	last_id = event->id;
 	last_replay = event->replay;
@@ -72,9 +72,9 @@ refusal_expected(Relay *relay, const Event *event)
 	char		name[TOPIC_MAX_LEN + 1];
 	int			bytes;
 
-	if (!suspects_any() || !route_topic(event, name))
+	if (!suspect_topics_any() || !topic_name_of(event, name))
 		return NULL;
-	suspect = suspects_find(name, event_size(event), has_key);
+	suspect = suspect_topics_find(name, event_size(event), has_key);
 	if (suspect == NULL || suspect->wire_size == INT_MAX || suspect->size == 0 ||
 		suspect->single || (suspect->keyless && !has_key))
 		return suspect;
@@ -99,12 +99,12 @@ refusal_dispel(Relay *relay, const Event *event)
 		(suspect->size > 0 && suspect->size < INT_MAX &&
 		 (suspect->wire_size == INT_MAX || sent_bytes(relay, event) < 0));
 	if (may_differ &&
-		!TimestampDifferenceExceeds(suspect->refused_at, steady_now(), SUSPICION_MS))
+		!TimestampDifferenceExceeds(suspect->refused_at, monotonic_now(), SUSPICION_MS))
 		return;
 	if (relay->exact)
-		suspects_note_taken(suspect->name);
+		suspect_topics_note_taken(suspect->name);
 	else
-		suspects_clear(suspect->name);
+		suspect_topics_clear(suspect->name);
 }
 
 /*
@@ -114,10 +114,10 @@ refusal_dispel(Relay *relay, const Event *event)
 void
 refusal_learn(Relay *relay, const Event *event)
 {
-	SuspectTopic refusal = {.refused_at = steady_now()};
+	SuspectTopic refusal = {.refused_at = monotonic_now()};
 	char		name[TOPIC_MAX_LEN + 1];
 
-	if (!route_topic(event, name))
+	if (!topic_name_of(event, name))
 		return;
 	if (relay->failure == DELIVERY_TOO_LARGE)
 	{
@@ -134,7 +134,7 @@ refusal_learn(Relay *relay, const Event *event)
 	}
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
-	suspects_learn(name, &refusal);
+	suspect_topics_learn(name, &refusal);
 }
 
 /*
@@ -148,13 +148,13 @@ refusal_is_certain(Relay *relay, const Event *event)
 
 	if (suspect == NULL || deadletter_resend() == RESEND_FAILED ||
 		event_size(event) < suspect->size ||
-		TimestampDifferenceExceeds(suspect->refused_at, steady_now(),
+		TimestampDifferenceExceeds(suspect->refused_at, monotonic_now(),
 								   relay->exact ? ASK_AGAIN_EXACT_MS : ASK_AGAIN_MS))
 		return false;
 	if (suspect->size > 0 && sent_bytes(relay, event) < suspect->wire_size)
 		return false;
 	destination_note_failure(relay, suspect->size > 0 ? DELIVERY_TOO_LARGE :
-							 DELIVERY_TOPIC_REFUSED, suspects_error_name(suspect),
+							 DELIVERY_TOPIC_REFUSED, suspect_topics_error_name(suspect),
 							 suspect->error);
 	return true;
 }

@@ -56,7 +56,7 @@ static Producer *prober = NULL;
 /* Is its transaction open? */
 static bool is_open = false;
 
-static TimestampTz used_at = 0; /* by steady_now() */
+static TimestampTz used_at = 0; /* by monotonic_now() */
 static TimestampTz failed_at = 0;	/* likewise; 0 if it works */
 
 /* What became of the event. */
@@ -77,7 +77,7 @@ on_answer(void *arg, const Delivery *delivery)
 static bool
 wait_until(Relay *relay, TimestampTz deadline)
 {
-	long		left = TimestampDifferenceMilliseconds(steady_now(), deadline);
+	long		left = TimestampDifferenceMilliseconds(monotonic_now(), deadline);
 
 	if (left <= 0)
 		return false;
@@ -102,7 +102,7 @@ perform(Relay *relay, TransactionOperation operation, TimestampTz deadline)
 	TransactionResult result;
 
 	if (!transaction_try_start(prober, operation,
-							   (int) TimestampDifferenceMilliseconds(steady_now(), deadline)))
+							   (int) TimestampDifferenceMilliseconds(monotonic_now(), deadline)))
 		return false;
 	deadline = TimestampTzPlusMilliseconds(deadline, 5 * TRANSACTION_GRACE_MS);
 	while ((result = transaction_result(prober)) == TRANSACTION_RUNNING)
@@ -148,7 +148,7 @@ open_prober(const Relay *relay, char *error)
 static void
 note_failure(const char *reason)
 {
-	failed_at = steady_now();
+	failed_at = monotonic_now();
 	ereport(LOG,
 			(errmsg("outbox relay cannot ask Kafka beforehand whether it refuses an event: %s",
 					*reason ? reason : "no answer in time"),
@@ -165,7 +165,7 @@ has_prober(Relay *relay)
 	if (prober)
 		return true;
 	if (failed_at != 0 &&
-		!TimestampDifferenceExceeds(failed_at, steady_now(), REST_MS))
+		!TimestampDifferenceExceeds(failed_at, monotonic_now(), REST_MS))
 		return false;
 	prober = open_prober(relay, error);
 	if (prober == NULL)
@@ -174,7 +174,7 @@ has_prober(Relay *relay)
 		return false;
 	}
 	return perform(relay, TRANSACTION_INIT,
-				   TimestampTzPlusMilliseconds(steady_now(), OPEN_MS));
+				   TimestampTzPlusMilliseconds(monotonic_now(), OPEN_MS));
 }
 
 /* Makes its topic known to the producer. */
@@ -209,7 +209,7 @@ await_answer(Relay *relay, TimestampTz deadline)
 static bool
 ask(Relay *relay, const Message *message, const char *name)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(steady_now(), ASK_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(monotonic_now(), ASK_MS);
 	Message		copy = *message;
 	SendResult	result;
 
@@ -235,17 +235,17 @@ ask(Relay *relay, const Message *message, const char *name)
  * then.  False also when that cannot be found out.
  */
 bool
-probe_refuses(Relay *relay, const Message *message, const char *topic)
+refusal_probe_refuses(Relay *relay, const Message *message, const char *topic)
 {
 	bool		known;
 
-	used_at = steady_now();
+	used_at = monotonic_now();
 	known = has_prober(relay) && ask(relay, message, topic);
 	if (!known)
 	{
 		if (prober)
 			note_failure(producer_error(prober));
-		probe_close();
+		refusal_probe_close();
 		return false;
 	}
 	failed_at = 0;
@@ -262,12 +262,12 @@ probe_refuses(Relay *relay, const Message *message, const char *topic)
  * a while.
  */
 void
-probe_serve(void)
+refusal_probe_serve(void)
 {
 	if (prober == NULL)
 		return;
-	if (TimestampDifferenceExceeds(used_at, steady_now(), REST_MS))
-		probe_close();
+	if (TimestampDifferenceExceeds(used_at, monotonic_now(), REST_MS))
+		refusal_probe_close();
 	else
 		producer_poll(prober, on_answer, NULL);
 }
@@ -276,7 +276,7 @@ probe_serve(void)
  * Closes the producer: the settings are others now, or the process ends.
  */
 void
-probe_close(void)
+refusal_probe_close(void)
 {
 	Producer   *closing = prober;
 

@@ -13,8 +13,8 @@
 #include "kafka/producer/producer.h"
 #include "relay/state/relay.h"
 
-extern bool probe_refuses(Relay *relay, const Message *message, const char *topic);
-extern void probe_serve(void);
-extern void probe_close(void);
+extern bool refusal_probe_refuses(Relay *relay, const Message *message, const char *topic);
+extern void refusal_probe_serve(void);
+extern void refusal_probe_close(void);
 
 #endif							/* OUTBOX_REFUSAL_PROBE_H */

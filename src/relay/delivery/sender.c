@@ -73,7 +73,7 @@ sender_open(Relay *relay)
 	drop_wait_set(relay);
 	relay->config->batch_bytes = relay->batch_bytes;
 	relay->producer = producer_open(relay->config, error);
-	relay->opened_at = steady_now();
+	relay->opened_at = monotonic_now();
 	relay->connected = false;
 	relay->errors_seen = relay->errors_past = relay->unanswered_seen = 0;
 	relay->status.in_flight = 0;
@@ -94,7 +94,7 @@ sender_close(Relay *relay)
 	Producer   *producer = relay->producer;
 
 	drop_wait_set(relay);
-	probe_close();
+	refusal_probe_close();
 	if (producer == NULL)
 		return;
 	/* Once only: what ends the process comes here too. */
@@ -159,13 +159,13 @@ void
 sender_serve(Relay *relay)
 {
 	producer_poll(relay->producer, on_delivery, relay);
-	probe_serve();
+	refusal_probe_serve();
 	if (!relay->acknowledged)
 		return;
 	relay->acknowledged = false;
 	relay->connected = true;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
-	relay->waiting_since = steady_now();
+	relay->waiting_since = monotonic_now();
 	/* In a Kafka transaction, only its commit counts. */
 	if (relay->exact)
 		return;
@@ -179,7 +179,7 @@ sender_serve(Relay *relay)
 void
 sender_leave(Relay *relay, int timeout_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(), timeout_ms);
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(), timeout_ms);
 	struct pollfd fd = {.events = POLLIN};
 	long		left = timeout_ms;
 
@@ -195,7 +195,7 @@ sender_leave(Relay *relay, int timeout_ms)
 		producer_flush(relay->producer);
 		(void) poll(&fd, 1, (int) left);
 		producer_poll(relay->producer, on_delivery, relay);
-		left = TimestampDifferenceMilliseconds(steady_now(), until);
+		left = TimestampDifferenceMilliseconds(monotonic_now(), until);
 	}
 }
 
@@ -205,7 +205,7 @@ sender_leave(Relay *relay, int timeout_ms)
 void
 sender_back_off(Relay *relay, int *delay_ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(),
 													*delay_ms);
 	long		left = *delay_ms;
 
@@ -215,7 +215,7 @@ sender_back_off(Relay *relay, int *delay_ms)
 		if (relay->producer)
 			sender_serve(relay);
 		relay_show(relay);
-		left = TimestampDifferenceMilliseconds(steady_now(), until);
+		left = TimestampDifferenceMilliseconds(monotonic_now(), until);
 	}
 	*delay_ms = Min(*delay_ms * 2, MAX_BACKOFF_MS);
 }
@@ -279,7 +279,7 @@ start_over(Relay *relay)
 					   producer_error(relay->producer))));
 	if (relay->stuck)
 		relay->careful = 0;		/* what is to blame is parked */
-	else if (relay->careful == 0 && careful_explain(relay))
+	else if (relay->careful == 0 && stop_and_wait_explain(relay))
 		;
 	else
 		relay->careful = relay->refused_through > position.next ?
@@ -295,8 +295,8 @@ start_over(Relay *relay)
 	relay->broken = true;
 	relay->delivery_failed = false;
 	ledger_rewind(relay->ledger);
-	newtopics_forget();
-	deadletter_rewind(relay);
+	new_topics_forget();
+	dead_letters_rewind(relay);
 	sender_reopen(relay);
 }
 
@@ -328,7 +328,7 @@ sender_poll(Relay *relay)
 void
 sender_drain(Relay *relay)
 {
-	newtopics_flush(relay);
+	new_topics_flush(relay);
 	while (sender_poll(relay), relay->status.in_flight > 0)
 	{
 		connection_check(relay);
@@ -347,7 +347,7 @@ sender_leave_message(Relay *relay, const Message *message)
 	SendResult	result;
 
 	if (relay->status.in_flight == 0)
-		relay->waiting_since = steady_now();
+		relay->waiting_since = monotonic_now();
 	while ((result = producer_send(relay->producer, message)) == SEND_QUEUE_FULL)
 	{
 		int64		in_flight = relay->status.in_flight;
@@ -390,7 +390,7 @@ static void
 send_alone(Relay *relay, const Event *event, const Commit *commit,
 		   uint64 number)
 {
-	careful_send(relay, event, commit, number);
+	stop_and_wait_send(relay, event, commit, number);
 	if (!relay->broken && relay->careful > 0)
 		relay->careful--;
 }
@@ -407,9 +407,9 @@ sender_send(Relay *relay, const Event *event, const Commit *commit,
 	Destination destination;
 	SendResult	result;
 
-	if (deadletter_set_aside(relay, event, number))
+	if (dead_letters_set_aside(relay, event, number))
 		return;
-	if (relay->careful > 0 || careful_wanted(relay, event))
+	if (relay->careful > 0 || stop_and_wait_wanted(relay, event))
 	{
 		send_alone(relay, event, commit, number);
 		return;
@@ -419,29 +419,29 @@ sender_send(Relay *relay, const Event *event, const Commit *commit,
 		case DESTINATION_READY:
 			break;
 		case DESTINATION_PARKED:
-			deadletter_park(relay, event, number, &destination);
+			dead_letters_park(relay, event, number, &destination);
 			return;
 		case DESTINATION_REFUSED:
 			send_alone(relay, event, commit, number);
 			return;
 		case DESTINATION_NEW:
-			newtopics_keep(relay, destination.name, event, commit, number);
+			new_topics_keep(relay, destination.name, event, commit, number);
 			return;
 		case DESTINATION_BROKEN:
 			return;
 	}
-	if (careful_start(relay, event, destination.topic))
+	if (stop_and_wait_start(relay, event, destination.topic))
 	{
 		send_alone(relay, event, commit, number);
 		return;
 	}
 
-	encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
+	record_encoder_message(&relay->encoder, event, record_timestamp_of(relay, commit), &message);
 	message.topic = destination.topic;
 	message.opaque = number;
 	result = sender_leave_message(relay, &message);
 	if (result == SEND_TOO_LARGE)
-		careful_refuse(relay, event, number);
+		stop_and_wait_refuse(relay, event, number);
 	else if (result == SEND_REFUSED)
 		send_alone(relay, event, commit, number);
 	else if (result == SEND_FATAL)
@@ -452,7 +452,7 @@ sender_send(Relay *relay, const Event *event, const Commit *commit,
  * Sends an event of a transaction that has committed.  Returns when the
  * producer has it, or keeps it until it has its topic, and in careful mode when
  * the broker has.  An event that is not to be sent now, since it waits behind
- * another or is refused for good, is set aside; deadletter_store() makes that
+ * another or is refused for good, is set aside; dead_letters_store() makes that
  * last.
  */
 void
@@ -462,14 +462,14 @@ sender_event(Relay *relay, const Event *event, const Commit *commit)
 
 	if (relay->broken)
 		return;
-	deadletter_before_more(relay);
+	dead_letters_before_more(relay);
 	if (relay->broken)
 		return;
 	if (relay->exact)
 		exactly_once_event(relay, event, commit);
 	number = ledger_add_event(relay->ledger, commit);
-	if (!newtopics_keep_behind(relay, event, commit, number))
+	if (!new_topics_keep_behind(relay, event, commit, number))
 		sender_send(relay, event, commit, number);
 	if (!relay->broken)
-		newtopics_step(relay, false);
+		new_topics_step(relay, false);
 }

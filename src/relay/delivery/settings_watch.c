@@ -31,7 +31,7 @@
  * Reads the Kafka settings, into memory of their own; NULL when there are none.
  */
 KafkaConfig *
-settings_load(Relay *relay)
+settings_watch_load(Relay *relay)
 {
 	KafkaConfig *config;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
@@ -56,7 +56,7 @@ settings_load(Relay *relay)
  * Frees settings that nobody goes by.
  */
 void
-settings_forget(KafkaConfig *config)
+settings_watch_forget(KafkaConfig *config)
 {
 	MemoryContextDelete(GetMemoryChunkContext(config));
 }
@@ -93,10 +93,10 @@ kafka_settings_changed(Relay *relay)
 	resend_look();
 	if (identity_check() != IDENTITY_SETTLED)
 		ending_restart();
-	config = settings_load(relay);
+	config = settings_watch_load(relay);
 	if (config != NULL && kafka_config_equal(config, relay->config))
 	{
-		settings_forget(config);
+		settings_watch_forget(config);
 		/* What changed since we looked at the identity is still to be seen. */
 		relay->configuration = configuration;
 		return false;
@@ -114,7 +114,7 @@ static bool
 producer_is_worn(const Relay *relay)
 {
 	static TimestampTz looked_at = 0;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (!relay->connected ||
 		!TimestampDifferenceExceeds(looked_at, now, LOOK_INTERVAL_MS))
@@ -133,7 +133,7 @@ producer_is_worn(const Relay *relay)
  * is in the way of those acknowledgements.  Outside of transactions.
  */
 bool
-settings_outdated(Relay *relay)
+settings_watch_outdated(Relay *relay)
 {
 	if (!kafka_settings_changed(relay) && !producer_is_worn(relay))
 		return false;

@@ -13,8 +13,8 @@
 #include "kafka/config/config.h"
 #include "relay/state/relay.h"
 
-extern bool settings_outdated(Relay *relay);
-extern KafkaConfig *settings_load(Relay *relay);
-extern void settings_forget(KafkaConfig *config);
+extern bool settings_watch_outdated(Relay *relay);
+extern KafkaConfig *settings_watch_load(Relay *relay);
+extern void settings_watch_forget(KafkaConfig *config);
 
 #endif							/* OUTBOX_SETTINGS_WATCH_H */

@@ -76,7 +76,7 @@ has_time(Relay *relay)
 {
 	if (!relay->exact || exactly_once_has_time(relay))
 		return true;
-	if (deadletter_any_pending())
+	if (dead_letters_any_pending())
 	{
 		sender_drain(relay);
 		ending_restart();
@@ -89,7 +89,7 @@ has_time(Relay *relay)
  * Cheap as long as nothing was refused.
  */
 bool
-careful_wanted(Relay *relay, const Event *event)
+stop_and_wait_wanted(Relay *relay, const Event *event)
 {
 	return refusal_expected(relay, event) != NULL && has_time(relay);
 }
@@ -120,12 +120,12 @@ note_refusal(Relay *relay, const Event *event)
  * sent one at a time.
  */
 bool
-careful_explain(Relay *relay)
+stop_and_wait_explain(Relay *relay)
 {
 	int			batch_bytes = producer_batch_bytes(relay->producer);
 	SuspectTopic refusal = {.size = relay->too_large,
 		.wire_size = relay->too_large_sent > 0 ? relay->too_large_sent : INT_MAX,
-	.refused_at = steady_now()};
+	.refused_at = monotonic_now()};
 	const SuspectTopic *known;
 
 	if (relay->failure != DELIVERY_TOO_LARGE || relay->too_large == 0)
@@ -144,13 +144,13 @@ careful_explain(Relay *relay)
 		return true;
 	}
 	/* If it was suspect already, then something else is wrong. */
-	known = suspects_find(relay->too_large_topic, relay->too_large, true);
+	known = suspect_topics_find(relay->too_large_topic, relay->too_large, true);
 	if (known && (known->wire_size == INT_MAX ||
 				  refusal.wire_size >= known->wire_size))
 		return false;
 	strlcpy(refusal.error_name, relay->failure_name, sizeof(refusal.error_name));
 	strlcpy(refusal.error, relay->failure_text, sizeof(refusal.error));
-	suspects_learn(relay->too_large_topic, &refusal);
+	suspect_topics_learn(relay->too_large_topic, &refusal);
 	return true;
 }
 
@@ -159,8 +159,8 @@ careful_explain(Relay *relay)
  * and something could?  A Kafka transaction would be aborted with all of it.
  */
 bool
-careful_start(const Relay *relay, const Event *event,
-			  const ProducerTopic *topic)
+stop_and_wait_start(const Relay *relay, const Event *event,
+					const ProducerTopic *topic)
 {
 	producer_pin(relay->producer, outbox_on_dead_letter == DEAD_LETTER_HOLD);
 	return outbox_on_dead_letter == DEAD_LETTER_HOLD && !relay->exact &&
@@ -250,7 +250,7 @@ static bool
 change_time(Relay *relay, const Event *event, const Commit *commit,
 			const Message *message)
 {
-	if (!timestamp_refused(relay, commit, message->timestamp_ms))
+	if (!record_timestamp_refused(relay, commit, message->timestamp_ms))
 		return false;
 	go_on(relay);
 	if (relay->exact)
@@ -279,10 +279,10 @@ send_patiently(Relay *relay, const Event *event, const Commit *commit,
 		state = destination_wait(relay, event, false, destination);
 		if (state != DESTINATION_READY)
 			return state == DESTINATION_PARKED ? OUTCOME_PARKED : OUTCOME_REFUSED;
-		encode_message(&relay->encoder, event, timestamp_of(relay, commit), &message);
+		record_encoder_message(&relay->encoder, event, record_timestamp_of(relay, commit), &message);
 		message.topic = destination->topic;
 		message.opaque = number;
-		if (in_doubt && probe_refuses(relay, &message, destination->name))
+		if (in_doubt && refusal_probe_refuses(relay, &message, destination->name))
 			return OUTCOME_REFUSED;
 		if (relay->exact)
 			exactly_once_expect_refusal(relay);
@@ -328,7 +328,7 @@ static void
 report_dead_letter(Relay *relay, const Event *event)
 {
 	static TimestampTz logged_at = 0;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	char		id[UUID_TEXT_LEN + 1];
 
 	uuid_to_text(&event->event_id, id);
@@ -352,8 +352,8 @@ static void
 give_up(Relay *relay, const Event *event, uint64 number)
 {
 	report_dead_letter(relay, event);
-	deadletter_add(relay, event, number, relay->failure_name,
-				   relay->failure_text);
+	dead_letters_add(relay, event, number, relay->failure_name,
+					 relay->failure_text);
 }
 
 /*
@@ -361,7 +361,7 @@ give_up(Relay *relay, const Event *event, uint64 number)
  * as too large.  There is no need to ask again when it is alone.
  */
 void
-careful_refuse(Relay *relay, const Event *event, uint64 number)
+stop_and_wait_refuse(Relay *relay, const Event *event, uint64 number)
 {
 	destination_note_failure(relay, DELIVERY_TOO_LARGE,
 							 producer_error_name(relay->producer),
@@ -386,8 +386,8 @@ relax(Relay *relay)
  * else until it is acknowledged or set aside.
  */
 void
-careful_send(Relay *relay, const Event *event, const Commit *commit,
-			 uint64 number)
+stop_and_wait_send(Relay *relay, const Event *event, const Commit *commit,
+				   uint64 number)
 {
 	Destination destination;
 
@@ -406,7 +406,7 @@ careful_send(Relay *relay, const Event *event, const Commit *commit,
 			refusal_dispel(relay, event);
 			break;
 		case OUTCOME_PARKED:
-			deadletter_park(relay, event, number, &destination);
+			dead_letters_park(relay, event, number, &destination);
 			relax(relay);
 			go_on(relay);
 			break;

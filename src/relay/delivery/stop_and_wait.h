@@ -15,12 +15,12 @@
 #include "relay/state/commit.h"
 #include "relay/state/relay.h"
 
-extern bool careful_wanted(Relay *relay, const Event *event);
-extern bool careful_start(const Relay *relay, const Event *event,
-						  const ProducerTopic *topic);
-extern bool careful_explain(Relay *relay);
-extern void careful_refuse(Relay *relay, const Event *event, uint64 number);
-extern void careful_send(Relay *relay, const Event *event,
-						 const Commit *commit, uint64 number);
+extern bool stop_and_wait_wanted(Relay *relay, const Event *event);
+extern bool stop_and_wait_start(const Relay *relay, const Event *event,
+								const ProducerTopic *topic);
+extern bool stop_and_wait_explain(Relay *relay);
+extern void stop_and_wait_refuse(Relay *relay, const Event *event, uint64 number);
+extern void stop_and_wait_send(Relay *relay, const Event *event,
+							   const Commit *commit, uint64 number);
 
 #endif							/* OUTBOX_STOP_AND_WAIT_H */

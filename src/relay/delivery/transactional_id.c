@@ -147,7 +147,7 @@ transactional_id_take(Relay *relay)
 	int			first = relay->exact->set.generation;
 	bool		may_advance = true;
 	int			delay = FIRST_BACKOFF_MS;
-	TimestampTz since = steady_now();
+	TimestampTz since = monotonic_now();
 
 	for (;;)
 	{
@@ -163,7 +163,7 @@ transactional_id_take(Relay *relay)
 				if (may_advance)
 				{
 					take_next(relay);
-					since = steady_now();
+					since = monotonic_now();
 				}
 				else
 					wait_for_kafka(relay, producer_error(relay->producer));
@@ -179,7 +179,7 @@ transactional_id_take(Relay *relay)
 				}
 				else
 					wait_for_permission(relay, &delay);
-				since = steady_now();
+				since = monotonic_now();
 				break;
 		}
 	}

@@ -42,9 +42,9 @@ leave_in_front(Relay *relay)
 	LedgerPosition position;
 	int64		id;
 
-	if (relay->exact || !deadletter_unstored(&position, &id))
+	if (relay->exact || !dead_letters_unstored(&position, &id))
 		return;
-	handover_leave(relay, &position);
+	resume_point_leave(relay, &position);
 	catchup_leave_before(relay, id);
 }
 
@@ -58,14 +58,14 @@ leave(int code, Datum arg)
 
 	exactly_once_leave(relay);
 	sender_leave(relay, patient ? OWN_LEAVE_MS : TOLD_LEAVE_MS);
-	decode_leave();
+	slot_decoder_leave();
 	sender_close(relay);
 	leave_in_front(relay);
-	if (deadletter_leave(relay))
+	if (dead_letters_leave(relay))
 	{
 		LedgerPosition position = ledger_position(relay->ledger);
 
-		handover_leave(relay, &position);
+		resume_point_leave(relay, &position);
 		catchup_leave(relay);
 	}
 	relay->shown_at = 0;
@@ -80,7 +80,7 @@ void
 leaving_begin(Relay *relay)
 {
 	ending_begin();
-	handover_take(relay);
+	resume_point_take(relay);
 	/* What ended the one before us is among the first events. */
 	if (ending_is_cautious())
 		relay->careful = Max(relay->careful, CAUTIOUS_EVENTS);

@@ -119,12 +119,12 @@ stream_event(void *arg, const Event *event, const Commit *commit)
 	if (skip && ((relay->exact && commit->end <= skip->lsn) ||
 				 watermark_shows(skip, event->xid)))
 	{
-		deadletter_met(event);
+		dead_letters_met(event);
 		return;
 	}
 	progress_note_event(relay, event);
-	if (handover_covers(commit))
-		deadletter_met(event);
+	if (resume_point_covers(commit))
+		dead_letters_met(event);
 	else
 		sender_event(relay, event, commit);
 }
@@ -144,7 +144,7 @@ open_stream(Relay *relay)
 	Watermark  *watermark = watermark_load(TopMemoryContext);
 
 	sink.arg = relay;
-	switch (decode_slot_condition())
+	switch (slot_decoder_slot_condition())
 	{
 		case SLOT_FOREIGN:
 			ereport(ERROR,
@@ -157,7 +157,7 @@ open_stream(Relay *relay)
 			ereport(LOG,
 					(errmsg("outbox relay lost its replication slot: the server invalidated it"),
 					 errdetail("It catches up from the table.")));
-			decode_slot_drop();
+			slot_decoder_slot_drop();
 			polling_until_slot(relay);
 			break;
 		case SLOT_MISSING:
@@ -168,9 +168,9 @@ open_stream(Relay *relay)
 			break;
 	}
 	relay->working_state = RELAY_STREAMING;
-	decode_open(&sink);
+	slot_decoder_open(&sink);
 	progress_begin();
-	relay->status.confirmed = decode_confirmed();
+	relay->status.confirmed = slot_decoder_confirmed();
 }
 
 /* Decodes some records; returns whether there may be more. */
@@ -178,7 +178,7 @@ static bool
 decode_some(Relay *relay, XLogRecPtr limit)
 {
 	for (int i = 0; i < RECORDS_PER_ROUND && !exactly_once_is_full(relay); i++)
-		if (!decode_next(limit))
+		if (!slot_decoder_next(limit))
 			return false;
 	return true;
 }
@@ -190,15 +190,15 @@ decode_some(Relay *relay, XLogRecPtr limit)
 static void
 check_settings(Relay *relay)
 {
-	if (!settings_outdated(relay))
+	if (!settings_watch_outdated(relay))
 		return;
 	if (relay->connected && relay->exact)
-		exactly_once_commit(relay, decode_position());
+		exactly_once_commit(relay, slot_decoder_position());
 	/* What was sent behind an event that is kept would come twice. */
 	else if (relay->connected)
-		newtopics_flush(relay);
+		new_topics_flush(relay);
 	progress_confirm(relay);
-	decode_save_slot();
+	slot_decoder_save_slot();
 	ending_restart();
 }
 
@@ -206,7 +206,7 @@ check_settings(Relay *relay)
 static long
 idle_time(XLogRecPtr limit)
 {
-	return decode_wal_end() > limit ? UNFLUSHED_MS : IDLE_MS;
+	return slot_decoder_wal_end() > limit ? UNFLUSHED_MS : IDLE_MS;
 }
 
 /* How long to wait when there is nothing to do. */
@@ -215,7 +215,7 @@ wait_time(const Relay *relay, XLogRecPtr limit)
 {
 	long		timeout_ms = exactly_once_idle_time(relay, idle_time(limit));
 
-	return newtopics_wait_ms(resend_wait_ms(relay, timeout_ms));
+	return new_topics_wait_ms(dead_letter_retry_wait_ms(relay, timeout_ms));
 }
 
 /* Streams until something ends the process. */
@@ -224,16 +224,16 @@ stream(Relay *relay)
 {
 	while (!capture_is_polling())
 	{
-		XLogRecPtr	limit = decode_limit();
+		XLogRecPtr	limit = slot_decoder_limit();
 		bool		more;
 
 		/* What is committed after a change lies beyond the limit. */
 		check_settings(relay);
 		more = decode_some(relay, limit);
-		relay->caught_up |= !more || decode_position() >= relay->began_lsn;
-		unflushed_check();
-		newtopics_step(relay, !more);
-		relay->status.received = decode_position();
+		relay->caught_up |= !more || slot_decoder_position() >= relay->began_lsn;
+		async_commit_flush_check();
+		new_topics_step(relay, !more);
+		relay->status.received = slot_decoder_position();
 		if (skip && relay->status.received > skip->lsn)
 			skip = NULL;
 		sender_poll(relay);
@@ -244,9 +244,9 @@ stream(Relay *relay)
 			progress_move_watermark(relay);
 		connection_check(relay);
 		if (ledger_is_empty(relay->ledger) &&
-			relay->status.confirmed == decode_position())
-			decode_trim();
-		more |= resend_step(relay);
+			relay->status.confirmed == slot_decoder_position())
+			slot_decoder_trim();
+		more |= dead_letter_retry_step(relay);
 		more |= replay_step(relay);
 		if (more)
 		{
@@ -275,16 +275,16 @@ relay_create(uint64 requests)
 	relay->status.in_flight = 0;
 	relay->status.catching_up = false;
 	relay->status.pinned_by = InvalidTransactionId;
-	decode_slot_name(NameStr(relay->status.slot));
+	slot_decoder_slot_name(NameStr(relay->status.slot));
 	relay->requests = requests;
 	relay->note_source = catchup_show;
-	relay->began_lsn = decode_wal_end();
+	relay->began_lsn = slot_decoder_wal_end();
 	relay->configuration = shmem_relay_configuration();
 	relay->logged_state = RELAY_STARTING;
 	relay->working_state = RELAY_STARTING;
 	relay->reopen_delay = FIRST_BACKOFF_MS;
 	relay->ledger = ledger_create(TopMemoryContext);
-	encode_init(&relay->encoder, TopMemoryContext);
+	record_encoder_init(&relay->encoder, TopMemoryContext);
 	relay->retries_before = relay->status.retries;
 	relay_show_now(relay);
 	return relay;
@@ -305,12 +305,12 @@ leave_if_absent(void)
 		if (worker_extension_exists())
 		{
 			/* Consumers shall not have to wait for what the relay waits for. */
-			(void) load_publish_list();
+			(void) discovery_publish();
 			return requests;
 		}
-		if (decode_slot_condition() == SLOT_USABLE ||
-			decode_slot_condition() == SLOT_INVALIDATED)
-			decode_slot_drop();
+		if (slot_decoder_slot_condition() == SLOT_USABLE ||
+			slot_decoder_slot_condition() == SLOT_INVALIDATED)
+			slot_decoder_slot_drop();
 	} while (!shmem_relay_absent(requests));
 	proc_exit(0);
 }
@@ -343,9 +343,9 @@ outbox_relay_main(Datum arg)
 	CurrentResourceOwner = ResourceOwnerCreate(NULL, "outbox relay");
 	relay = relay_create(leave_if_absent());
 	leaving_begin(relay);
-	settings_wait(relay);
-	resume_start(relay);
-	deadletter_start(relay);
+	relay_startup_wait(relay);
+	takeover_start(relay);
+	dead_letters_start(relay);
 	if (capture_is_polling())
 		polling_run(relay);
 	open_stream(relay);

@@ -87,8 +87,8 @@ wait_for_server_settings(Relay *relay)
 		wait_for_change(relay, "wal_level is below logical; set wal_level = logical and restart the server, or set outbox.capture = auto");
 	while (!capture_is_polling() && !plugin_is_allowed())
 		wait_for_change(relay, "output_plugin_libraries does not list outbox; add it and reload the configuration");
-	if (capture_is_polling() && decode_slot_condition() == SLOT_USABLE)
-		decode_slot_drop();
+	if (capture_is_polling() && slot_decoder_slot_condition() == SLOT_USABLE)
+		slot_decoder_slot_drop();
 }
 
 /*
@@ -101,8 +101,8 @@ wait_for_identity(Relay *relay)
 {
 	Identity	identity = identity_check();
 
-	if (identity != IDENTITY_SETTLED && decode_slot_condition() == SLOT_USABLE)
-		decode_slot_drop();
+	if (identity != IDENTITY_SETTLED && slot_decoder_slot_condition() == SLOT_USABLE)
+		slot_decoder_slot_drop();
 	while (identity == IDENTITY_COPIED)
 	{
 		relay_obstacle(relay, RELAY_COPIED,
@@ -117,11 +117,11 @@ wait_for_kafka_settings(Relay *relay)
 {
 	for (;;)
 	{
-		relay->config = settings_load(relay);
+		relay->config = settings_watch_load(relay);
 		if (relay->config == NULL)
 		{
-			if (decode_slot_condition() == SLOT_USABLE)
-				decode_slot_drop();
+			if (slot_decoder_slot_condition() == SLOT_USABLE)
+				slot_decoder_slot_drop();
 			wait_for_change(relay, "no Kafka settings; CREATE SERVER kafka FOREIGN DATA WRAPPER outbox_kafka OPTIONS (\"bootstrap.servers\" 'host:port')");
 		}
 		else if (sender_open(relay))
@@ -129,7 +129,7 @@ wait_for_kafka_settings(Relay *relay)
 		else
 		{
 			wait_for_change(relay, relay->status.error);
-			settings_forget(relay->config);
+			settings_watch_forget(relay->config);
 			relay->config = NULL;
 		}
 	}
@@ -152,7 +152,7 @@ set_encoding(void)
  * Waits until all is in place; then the relay has a producer.
  */
 void
-settings_wait(Relay *relay)
+relay_startup_wait(Relay *relay)
 {
 	uint64		configuration = shmem_relay_configuration();
 

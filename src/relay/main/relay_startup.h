@@ -12,6 +12,6 @@
 
 #include "relay/state/relay.h"
 
-extern void settings_wait(Relay *relay);
+extern void relay_startup_wait(Relay *relay);
 
 #endif							/* OUTBOX_RELAY_STARTUP_H */

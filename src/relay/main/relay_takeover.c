@@ -84,7 +84,7 @@ static bool
 is_trusted(const PublishedSet *set)
 {
 	TimeLineID	ours = GetWALInsertionTimeLine();
-	XLogRecPtr	end = decode_wal_end();
+	XLogRecPtr	end = slot_decoder_wal_end();
 	XLogRecPtr	needed = set->lsn;
 	List	   *history;
 
@@ -238,7 +238,7 @@ is_remembered(void)
 static bool
 is_restored(void)
 {
-	TimeLineID	from = restored_from();
+	TimeLineID	from = timeline_restored_from();
 
 	return from != 0 &&
 		has_row(psprintf("SELECT FROM outbox.exactly_once"
@@ -251,7 +251,7 @@ is_restored(void)
 static bool
 has_exact_catchup(void)
 {
-	return (capture_is_polling() || decode_slot_condition() != SLOT_USABLE) &&
+	return (capture_is_polling() || slot_decoder_slot_condition() != SLOT_USABLE) &&
 		has_row("SELECT FROM outbox.catchup"
 				" WHERE database_id OPERATOR(pg_catalog.=) outbox.database_id()"
 				" AND from_id IS NOT NULL");
@@ -316,7 +316,7 @@ make_state(Relay *relay)
 	Datum		text_of;
 
 	relay->exact = MemoryContextAllocZero(TopMemoryContext, sizeof(ExactlyOnce));
-	relay->exact->moved_at = steady_now();
+	relay->exact->moved_at = monotonic_now();
 	relay->exact->topic_max_bytes = INT_MAX;
 	relay->exact->topic = MemoryContextStrdup(TopMemoryContext,
 											  psprintf(PROGRESS_TOPIC_PREFIX UINT64_FORMAT ".%u",
@@ -361,7 +361,7 @@ leave_exactly_once(Relay *relay)
  * Kafka, and makes the relay exact when its settings say so.
  */
 void
-resume_start(Relay *relay)
+takeover_start(Relay *relay)
 {
 	bool		take_over = relay->fenced != 0 &&
 	relay->fenced != shmem_relay_configuration() + 1;

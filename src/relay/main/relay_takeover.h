@@ -12,6 +12,6 @@
 
 #include "relay/state/relay.h"
 
-extern void resume_start(Relay *relay);
+extern void takeover_start(Relay *relay);
 
 #endif							/* OUTBOX_RELAY_TAKEOVER_H */

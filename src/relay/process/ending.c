@@ -37,7 +37,7 @@
 
 #define LASTING_MS 60000		/* who ran for so long need not be cautious */
 
-static TimestampTz began_at;	/* by steady_now() */
+static TimestampTz began_at;	/* by monotonic_now() */
 static bool cautious;			/* nothing is sent that could not be noted */
 
 /*
@@ -52,7 +52,7 @@ static int	batch_events;
 void
 ending_begin(void)
 {
-	began_at = steady_now();
+	began_at = monotonic_now();
 	cautious = shmem_relay_failed();
 	batch_events = cautious ? 1 : BATCH_EVENTS;
 }
@@ -129,7 +129,7 @@ void
 ending_batch_done(void)
 {
 	if (cautious &&
-		TimestampDifferenceExceeds(began_at, steady_now(), LASTING_MS))
+		TimestampDifferenceExceeds(began_at, monotonic_now(), LASTING_MS))
 		cautious = false;
 	if (!cautious)
 		batch_events = Min(2 * batch_events, BATCH_EVENTS);

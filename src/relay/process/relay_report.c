@@ -28,15 +28,15 @@
 void
 relay_show(Relay *relay)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	const ProducerStats *stats;
 
 	if (!TimestampDifferenceExceeds(relay->shown_at, now, SHOW_INTERVAL_MS))
 		return;
 	relay->shown_at = now;
 	relay->status.oldest_commit = ledger_oldest_commit(relay->ledger);
-	if (decode_is_open())
-		relay->status.pinned_by = decode_oldest_open();
+	if (slot_decoder_is_open())
+		relay->status.pinned_by = slot_decoder_oldest_open();
 	if (relay->note_source)
 		relay->note_source(relay);
 	if (relay->producer)

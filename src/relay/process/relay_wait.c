@@ -98,7 +98,7 @@ relay_wait_for_event(Relay *relay, long timeout_ms)
 {
 	WaitEvent	event;
 
-	if (decode_has_slot())
+	if (slot_decoder_has_slot())
 		timeout_ms = timeout_ms < 0 ? IDLE_MS : Min(timeout_ms, IDLE_MS);
 
 	if (relay->wait_set == NULL)

@@ -31,7 +31,7 @@ give_up_slot(const char *detail)
 			(errmsg("outbox relay gives up its replication slot, which holds more than outbox.max_slot_wal"),
 			 errdetail("Nothing is lost: it takes the events from the table. %s",
 					   detail)));
-	decode_slot_drop();
+	slot_decoder_slot_drop();
 	ending_restart();
 }
 
@@ -50,16 +50,16 @@ slot_limit_keep(Relay *relay)
 	uint64		owed;
 	uint64		pinned;
 
-	if (outbox_max_slot_wal < 0 || !decode_has_slot())
+	if (outbox_max_slot_wal < 0 || !slot_decoder_has_slot())
 		return;
 	if (relay->status.state == relay->working_state)
 		limit = Max(limit, WORKING_WAL_MB);
 	limit *= MEBIBYTE;
-	decode_held_wal(&owed, &pinned);
+	slot_decoder_held_wal(&owed, &pinned);
 	if (owed > limit)
 		give_up_slot("What the slot holds waits for Kafka.");
 	if (pinned >= limit / 2)
 		running_write();
-	if (pinned >= limit && decode_open_wal() >= limit / 2)
+	if (pinned >= limit && slot_decoder_open_wal() >= limit / 2)
 		give_up_slot("The slot holds it for a transaction that is still open; when that has ended there will be a new one.");
 }

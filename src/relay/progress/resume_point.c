@@ -30,7 +30,7 @@ static uint64 inherited_left;	/* events of inherited.commit still to skip */
  * Takes over what the relay before us left.
  */
 void
-handover_take(Relay *relay)
+resume_point_take(Relay *relay)
 {
 	shmem_relay_get_handover(&inherited);
 	inherited_left = inherited.events;
@@ -39,7 +39,7 @@ handover_take(Relay *relay)
 	relay->max_age = inherited.max_age;
 	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
 	relay->batch_bytes = inherited.batch_bytes;
-	suspects_take(&inherited);
+	suspect_topics_take(&inherited);
 }
 
 /*
@@ -47,7 +47,7 @@ handover_take(Relay *relay)
  * each event once, in order.
  */
 bool
-handover_covers(const Commit *commit)
+resume_point_covers(const Commit *commit)
 {
 	if (commit->end <= inherited.acknowledged)
 		return true;
@@ -62,7 +62,7 @@ handover_covers(const Commit *commit)
  * which everything must be on Kafka, or stored as refused.
  */
 void
-handover_leave(Relay *relay, const LedgerPosition *position)
+resume_point_leave(Relay *relay, const LedgerPosition *position)
 {
 	RelayHandover next = inherited;
 
@@ -82,7 +82,7 @@ handover_leave(Relay *relay, const LedgerPosition *position)
 	next.fenced = relay->fenced;
 	next.patience = relay->patience;
 	next.batch_bytes = relay->batch_bytes;
-	suspects_leave(&next);
+	suspect_topics_leave(&next);
 	next.max_age = relay->max_age;
 	shmem_relay_set_handover(&next);
 }

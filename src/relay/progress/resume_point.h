@@ -14,8 +14,8 @@
 #include "relay/state/ledger.h"
 #include "relay/state/relay.h"
 
-extern void handover_take(Relay *relay);
-extern bool handover_covers(const Commit *commit);
-extern void handover_leave(Relay *relay, const LedgerPosition *position);
+extern void resume_point_take(Relay *relay);
+extern bool resume_point_covers(const Commit *commit);
+extern void resume_point_leave(Relay *relay, const LedgerPosition *position);
 
 #endif							/* OUTBOX_RESUME_POINT_H */

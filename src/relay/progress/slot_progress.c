@@ -68,22 +68,22 @@ progress_confirm(Relay *relay)
 	static TimestampTz saved_at = 0;
 	static bool unsaved = false;
 	XLogRecPtr	position;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	position = ledger_is_empty(relay->ledger) ?
-		decode_position() : ledger_acknowledged(relay->ledger);
+		slot_decoder_position() : ledger_acknowledged(relay->ledger);
 
 	if (position > relay->status.confirmed)
 	{
-		decode_confirm(position);
+		slot_decoder_confirm(position);
 		relay->status.confirmed = position;
 		shmem_relay_published(position);
 		unsaved = true;
 	}
 	if (unsaved && TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
 	{
-		decode_save_slot();
+		slot_decoder_save_slot();
 		saved_at = now;
 		unsaved = false;
 	}
@@ -97,7 +97,7 @@ store(const Watermark *watermark)
 		return;
 	watermark_store(watermark);
 	stored_lsn = watermark->lsn;
-	stored_at = steady_now();
+	stored_at = monotonic_now();
 }
 
 static void
@@ -114,7 +114,7 @@ forget(Watermark **watermark)
 static bool
 is_true(const Relay *relay, const Watermark *watermark)
 {
-	return decode_position() >= watermark->lsn &&
+	return slot_decoder_position() >= watermark->lsn &&
 		ledger_covers(relay->ledger, watermark->lsn);
 }
 
@@ -131,7 +131,7 @@ store_running(Relay *relay)
 	if (next == NULL && (next = running_take()) != NULL)
 		published_set_rebase(&sent, next->snapshot, TopMemoryContext);
 	if (next == NULL || !is_true(relay, next) ||
-		!TimestampDifferenceExceeds(stored_at, steady_now(), WATERMARK_INTERVAL_MS))
+		!TimestampDifferenceExceeds(stored_at, monotonic_now(), WATERMARK_INTERVAL_MS))
 		return;
 	store(next);
 	forget(&next);
@@ -147,7 +147,7 @@ progress_begin(void)
 	Watermark  *watermark = watermark_load(CurrentMemoryContext);
 
 	stored_lsn = watermark ? watermark->lsn : InvalidXLogRecPtr;
-	stored_at = steady_now();
+	stored_at = monotonic_now();
 }
 
 /*
@@ -162,7 +162,7 @@ progress_move_watermark(Relay *relay)
 	static uint64 events_covered = 0;
 	static uint64 events_proposed = 0;
 	uint64		events = relay->status.events + relay->set_aside;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	store_running(relay);
 	if (proposal && is_true(relay, proposal))

@@ -29,7 +29,7 @@
  * is none.
  */
 TimeLineID
-restored_from(void)
+timeline_restored_from(void)
 {
 	TimeLineID	ours = GetWALInsertionTimeLine();
 	TimeLineID	found = 0;

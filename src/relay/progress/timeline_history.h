@@ -12,6 +12,6 @@
 
 #include "access/xlogdefs.h"
 
-extern TimeLineID restored_from(void);
+extern TimeLineID timeline_restored_from(void);
 
 #endif							/* OUTBOX_TIMELINE_HISTORY_H */

@@ -21,16 +21,16 @@
 #include "relay/state/ledger.h"
 #include "relay/state/relay.h"
 
-/* Until then new events have their turn; by steady_now(). */
+/* Until then new events have their turn; by monotonic_now(). */
 static TimestampTz pause_until = 0;
 
 /*
  * May a batch be sent, once what is in flight has been waited for?
  */
 bool
-turn_is_due(const Relay *relay)
+batch_turn_is_due(const Relay *relay)
 {
-	return ledger_is_empty(relay->ledger) || steady_now() >= pause_until;
+	return ledger_is_empty(relay->ledger) || monotonic_now() >= pause_until;
 }
 
 /*
@@ -38,9 +38,9 @@ turn_is_due(const Relay *relay)
  * many ms at least.
  */
 void
-turn_end(TimestampTz began, int least_pause_ms)
+batch_turn_end(TimestampTz began, int least_pause_ms)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	pause_until = Max(now + (now - began),
 					  TimestampTzPlusMilliseconds(now, least_pause_ms));
@@ -50,7 +50,7 @@ turn_end(TimestampTz began, int least_pause_ms)
  * How long, in ms, new events still have their turn.
  */
 long
-turn_wait_ms(TimestampTz now)
+batch_turn_wait_ms(TimestampTz now)
 {
 	return TimestampDifferenceMilliseconds(now, pause_until);
 }

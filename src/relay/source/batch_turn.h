@@ -14,8 +14,8 @@
 
 #include "relay/state/relay.h"
 
-extern bool turn_is_due(const Relay *relay);
-extern void turn_end(TimestampTz began, int least_pause_ms);
-extern long turn_wait_ms(TimestampTz now);
+extern bool batch_turn_is_due(const Relay *relay);
+extern void batch_turn_end(TimestampTz began, int least_pause_ms);
+extern long batch_turn_wait_ms(TimestampTz now);
 
 #endif							/* OUTBOX_BATCH_TURN_H */

@@ -142,7 +142,7 @@ publish_legacy(Relay *relay)
 static CatchupProgress *
 fresh_round(void)
 {
-	XLogRecPtr	lsn = decode_wal_end();
+	XLogRecPtr	lsn = slot_decoder_wal_end();
 	char	   *snapshot;
 
 	worker_begin_sql();
@@ -158,14 +158,14 @@ fresh_round(void)
 static CatchupProgress *
 slot_round(Relay *relay)
 {
-	while (TransactionIdIsValid(relay->status.pinned_by = startpoint_committing()))
+	while (TransactionIdIsValid(relay->status.pinned_by = slot_creation_committing()))
 	{
 		relay_show(relay);
 		relay_wait(relay, COMMITTING_WAIT_MS);
 	}
 	return new_round(own_database_id(), MemoryContextStrdup(TopMemoryContext,
-															startpoint_snapshot()),
-					 decode_confirmed());
+															slot_creation_snapshot()),
+					 slot_decoder_confirmed());
 }
 
 /*
@@ -182,7 +182,7 @@ catchup_poll(Relay *relay)
 	publish_legacy(relay);
 	number = shmem_relay_begin_round();
 	round = fresh_round();
-	looked_at = decode_wal_end();
+	looked_at = slot_decoder_wal_end();
 	sent = catchup_publish(relay, round);
 	if (sent > 0)
 		settle_round(relay, round, false);
@@ -204,7 +204,7 @@ catchup_reach_slot(Relay *relay)
 {
 	CatchupProgress *round;
 
-	if (!startpoint_seek(looked_at, &relay->status.pinned_by))
+	if (!slot_creation_seek(looked_at, &relay->status.pinned_by))
 		return false;
 	round = slot_round(relay);
 	catchup_publish(relay, round);
@@ -212,6 +212,6 @@ catchup_reach_slot(Relay *relay)
 	free_round(round);
 	/* With the slot goes the right to forget what it does not hold. */
 	XLogFlush(XactLastCommitEnd);
-	decode_slot_keep();
+	slot_decoder_slot_keep();
 	return true;
 }

@@ -144,12 +144,12 @@ catchup_show(Relay *relay)
 static void
 save_progress(Relay *relay)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (current->last_id == saved_id ||
 		!TimestampDifferenceExceeds(saved_at, now, SAVE_INTERVAL_MS))
 		return;
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	catchup_save(current);
 	saved_id = current->last_id;
 	saved_at = now;
@@ -252,7 +252,7 @@ send_batch(Relay *relay, const EventBatch *batch, MemoryContext scratch)
 static void
 check_settings(Relay *relay)
 {
-	if (settings_outdated(relay))
+	if (settings_watch_outdated(relay))
 		ending_restart();
 }
 
@@ -269,7 +269,7 @@ send_events(Relay *relay, const CatchupRange *range, EventBatch *batch,
 	while (!relay->broken && catchup_reader_next(reader, batch))
 	{
 		send_batch(relay, batch, scratch);
-		newtopics_step(relay, false);
+		new_topics_step(relay, false);
 		sender_poll(relay);
 		note_progress(relay);
 		save_progress(relay);
@@ -293,7 +293,7 @@ needed_position(const Relay *relay)
 	if (known && known->database_id == current->database_id &&
 		strcmp(known->snapshot, current->snapshot) == 0)
 		return known->safe_lsn;
-	return decode_wal_end();
+	return slot_decoder_wal_end();
 }
 
 /*
@@ -304,7 +304,7 @@ static void
 wait_until_safe(Relay *relay, XLogRecPtr position)
 {
 	XLogFlush(position);
-	while (decode_limit() < position)
+	while (slot_decoder_limit() < position)
 	{
 		relay_wait(relay, UNSAFE_WAIT_MS);
 		sender_serve(relay);
@@ -361,7 +361,7 @@ send_round(Relay *relay, const CatchupRange *range, MemoryContext context)
 	commit_round(relay, current);
 	note_progress(relay);
 	ledger_close_commit(relay->ledger, NO_POSITION);
-	deadletter_store(relay);
+	dead_letters_store(relay);
 }
 
 /*
@@ -406,7 +406,7 @@ catchup_publish(Relay *relay, CatchupProgress *round)
 	{
 		current = round;
 		saved_id = round->last_id;
-		saved_at = steady_now();
+		saved_at = monotonic_now();
 		relay->status.catching_up = true;
 		prove_progress();
 		send_round(relay, &range, context);

@@ -77,7 +77,7 @@ static void
 quiesce(Relay *relay)
 {
 	sender_drain(relay);
-	deadletter_store(relay);
+	dead_letters_store(relay);
 }
 
 /* Reads up to so many dead letters that are to be sent again. */
@@ -89,9 +89,9 @@ read_retried(int count)
 
 	worker_begin_sql();
 	worker_run_sql(RETRIED_EVENTS, 1, types, args, SPI_OK_SELECT);
-	resend_take_rows();
+	retry_batch_take_rows();
 	worker_commit_sql();
-	return resend_size();
+	return retry_batch_size();
 }
 
 /*
@@ -109,9 +109,9 @@ send_retried(Relay *relay)
 	/* They may have been discarded meanwhile. */
 	if (read_retried(ending_batch_events()) == 0)
 		return true;
-	resend_prove(FORGET_RETRIED);
-	resend_settle(relay, RESEND_FAILED,
-				  resend_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
+	retry_batch_prove(FORGET_RETRIED);
+	retry_batch_settle(relay, RESEND_FAILED,
+					   retry_batch_send(relay, RESEND_FAILED, NULL, none), FORGET_RETRIED);
 	send_requests.free_keys = true;
 	return true;
 }
@@ -122,15 +122,15 @@ look_at_keys(void)
 {
 	worker_run_sql("SELECT topic, key FROM outbox.dead_letter WHERE holds", 0, NULL, NULL,
 				   SPI_OK_SELECT);
-	heldkeys_unblock_all();
+	held_keys_unblock_all();
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		Slice		key;
 
 		key.data = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2);
 		key.len = strlen(key.data);
-		heldkeys_block(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1),
-					   key);
+		held_keys_block(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1),
+						key);
 	}
 	send_requests.free_keys = false;
 }
@@ -149,11 +149,11 @@ read_waiting(const char *topic, Slice key)
 	args[1] = CStringGetTextDatum(topic);
 	args[2] = PointerGetDatum(cstring_to_text_with_len(key.data, key.len));
 	worker_run_sql(WAITING_EVENTS, 3, types, args, SPI_OK_SELECT);
-	resend_take_rows();
-	if (resend_size() == 0)
+	retry_batch_take_rows();
+	if (retry_batch_size() == 0)
 	{
 		worker_run_sql(FORGET_ORPHANS, 2, types + 1, args + 1, SPI_OK_DELETE);
-		heldkeys_remove(topic, key);
+		held_keys_remove(topic, key);
 	}
 	worker_commit_sql();
 }
@@ -171,21 +171,21 @@ send_waiting(Relay *relay)
 	if (send_requests.free_keys)
 	{
 		/* What is not stored yet holds its key as well. */
-		if (deadletter_any_pending())
+		if (dead_letters_any_pending())
 			quiesce(relay);
 		worker_begin_sql();
 		look_at_keys();
 		worker_commit_sql();
 	}
-	if (!heldkeys_next_free(&topic, &key))
+	if (!held_keys_next_free(&topic, &key))
 		return false;
 	quiesce(relay);
 	read_waiting(topic, key);
-	if (resend_size() > 0)
+	if (retry_batch_size() > 0)
 	{
-		resend_prove(FORGET_WAITING);
-		resend_settle(relay, RESEND_HELD,
-					  resend_send(relay, RESEND_HELD, topic, key), FORGET_WAITING);
+		retry_batch_prove(FORGET_WAITING);
+		retry_batch_settle(relay, RESEND_HELD,
+						   retry_batch_send(relay, RESEND_HELD, topic, key), FORGET_WAITING);
 	}
 	return true;
 }
@@ -194,14 +194,14 @@ send_waiting(Relay *relay)
  * How long to wait, in ms, before the next step, and at most.
  */
 long
-resend_wait_ms(const Relay *relay, long at_most)
+dead_letter_retry_wait_ms(const Relay *relay, long at_most)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (!relay->connected || !relay->caught_up)
 		return at_most;
-	return Min(at_most, Max(send_requests.retries ? 0 : parked_wait_ms(now, at_most),
-							turn_wait_ms(now)));
+	return Min(at_most, Max(send_requests.retries ? 0 : parked_topics_wait_ms(now, at_most),
+							batch_turn_wait_ms(now)));
 }
 
 /*
@@ -210,27 +210,27 @@ resend_wait_ms(const Relay *relay, long at_most)
  * whether there may be more.  Call between records.
  */
 bool
-resend_step(Relay *relay)
+dead_letter_retry_step(Relay *relay)
 {
-	TimestampTz began = steady_now();
+	TimestampTz began = monotonic_now();
 	bool		more = false;
 
 	if (!relay->connected || !relay->caught_up ||
-		(!release_is_due(relay) && !send_requests.retries) || !turn_is_due(relay))
+		(!parked_release_is_due(relay) && !send_requests.retries) || !batch_turn_is_due(relay))
 		return false;
 
-	if (release_is_due(relay))
+	if (parked_release_is_due(relay))
 	{
 		quiesce(relay);
-		more = release_step(relay);
+		more = parked_release_step(relay);
 	}
 	if (send_requests.retries)
 	{
-		deadletter_store(relay);
+		dead_letters_store(relay);
 		send_requests.retries = send_retried(relay) || send_waiting(relay);
 		more |= send_requests.retries;
 	}
 	if (more)
-		turn_end(began, 0);
+		batch_turn_end(began, 0);
 	return more;
 }

@@ -12,7 +12,7 @@
 
 #include "relay/state/relay.h"
 
-extern long resend_wait_ms(const Relay *relay, long at_most);
-extern bool resend_step(Relay *relay);
+extern long dead_letter_retry_wait_ms(const Relay *relay, long at_most);
+extern bool dead_letter_retry_step(Relay *relay);
 
 #endif							/* OUTBOX_DEAD_LETTER_RETRY_H */

@@ -78,7 +78,7 @@ is_waited_for(const Parked *parked)
 static bool
 probe(Relay *relay, Parked *parked)
 {
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 	ProducerTopic *topic = producer_topic(relay->producer, parked->topic);
 	TopicStatus status = TOPIC_REFUSED;
 
@@ -95,17 +95,17 @@ probe(Relay *relay, Parked *parked)
 	parked->asked_at = 0;
 	if (status == TOPIC_READY)
 	{
-		parked_open(parked);
+		parked_topics_open(parked);
 		return true;
 	}
 	if (status == TOPIC_FORBIDDEN || status == TOPIC_REFUSED)
-		parked_fail(parked, producer_error_name(relay->producer),
-					producer_error(relay->producer));
+		parked_topics_fail(parked, producer_error_name(relay->producer),
+						   producer_error(relay->producer));
 	else
-		parked_fail(parked, parked->error_name, parked->error);
+		parked_topics_fail(parked, parked->error_name, parked->error);
 	/* All that waited may have been discarded. */
-	if (!deadletter_any_pending() && !is_waited_for(parked))
-		parked_remove(parked);
+	if (!dead_letters_any_pending() && !is_waited_for(parked))
+		parked_topics_remove(parked);
 	return false;
 }
 
@@ -114,9 +114,9 @@ probe(Relay *relay, Parked *parked)
  * answer.
  */
 bool
-release_is_due(Relay *relay)
+parked_release_is_due(Relay *relay)
 {
-	Parked	   *parked = parked_next_due(steady_now());
+	Parked	   *parked = parked_topics_next_due(monotonic_now());
 
 	return parked != NULL && (parked->sending || probe(relay, parked));
 }
@@ -137,10 +137,10 @@ read_events(Parked *parked)
 	args[1] = Int32GetDatum(parked->partition);
 	args[2] = Int64GetDatum(parked->batch_events);
 	worker_run_sql(PARKED_EVENTS, 3, types, args, SPI_OK_SELECT);
-	resend_take_rows();
-	found = resend_size() > 0;
+	retry_batch_take_rows();
+	found = retry_batch_size() > 0;
 	if (found)
-		parked_store();
+		parked_topics_store();
 	else
 	{
 		worker_run_sql(FORGET_ORPHANS, 2, types, args, SPI_OK_DELETE);
@@ -155,9 +155,9 @@ read_events(Parked *parked)
  * and all that was set aside is stored.  Returns whether there may be more.
  */
 bool
-release_step(Relay *relay)
+parked_release_step(Relay *relay)
 {
-	Parked	   *parked = parked_next_due(steady_now());
+	Parked	   *parked = parked_topics_next_due(monotonic_now());
 	Slice		none = SLICE_NULL;
 	uint64		nrows;
 
@@ -165,11 +165,11 @@ release_step(Relay *relay)
 		return false;
 	if (!read_events(parked))
 	{
-		parked_remove(parked);
+		parked_topics_remove(parked);
 		resend_look();
 		return false;
 	}
-	resend_prove(FORGET_PARKED);
+	retry_batch_prove(FORGET_PARKED);
 	/* Whether we may write shows when we do, alone. */
 	if (parked->batch_events == 1)
 	{
@@ -178,10 +178,10 @@ release_step(Relay *relay)
 			exactly_once_commit(relay, exactly_once_position(relay));
 	}
 	relay->releasing = parked;
-	nrows = resend_send(relay, RESEND_PARKED, NULL, none);
+	nrows = retry_batch_send(relay, RESEND_PARKED, NULL, none);
 	if (relay->releasing)
-		parked_went_well(parked);
+		parked_topics_went_well(parked);
 	relay->releasing = NULL;
-	resend_settle(relay, RESEND_PARKED, nrows, FORGET_PARKED);
+	retry_batch_settle(relay, RESEND_PARKED, nrows, FORGET_PARKED);
 	return true;
 }

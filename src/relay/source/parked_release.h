@@ -12,7 +12,7 @@
 
 #include "relay/state/relay.h"
 
-extern bool release_is_due(Relay *relay);
-extern bool release_step(Relay *relay);
+extern bool parked_release_is_due(Relay *relay);
+extern bool parked_release_step(Relay *relay);
 
 #endif							/* OUTBOX_PARKED_RELEASE_H */

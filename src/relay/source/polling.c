@@ -49,14 +49,14 @@ tend(Relay *relay, uint64 found)
 	bool		more;
 
 	relay->caught_up = true;
-	summarize_sent(found);
+	event_index_summarize(found);
 	/* Also when there was nothing to send: events wake us. */
 	sender_poll(relay);
 	connection_check(relay);
 	relay_show_now(relay);
-	more = resend_step(relay);
+	more = dead_letter_retry_step(relay);
 	more |= replay_step(relay);
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	return more;
 }
 
@@ -75,7 +75,7 @@ polling_run(Relay *relay)
 		if (more)
 			relay_handle_latch(relay);
 		else
-			relay_wait(relay, resend_wait_ms(relay, outbox_poll_interval));
+			relay_wait(relay, dead_letter_retry_wait_ms(relay, outbox_poll_interval));
 	}
 	ending_restart();
 }
@@ -102,14 +102,14 @@ polling_until_slot(Relay *relay)
 		before = found;
 		if (!more && catchup_reach_slot(relay))
 			break;
-		more |= startpoint_has_more();
+		more |= slot_creation_has_more();
 		more |= tend(relay, found);
 		if (capture_is_polling())
 			ending_restart();
 		if (more)
 			relay_handle_latch(relay);
 		else
-			relay_wait(relay, resend_wait_ms(relay, pause_ms));
+			relay_wait(relay, dead_letter_retry_wait_ms(relay, pause_ms));
 		pause_ms = Min(2 * pause_ms, Min(outbox_poll_interval, MAX_PAUSE_MS));
 		if (pause_ms >= MAX_PAUSE_MS)
 			relay->working_state = RELAY_POLLING;

@@ -116,7 +116,7 @@ store_progress(Relay *relay)
 	Datum		args[3] = {Int64GetDatum(job.id), Int64GetDatum(job.last_id),
 	Int64GetDatum(job.sent)};
 
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	worker_begin_sql();
 	worker_run_sql("UPDATE outbox.replay_job SET last_id = $2, sent = $3"
 				   " WHERE id OPERATOR(pg_catalog.=) $1", 3, types, args, SPI_OK_UPDATE);
@@ -152,7 +152,7 @@ send_batch(Relay *relay, const EventBatch *batch)
 		for (uint64 i = sender_begin(relay); i < batch->size && !relay->broken; i++)
 			send_event(relay, &batch->events[i], context);
 	while (!sender_finish(relay));
-	ledger_close_commit(relay->ledger, decode_position());
+	ledger_close_commit(relay->ledger, slot_decoder_position());
 	MemoryContextDelete(context);
 	job.last_id = batch->events[batch->size - 1].id;
 	job.sent += batch->size;
@@ -210,13 +210,13 @@ read_batch(EventBatch *batch, bool at_first)
 static void
 send_transaction(Relay *relay, EventBatch *batch)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(steady_now(),
+	TimestampTz until = TimestampTzPlusMilliseconds(monotonic_now(),
 													outbox_transaction_interval);
 	PublishedSet *set = &relay->exact->set;
 
 	do
 		send_batch(relay, batch);
-	while (steady_now() < until && read_batch(batch, false));
+	while (monotonic_now() < until && read_batch(batch, false));
 	set->replay_job = job.id;
 	set->replay_id = job.last_id;
 	set->replay_sent = job.sent;
@@ -227,10 +227,10 @@ send_transaction(Relay *relay, EventBatch *batch)
 static bool
 may_send(Relay *relay)
 {
-	if (!turn_is_due(relay))
+	if (!batch_turn_is_due(relay))
 		return false;
 	sender_drain(relay);
-	deadletter_store(relay);
+	dead_letters_store(relay);
 	return true;
 }
 
@@ -242,7 +242,7 @@ bool
 replay_step(Relay *relay)
 {
 	static EventBatch *batch = NULL;
-	TimestampTz began = steady_now();
+	TimestampTz began = monotonic_now();
 
 	if (!send_requests.replays || !may_send(relay))
 		return false;
@@ -259,7 +259,7 @@ replay_step(Relay *relay)
 			send_batch(relay, batch);
 		store_progress(relay);
 		ending_batch_done();
-		turn_end(began, LEAST_PAUSE_MS);
+		batch_turn_end(began, LEAST_PAUSE_MS);
 	}
 	send_requests.replays = job.id != 0;
 	return send_requests.replays;

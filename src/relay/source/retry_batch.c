@@ -57,7 +57,7 @@ StaticAssertDecl(BATCH_ROOM <= MAX_RESENT, "a batch is told by one record");
  * whether it is a replay, and the position.  Needs SPI.
  */
 void
-resend_take_rows(void)
+retry_batch_take_rows(void)
 {
 	bool		isnull;
 
@@ -98,7 +98,7 @@ send_event(Relay *relay, uint64 i, MemoryContext context)
  * How many events there are in the batch.
  */
 int
-resend_size(void)
+retry_batch_size(void)
 {
 	return batch->size;
 }
@@ -108,7 +108,7 @@ static bool
 is_blocked(const Relay *relay, ResendKind kind, const char *topic, Slice key)
 {
 	if (kind == RESEND_HELD)
-		return heldkeys_blocked(topic, key);
+		return held_keys_blocked(topic, key);
 	return kind == RESEND_PARKED && relay->releasing == NULL;
 }
 
@@ -121,7 +121,7 @@ static bool
 may_be_refused(Relay *relay, const Event *event)
 {
 	return relay->exact && outbox_on_dead_letter == DEAD_LETTER_HOLD &&
-		(relay->careful > 0 || careful_wanted(relay, event));
+		(relay->careful > 0 || stop_and_wait_wanted(relay, event));
 }
 
 /*
@@ -130,7 +130,7 @@ may_be_refused(Relay *relay, const Event *event)
  * cannot be written after all.  Returns how many were dealt with.
  */
 uint64
-resend_send(Relay *relay, ResendKind kind, const char *topic, Slice key)
+retry_batch_send(Relay *relay, ResendKind kind, const char *topic, Slice key)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "outbox resend",
@@ -147,7 +147,7 @@ resend_send(Relay *relay, ResendKind kind, const char *topic, Slice key)
 			send_event(relay, nrows++, context);
 	} while (!sender_finish(relay));
 	deadletter_set_resend(RESEND_NONE);
-	ledger_close_commit(relay->ledger, decode_position());
+	ledger_close_commit(relay->ledger, slot_decoder_position());
 	MemoryContextDelete(context);
 	return nrows;
 }
@@ -188,7 +188,7 @@ commit(Relay *relay, ResendKind kind, uint64 nrows)
  * each relay would send it again.
  */
 void
-resend_prove(const char *forget)
+retry_batch_prove(const char *forget)
 {
 	Oid			types[1] = {INT8ARRAYOID};
 	Datum		args[1];
@@ -208,7 +208,7 @@ resend_prove(const char *forget)
  * committed.
  */
 void
-resend_settle(Relay *relay, ResendKind kind, uint64 nrows, const char *forget)
+retry_batch_settle(Relay *relay, ResendKind kind, uint64 nrows, const char *forget)
 {
 	Oid			types[1] = {INT8ARRAYOID};
 	Datum		args[1];
@@ -216,7 +216,7 @@ resend_settle(Relay *relay, ResendKind kind, uint64 nrows, const char *forget)
 	if (relay->exact)
 		commit(relay, kind, nrows);
 	worker_begin_sql();
-	deadletter_write(relay);
+	dead_letters_write(relay);
 	args[0] = delivered_ids(nrows);
 	worker_run_sql(forget, 1, types, args, SPI_OK_DELETE);
 	/* It was too late to discard them. */

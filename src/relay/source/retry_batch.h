@@ -26,12 +26,12 @@
 	" AND e.chunk OPERATOR(pg_catalog.=) d.chunk" \
 	" AND e.database_id OPERATOR(pg_catalog.=) d.database_id"
 
-extern void resend_take_rows(void);
-extern int	resend_size(void);
-extern uint64 resend_send(Relay *relay, ResendKind kind, const char *topic,
-						  Slice key);
-extern void resend_prove(const char *forget);
-extern void resend_settle(Relay *relay, ResendKind kind, uint64 nrows,
-						  const char *forget);
+extern void retry_batch_take_rows(void);
+extern int	retry_batch_size(void);
+extern uint64 retry_batch_send(Relay *relay, ResendKind kind, const char *topic,
+							   Slice key);
+extern void retry_batch_prove(const char *forget);
+extern void retry_batch_settle(Relay *relay, ResendKind kind, uint64 nrows,
+							   const char *forget);
 
 #endif							/* OUTBOX_RETRY_BATCH_H */

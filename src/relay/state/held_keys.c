@@ -68,7 +68,7 @@ look_up(const char *topic, Slice key)
 {
 	KeyName		name = {topic, key};
 
-	if (!heldkeys_any())
+	if (!held_keys_any())
 		return NULL;
 	return hash_search(keys, &name, HASH_FIND, NULL);
 }
@@ -88,7 +88,7 @@ forget(HeldKey *held)
  * Forgets all keys.
  */
 void
-heldkeys_clear(void)
+held_keys_clear(void)
 {
 	HASH_SEQ_STATUS scan;
 	HeldKey    *held;
@@ -104,7 +104,7 @@ heldkeys_clear(void)
  * Is there any held key?
  */
 bool
-heldkeys_any(void)
+held_keys_any(void)
 {
 	return keys != NULL && hash_get_num_entries(keys) > 0;
 }
@@ -113,7 +113,7 @@ heldkeys_any(void)
  * Must events of the key wait?
  */
 bool
-heldkeys_contain(const char *topic, Slice key)
+held_keys_contain(const char *topic, Slice key)
 {
 	return look_up(topic, key) != NULL;
 }
@@ -122,7 +122,7 @@ heldkeys_contain(const char *topic, Slice key)
  * Is there a dead letter in front of the key?
  */
 bool
-heldkeys_blocked(const char *topic, Slice key)
+held_keys_blocked(const char *topic, Slice key)
 {
 	HeldKey    *held = look_up(topic, key);
 
@@ -134,7 +134,7 @@ heldkeys_blocked(const char *topic, Slice key)
  * event that blocks it; 0 when that one is stored.
  */
 void
-heldkeys_add(const char *topic, Slice key, bool blocked, uint64 after)
+held_keys_add(const char *topic, Slice key, bool blocked, uint64 after)
 {
 	HASHCTL		ctl = {.keysize = sizeof(KeyName),
 		.entrysize = sizeof(HeldKey),
@@ -174,7 +174,7 @@ heldkeys_add(const char *topic, Slice key, bool blocked, uint64 after)
  * Lets a key go.
  */
 void
-heldkeys_remove(const char *topic, Slice key)
+held_keys_remove(const char *topic, Slice key)
 {
 	HeldKey    *held = look_up(topic, key);
 
@@ -187,12 +187,12 @@ heldkeys_remove(const char *topic, Slice key)
  * did to keys.
  */
 void
-heldkeys_rewind(uint64 number)
+held_keys_rewind(uint64 number)
 {
 	HASH_SEQ_STATUS scan;
 	HeldKey    *held;
 
-	if (!heldkeys_any())
+	if (!held_keys_any())
 		return;
 	hash_seq_init(&scan, keys);
 	while ((held = hash_seq_search(&scan)) != NULL)
@@ -210,12 +210,12 @@ heldkeys_rewind(uint64 number)
  * No key is known to be blocked: the caller blocks those that are.
  */
 void
-heldkeys_unblock_all(void)
+held_keys_unblock_all(void)
 {
 	HASH_SEQ_STATUS scan;
 	HeldKey    *held;
 
-	if (!heldkeys_any())
+	if (!held_keys_any())
 		return;
 	hash_seq_init(&scan, keys);
 	while ((held = hash_seq_search(&scan)) != NULL)
@@ -230,7 +230,7 @@ heldkeys_unblock_all(void)
  * There is a dead letter in front of the key, if it is held.
  */
 void
-heldkeys_block(const char *topic, Slice key)
+held_keys_block(const char *topic, Slice key)
 {
 	HeldKey    *held = look_up(topic, key);
 
@@ -244,16 +244,16 @@ heldkeys_block(const char *topic, Slice key)
  * Topic and key live until it is removed.
  */
 bool
-heldkeys_next_free(const char **topic, Slice *key)
+held_keys_next_free(const char **topic, Slice *key)
 {
 	HASH_SEQ_STATUS scan;
 	HeldKey    *held;
 
-	if (!heldkeys_any())
+	if (!held_keys_any())
 		return false;
 	hash_seq_init(&scan, keys);
 	while ((held = hash_seq_search(&scan)) != NULL)
-		if (!held->blocked && !parked_has_topic(held->name.topic))
+		if (!held->blocked && !parked_topics_has_topic(held->name.topic))
 		{
 			*topic = held->name.topic;
 			*key = held->name.key;

@@ -12,16 +12,16 @@
 
 #include "core/slice.h"
 
-extern void heldkeys_clear(void);
-extern bool heldkeys_any(void);
-extern bool heldkeys_contain(const char *topic, Slice key);
-extern bool heldkeys_blocked(const char *topic, Slice key);
-extern void heldkeys_add(const char *topic, Slice key, bool blocked,
-						 uint64 after);
-extern void heldkeys_remove(const char *topic, Slice key);
-extern void heldkeys_rewind(uint64 number);
-extern void heldkeys_unblock_all(void);
-extern void heldkeys_block(const char *topic, Slice key);
-extern bool heldkeys_next_free(const char **topic, Slice *key);
+extern void held_keys_clear(void);
+extern bool held_keys_any(void);
+extern bool held_keys_contain(const char *topic, Slice key);
+extern bool held_keys_blocked(const char *topic, Slice key);
+extern void held_keys_add(const char *topic, Slice key, bool blocked,
+						  uint64 after);
+extern void held_keys_remove(const char *topic, Slice key);
+extern void held_keys_rewind(uint64 number);
+extern void held_keys_unblock_all(void);
+extern void held_keys_block(const char *topic, Slice key);
+extern bool held_keys_next_free(const char **topic, Slice *key);
 
 #endif							/* OUTBOX_HELD_KEYS_H */

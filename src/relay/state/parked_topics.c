@@ -54,7 +54,7 @@ static bool is_stored = true;
  * Is there any?
  */
 bool
-parked_any(void)
+parked_topics_any(void)
 {
 	return list != NULL && hash_get_num_entries(list) > 0;
 }
@@ -73,11 +73,11 @@ make_key(Parked *key, const char *topic, int32 partition)
  * it is not parked.
  */
 Parked *
-parked_find(const char *topic, int32 partition)
+parked_topics_find(const char *topic, int32 partition)
 {
 	Parked		key;
 
-	if (!parked_any())
+	if (!parked_topics_any())
 		return NULL;
 	make_key(&key, topic, partition);
 	return hash_search(list, &key, HASH_FIND, NULL);
@@ -88,9 +88,9 @@ parked_find(const char *topic, int32 partition)
  * released, NULL for none?
  */
 bool
-parked_blocks(const char *topic, const Parked *releasing)
+parked_topics_blocks(const char *topic, const Parked *releasing)
 {
-	const Parked *parked = parked_find(topic, WHOLE_TOPIC);
+	const Parked *parked = parked_topics_find(topic, WHOLE_TOPIC);
 
 	return parked != NULL && parked != releasing;
 }
@@ -99,12 +99,12 @@ parked_blocks(const char *topic, const Parked *releasing)
  * Is the topic, or one of its partitions, parked?
  */
 bool
-parked_has_topic(const char *topic)
+parked_topics_has_topic(const char *topic)
 {
 	HASH_SEQ_STATUS scan;
 	Parked	   *parked;
 
-	if (!parked_any())
+	if (!parked_topics_any())
 		return false;
 	hash_seq_init(&scan, list);
 	while ((parked = hash_seq_search(&scan)) != NULL)
@@ -135,7 +135,7 @@ enter(const char *topic, int32 partition, bool *found)
 		return parked;
 	parked->stored = parked->sending = parked->shown_sending = false;
 	parked->asked_at = 0;
-	parked->parked_at = parked->probe_at = steady_now();
+	parked->parked_at = parked->probe_at = monotonic_now();
 	parked->probe_delay = FIRST_PROBE_MS;
 	parked->batch_events = 1;
 	parked->error[0] = parked->error_name[0] = '\0';
@@ -147,15 +147,15 @@ enter(const char *topic, int32 partition, bool *found)
  * when it is parked already.
  */
 Parked *
-parked_add(const char *topic, int32 partition, const char *error_name,
-		   const char *error)
+parked_topics_add(const char *topic, int32 partition, const char *error_name,
+				  const char *error)
 {
 	bool		found;
 	Parked	   *parked = enter(topic, partition, &found);
 
 	if (found)
 		return parked;
-	parked_fail(parked, error_name, error);
+	parked_topics_fail(parked, error_name, error);
 	ereport(LOG,
 			(partition == WHOLE_TOPIC ?
 			 errmsg("outbox relay parks events for topic \"%s\": %s", topic, error) :
@@ -170,11 +170,11 @@ parked_add(const char *topic, int32 partition, const char *error_name,
  * It could not be written, for that reason: it is tried again later.
  */
 void
-parked_fail(Parked *parked, const char *error_name, const char *error)
+parked_topics_fail(Parked *parked, const char *error_name, const char *error)
 {
 	if (strcmp(error_name, PARKED_SILENT) == 0)
 		parked->probe_delay = SILENT_PROBE_MS;
-	parked->probe_at = TimestampTzPlusMilliseconds(steady_now(),
+	parked->probe_at = TimestampTzPlusMilliseconds(monotonic_now(),
 												   parked->probe_delay);
 	parked->probe_delay = Min(2 * parked->probe_delay, LAST_PROBE_MS);
 	parked->batch_events = 1;
@@ -192,19 +192,19 @@ parked_fail(Parked *parked, const char *error_name, const char *error)
  * It seems that it can be written.
  */
 void
-parked_open(Parked *parked)
+parked_topics_open(Parked *parked)
 {
 	parked->sending = true;
-	parked->probe_at = steady_now();
+	parked->probe_at = monotonic_now();
 }
 
 /*
  * A batch has been sent.  Others have their turn before the next.
  */
 void
-parked_went_well(Parked *parked)
+parked_topics_went_well(Parked *parked)
 {
-	parked->probe_at = steady_now();
+	parked->probe_at = monotonic_now();
 	parked->probe_delay = FIRST_PROBE_MS;
 	parked->batch_events = Min(2 * parked->batch_events, BATCH_EVENTS);
 	is_stored &= parked->shown_sending;
@@ -214,7 +214,7 @@ parked_went_well(Parked *parked)
  * Nothing waits for it any more.  The row is the caller's to delete.
  */
 void
-parked_remove(Parked *parked)
+parked_topics_remove(Parked *parked)
 {
 	ereport(LOG,
 			(parked->partition == WHOLE_TOPIC ?
@@ -232,7 +232,7 @@ static bool
 is_second(const Parked *parked)
 {
 	return parked->partition != WHOLE_TOPIC &&
-		parked_find(parked->topic, WHOLE_TOPIC) != NULL;
+		parked_topics_find(parked->topic, WHOLE_TOPIC) != NULL;
 }
 
 /*
@@ -240,13 +240,13 @@ is_second(const Parked *parked)
  * due.
  */
 Parked *
-parked_next_due(TimestampTz now)
+parked_topics_next_due(TimestampTz now)
 {
 	HASH_SEQ_STATUS scan;
 	Parked	   *parked;
 	Parked	   *next = NULL;
 
-	if (!parked_any())
+	if (!parked_topics_any())
 		return NULL;
 	hash_seq_init(&scan, list);
 	while ((parked = hash_seq_search(&scan)) != NULL)
@@ -260,12 +260,12 @@ parked_next_due(TimestampTz now)
  * How long to wait, in ms, until one is due.
  */
 long
-parked_wait_ms(TimestampTz now, long at_most)
+parked_topics_wait_ms(TimestampTz now, long at_most)
 {
 	HASH_SEQ_STATUS scan;
 	Parked	   *parked;
 
-	if (!parked_any())
+	if (!parked_topics_any())
 		return at_most;
 	hash_seq_init(&scan, list);
 	while ((parked = hash_seq_search(&scan)) != NULL)
@@ -280,7 +280,7 @@ parked_wait_ms(TimestampTz now, long at_most)
  * Reads the list.  Needs SPI.
  */
 void
-parked_load(void)
+parked_topics_load(void)
 {
 	if (SPI_execute(LOAD, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read outbox.parked_topic");
@@ -307,7 +307,7 @@ parked_load(void)
  * Does outbox.parked_topic say what the list says?
  */
 bool
-parked_is_stored(void)
+parked_topics_is_stored(void)
 {
 	return is_stored;
 }
@@ -335,7 +335,7 @@ store_one(Parked *parked)
  * Writes what the list says and outbox.parked_topic does not.  Needs SPI.
  */
 void
-parked_store(void)
+parked_topics_store(void)
 {
 	HASH_SEQ_STATUS scan;
 	Parked	   *parked;

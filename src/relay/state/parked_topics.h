@@ -21,7 +21,7 @@
 /* Stands for all partitions of a topic. */
 #define WHOLE_TOPIC (-1)
 
-/* One topic, or one partition of it.  Times are by steady_now(). */
+/* One topic, or one partition of it.  Times are by monotonic_now(). */
 typedef struct Parked
 {
 	char		topic[TOPIC_MAX_LEN + 1];	/* hash key, with the next */
@@ -38,21 +38,21 @@ typedef struct Parked
 	char		error[PRODUCER_ERROR_LEN];
 } Parked;
 
-extern bool parked_any(void);
-extern bool parked_has_topic(const char *topic);
-extern Parked *parked_find(const char *topic, int32 partition);
-extern bool parked_blocks(const char *topic, const Parked *releasing);
-extern Parked *parked_add(const char *topic, int32 partition,
-						  const char *error_name, const char *error);
-extern void parked_fail(Parked *parked, const char *error_name,
-						const char *error);
-extern void parked_open(Parked *parked);
-extern void parked_went_well(Parked *parked);
-extern void parked_remove(Parked *parked);
-extern Parked *parked_next_due(TimestampTz now);
-extern long parked_wait_ms(TimestampTz now, long at_most);
-extern void parked_load(void);
-extern bool parked_is_stored(void);
-extern void parked_store(void);
+extern bool parked_topics_any(void);
+extern bool parked_topics_has_topic(const char *topic);
+extern Parked *parked_topics_find(const char *topic, int32 partition);
+extern bool parked_topics_blocks(const char *topic, const Parked *releasing);
+extern Parked *parked_topics_add(const char *topic, int32 partition,
+								 const char *error_name, const char *error);
+extern void parked_topics_fail(Parked *parked, const char *error_name,
+							   const char *error);
+extern void parked_topics_open(Parked *parked);
+extern void parked_topics_went_well(Parked *parked);
+extern void parked_topics_remove(Parked *parked);
+extern Parked *parked_topics_next_due(TimestampTz now);
+extern long parked_topics_wait_ms(TimestampTz now, long at_most);
+extern void parked_topics_load(void);
+extern bool parked_topics_is_stored(void);
+extern void parked_topics_store(void);
 
 #endif							/* OUTBOX_PARKED_TOPICS_H */

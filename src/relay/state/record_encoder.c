@@ -31,7 +31,7 @@
  * Makes an encoder whose memory is in the given context.
  */
 void
-encode_init(Encoder *encoder, MemoryContext context)
+record_encoder_init(Encoder *encoder, MemoryContext context)
 {
 	encoder->context = context;
 	encoder->size = ENCODER_INITIAL_SIZE;
@@ -125,8 +125,8 @@ add_json_headers(Encoder *encoder, Message *message, Jsonb *headers)
  * and the encoder.
  */
 void
-encode_message(Encoder *encoder, const Event *event, int64 timestamp_ms,
-			   Message *message)
+record_encoder_message(Encoder *encoder, const Event *event, int64 timestamp_ms,
+					   Message *message)
 {
 	static const Slice yes = {"true", 4};
 	Slice		id;

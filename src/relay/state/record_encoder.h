@@ -22,8 +22,8 @@ typedef struct Encoder
 	MemoryContext context;		/* of headers */
 } Encoder;
 
-extern void encode_init(Encoder *encoder, MemoryContext context);
-extern void encode_message(Encoder *encoder, const Event *event,
-						   int64 timestamp_ms, Message *message);
+extern void record_encoder_init(Encoder *encoder, MemoryContext context);
+extern void record_encoder_message(Encoder *encoder, const Event *event,
+								   int64 timestamp_ms, Message *message);
 
 #endif							/* OUTBOX_RECORD_ENCODER_H */

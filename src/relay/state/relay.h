@@ -31,7 +31,7 @@ typedef struct ExactlyOnce ExactlyOnce;
 typedef struct BrokerQuestion
 {
 	uint64		number;			/* 0 for none */
-	TimestampTz asked_at;		/* by steady_now() */
+	TimestampTz asked_at;		/* by monotonic_now() */
 } BrokerQuestion;
 
 typedef struct Relay

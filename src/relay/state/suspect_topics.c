@@ -36,7 +36,7 @@ static bool any_taken = false;
  * Is there any?
  */
 bool
-suspects_any(void)
+suspect_topics_any(void)
 {
 	return suspects != NULL && hash_get_num_entries(suspects) > 0;
 }
@@ -53,7 +53,7 @@ forget_oldest(void)
 	while ((suspect = hash_seq_search(&scan)) != NULL)
 		if (oldest == NULL || suspect->refused_at < oldest->refused_at)
 			oldest = suspect;
-	suspects_clear(oldest->name);
+	suspect_topics_clear(oldest->name);
 }
 
 /*
@@ -61,7 +61,7 @@ forget_oldest(void)
  * smallest counts.
  */
 void
-suspects_learn(const char *topic, const SuspectTopic *refusal)
+suspect_topics_learn(const char *topic, const SuspectTopic *refusal)
 {
 	HASHCTL		ctl = {.keysize = SUSPECT_TOPIC_LEN,
 		.entrysize = sizeof(SuspectTopic),
@@ -100,11 +100,11 @@ suspects_learn(const char *topic, const SuspectTopic *refusal)
  * or without a key, may be refused as well; else NULL.
  */
 const SuspectTopic *
-suspects_find(const char *topic, int size, bool has_key)
+suspect_topics_find(const char *topic, int size, bool has_key)
 {
 	const SuspectTopic *suspect;
 
-	if (!suspects_any())
+	if (!suspect_topics_any())
 		return NULL;
 	suspect = hash_search(suspects, topic, HASH_FIND, NULL);
 	if (suspect == NULL)
@@ -118,7 +118,7 @@ suspects_find(const char *topic, int size, bool has_key)
  * library's names do.  There are few.
  */
 const char *
-suspects_error_name(const SuspectTopic *suspect)
+suspect_topics_error_name(const SuspectTopic *suspect)
 {
 	static List *names = NIL;
 	MemoryContext old;
@@ -137,7 +137,7 @@ suspects_error_name(const SuspectTopic *suspect)
  * The topic is not what we thought.
  */
 void
-suspects_clear(const char *topic)
+suspect_topics_clear(const char *topic)
 {
 	if (suspects != NULL)
 		hash_search(suspects, topic, HASH_REMOVE, NULL);
@@ -147,7 +147,7 @@ suspects_clear(const char *topic)
  * The topic may not be what we thought, if what was taken is committed.
  */
 void
-suspects_note_taken(const char *topic)
+suspect_topics_note_taken(const char *topic)
 {
 	SuspectTopic *suspect = hash_search(suspects, topic, HASH_FIND, NULL);
 
@@ -160,7 +160,7 @@ suspects_note_taken(const char *topic)
  * what was refused behind it.
  */
 void
-suspects_clear_taken(void)
+suspect_topics_clear_taken(void)
 {
 	HASH_SEQ_STATUS scan;
 	SuspectTopic *suspect;
@@ -178,10 +178,10 @@ suspects_clear_taken(void)
  * Takes over what the relay before us has learned.
  */
 void
-suspects_take(const RelayHandover *handover)
+suspect_topics_take(const RelayHandover *handover)
 {
 	for (int i = 0; i < handover->nsuspects; i++)
-		suspects_learn(handover->suspects[i].name, &handover->suspects[i]);
+		suspect_topics_learn(handover->suspects[i].name, &handover->suspects[i]);
 }
 
 /* Puts one in the place of the oldest, if it is later than that. */
@@ -201,13 +201,13 @@ replace_oldest(RelayHandover *handover, const SuspectTopic *suspect)
  * Leaves the latest to the next relay.
  */
 void
-suspects_leave(RelayHandover *handover)
+suspect_topics_leave(RelayHandover *handover)
 {
 	HASH_SEQ_STATUS scan;
 	SuspectTopic *suspect;
 
 	handover->nsuspects = 0;
-	if (!suspects_any())
+	if (!suspect_topics_any())
 		return;
 	hash_seq_init(&scan, suspects);
 	while ((suspect = hash_seq_search(&scan)) != NULL)

@@ -140,7 +140,7 @@ static Oid	arg_types[NARGS] = {
  * none.  The table outlives the transaction.
  */
 HTAB *
-deadletter_load_stored(void)
+dead_letter_table_load_stored(void)
 {
 	HTAB	   *stored = NULL;
 	HASHCTL		ctl = {.keysize = sizeof(int64),
@@ -172,7 +172,7 @@ deadletter_load_stored(void)
  * to come again that the watermark does not show, and hold a key from then on.
  */
 void
-deadletter_load_keys(bool exact)
+dead_letter_table_load_keys(bool exact)
 {
 	Oid			types[1] = {BOOLOID};
 	Datum		args[1] = {BoolGetDatum(exact)};
@@ -181,7 +181,7 @@ deadletter_load_keys(bool exact)
 	if (SPI_execute_with_args(HELD_KEYS, 1, types, args, NULL, false, 0) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read held events");
-	heldkeys_clear();
+	held_keys_clear();
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -190,8 +190,8 @@ deadletter_load_keys(bool exact)
 
 		key.data = SPI_getvalue(row, desc, 2);
 		key.len = strlen(key.data);
-		heldkeys_add(SPI_getvalue(row, desc, 1), key,
-					 DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)), 0);
+		held_keys_add(SPI_getvalue(row, desc, 1), key,
+					  DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)), 0);
 	}
 }
 
@@ -225,7 +225,7 @@ choose_statement(const SetAside *item)
  * current context.
  */
 void
-deadletter_write_one(const SetAside *item)
+dead_letter_table_write_one(const SetAside *item)
 {
 	static SPIPlanPtr plans[NSTATEMENTS];
 	Statement	which = choose_statement(item);
@@ -293,7 +293,7 @@ try_lock_tables(void)
  * process, or have no end.
  */
 bool
-deadletter_begin_at_exit(void)
+dead_letter_table_begin_at_exit(void)
 {
 	LockOutcome outcome = LOCK_BUSY;
 

@@ -14,9 +14,9 @@
 
 #include "relay/state/set_aside.h"
 
-extern HTAB *deadletter_load_stored(void);
-extern void deadletter_load_keys(bool exact);
-extern void deadletter_write_one(const SetAside *item);
-extern bool deadletter_begin_at_exit(void);
+extern HTAB *dead_letter_table_load_stored(void);
+extern void dead_letter_table_load_keys(bool exact);
+extern void dead_letter_table_write_one(const SetAside *item);
+extern bool dead_letter_table_begin_at_exit(void);
 
 #endif							/* OUTBOX_DEAD_LETTER_TABLE_H */

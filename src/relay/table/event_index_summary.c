@@ -95,7 +95,7 @@ summarize_chunk(Oid index, Oid table, Summarized *done, int *ranges)
  * a transaction of its own, but not too much.  The rest comes next time.
  */
 void
-summarize_sent(uint64 events)
+event_index_summarize(uint64 events)
 {
 	static uint64 sent = SUMMARIZE_EVENTS;	/* whatever was there before us */
 	int			ranges = RANGES_AT_ONCE;

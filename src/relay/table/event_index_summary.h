@@ -10,6 +10,6 @@
 
 #include "postgres.h"
 
-extern void summarize_sent(uint64 events);
+extern void event_index_summarize(uint64 events);
 
 #endif							/* OUTBOX_EVENT_INDEX_SUMMARY_H */

@@ -59,7 +59,7 @@
  */
 #define ROW_INTERVAL_MS 1000
 
-/* The row that was inserted last, and when, by steady_now(). */
+/* The row that was inserted last, and when, by monotonic_now(). */
 static int64 last_row = 0;
 static TimestampTz last_row_at;
 
@@ -154,7 +154,7 @@ watermark_propose(MemoryContext context)
 	worker_begin_sql();
 	watermark->snapshot = watermark_current_snapshot(context);
 	worker_commit_sql();
-	watermark->lsn = decode_wal_end();
+	watermark->lsn = slot_decoder_wal_end();
 	return watermark;
 }
 
@@ -164,7 +164,7 @@ thin_out(void)
 {
 	static bool done = false;
 	static TimestampTz done_at;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	if (done && !TimestampDifferenceExceeds(done_at, now, THIN_OUT_INTERVAL_MS))
 		return;
@@ -184,7 +184,7 @@ change_last_row(Datum *args)
 	Oid			types[4] = {INT4OID, LSNOID, TEXTOID, INT8OID};
 
 	if (last_row == 0 ||
-		TimestampDifferenceExceeds(last_row_at, steady_now(), ROW_INTERVAL_MS))
+		TimestampDifferenceExceeds(last_row_at, monotonic_now(), ROW_INTERVAL_MS))
 		return false;
 	args[3] = Int64GetDatum(last_row);
 	return worker_run_sql("UPDATE outbox.watermark w"
@@ -212,7 +212,7 @@ insert_row(Datum *args)
 				   3, types, args, SPI_OK_INSERT_RETURNING);
 	last_row = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										   SPI_tuptable->tupdesc, 1, &isnull));
-	last_row_at = steady_now();
+	last_row_at = monotonic_now();
 }
 
 /*

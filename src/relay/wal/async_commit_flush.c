@@ -30,14 +30,14 @@
  * each round, between records.
  */
 void
-unflushed_check(void)
+async_commit_flush_check(void)
 {
 	static XLogRecPtr seen = InvalidXLogRecPtr; /* flushed, at the last look */
 	static TimestampTz since = 0;	/* when it was there first; 0 when all was
 									 * flushed */
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
-	XLogRecPtr	end = decode_wal_end();
-	TimestampTz now = steady_now();
+	XLogRecPtr	end = slot_decoder_wal_end();
+	TimestampTz now = monotonic_now();
 
 	if (end <= flushed)
 		since = 0;

@@ -10,6 +10,6 @@
 
 #include "postgres.h"
 
-extern void unflushed_check(void);
+extern void async_commit_flush_check(void);
 
 #endif							/* OUTBOX_ASYNC_COMMIT_FLUSH_H */

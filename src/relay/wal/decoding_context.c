@@ -93,7 +93,7 @@ begin(LogicalDecodingContext *context)
  * context to find its first position with.
  */
 LogicalDecodingContext *
-decoder_create_slot(const char *name)
+decoding_context_create_slot(const char *name)
 {
 	CheckLogicalDecodingRequirements();
 	compat_slot_create(name);
@@ -106,7 +106,7 @@ decoder_create_slot(const char *name)
  * Makes a context to decode from the slot that this process has acquired.
  */
 LogicalDecodingContext *
-decoder_open(void)
+decoding_context_open(void)
 {
 	return begin(CreateDecodingContext(InvalidXLogRecPtr, NIL, false,
 									   WAL_ROUTINE, unused_write,
@@ -118,7 +118,7 @@ decoder_open(void)
  * none (yet).
  */
 bool
-decoder_read(LogicalDecodingContext *context, XLogRecPtr limit)
+decoding_context_read(LogicalDecodingContext *context, XLogRecPtr limit)
 {
 	char	   *error = NULL;
 

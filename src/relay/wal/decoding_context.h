@@ -13,8 +13,8 @@
 #include "access/xlogdefs.h"
 #include "replication/logical.h"
 
-extern LogicalDecodingContext *decoder_create_slot(const char *name);
-extern LogicalDecodingContext *decoder_open(void);
-extern bool decoder_read(LogicalDecodingContext *context, XLogRecPtr limit);
+extern LogicalDecodingContext *decoding_context_create_slot(const char *name);
+extern LogicalDecodingContext *decoding_context_open(void);
+extern bool decoding_context_read(LogicalDecodingContext *context, XLogRecPtr limit);
 
 #endif							/* OUTBOX_DECODING_CONTEXT_H */

@@ -93,7 +93,7 @@ static List *event_relations = NIL;
  * Forgets all verdicts.
  */
 void
-foreign_forget_all(void)
+foreign_changes_forget_all(void)
 {
 	if (verdicts)
 		hash_destroy(verdicts);
@@ -133,7 +133,7 @@ forget_relation(Oid relid)
 		return;
 	if (!OidIsValid(relid) || list_member_oid(event_relations, relid))
 	{
-		foreign_forget_all();
+		foreign_changes_forget_all();
 		return;
 	}
 	hash_seq_init(&scan, verdicts);
@@ -362,7 +362,7 @@ is_foreign(CompatLocator file)
 			return false;
 		if (hash_get_num_entries(verdicts) >= MAX_VERDICTS)
 		{
-			foreign_forget_all();
+			foreign_changes_forget_all();
 			make_table();
 		}
 		last = hash_search(verdicts, &file, HASH_ENTER, NULL);
@@ -423,7 +423,7 @@ skip(LogicalDecodingContext *context)
  * when that, or what the relation's TOAST table has, would have been skipped.
  */
 void
-foreign_check_event(XLogRecPtr lsn, Relation relation)
+foreign_changes_check_event(XLogRecPtr lsn, Relation relation)
 {
 	if (skipped && hash_search(skipped, &lsn, HASH_FIND, NULL))
 		elog(ERROR, "an event at %X/%X would have been skipped",
@@ -469,7 +469,7 @@ skip(LogicalDecodingContext *context)
  * Runs outside of any transaction.
  */
 void
-foreign_process_record(LogicalDecodingContext *context)
+foreign_changes_process_record(LogicalDecodingContext *context)
 {
 	heed_record(context->reader);
 	if (is_foreign_change(context->reader))

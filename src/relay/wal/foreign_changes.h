@@ -14,10 +14,10 @@
 #include "replication/logical.h"
 #include "utils/rel.h"
 
-extern void foreign_process_record(LogicalDecodingContext *context);
-extern void foreign_forget_all(void);
+extern void foreign_changes_process_record(LogicalDecodingContext *context);
+extern void foreign_changes_forget_all(void);
 #ifdef OUTBOX_CHECK_FOREIGN
-extern void foreign_check_event(XLogRecPtr lsn, Relation relation);
+extern void foreign_changes_check_event(XLogRecPtr lsn, Relation relation);
 #endif
 
 #endif							/* OUTBOX_FOREIGN_CHANGES_H */

@@ -176,8 +176,8 @@ look_at_relation(Relation relation)
 		strcmp(get_rel_name(relid), EVENT_TABLE) != 0)
 		return false;
 	if (!event_tupdesc_matches(RelationGetDescr(relation)))
-		own_relation_is_wrong(get_namespace_name(RelationGetNamespace(relation)),
-							  RelationGetRelationName(relation));
+		extension_relation_is_wrong(get_namespace_name(RelationGetNamespace(relation)),
+									RelationGetRelationName(relation));
 	return true;
 }
 
@@ -274,7 +274,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 	if (tuple == NULL)
 		elog(ERROR, "decoded an insertion without its row");
 #ifdef OUTBOX_CHECK_FOREIGN
-	foreign_check_event(change->lsn, relation);
+	foreign_changes_check_event(change->lsn, relation);
 #endif
 
 	old = MemoryContextSwitchTo(state->event_context);

@@ -117,7 +117,7 @@ running_write(void)
 {
 	static TimestampTz written_at = 0;
 	static XLogRecPtr written = InvalidXLogRecPtr;
-	TimestampTz now = steady_now();
+	TimestampTz now = monotonic_now();
 
 	/* Other such snapshots do not count. */
 	if (!XLogStandbyInfoActive() ||

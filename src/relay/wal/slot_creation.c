@@ -142,9 +142,9 @@ create_slot(TransactionId *waits_for)
 	*waits_for = oldest_running(before.xids, before.count);
 	if (TransactionIdIsValid(*waits_for))
 		return false;
-	decode_slot_name(name);
+	slot_decoder_slot_name(name);
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	context = decoder_create_slot(name);
+	context = decoding_context_create_slot(name);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -249,18 +249,18 @@ finish(void)
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	FreeDecodingContext(context);
 	context = NULL;
-	decode_slot_unpin();
+	slot_decoder_slot_unpin();
 }
 
 /*
  * Goes on to create the slot, as far as that is possible now.  Returns true
  * when it is there and decoding can start.  That is at a position that is not
  * before the given one.  The slot goes away with this process until
- * decode_slot_keep() is called.  Returns false when there is more to do later,
+ * slot_decoder_slot_keep() is called.  Returns false when there is more to do later,
  * and the transaction that has to end before, if it is one.
  */
 bool
-startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for)
+slot_creation_seek(XLogRecPtr not_before, TransactionId *waits_for)
 {
 	*waits_for = InvalidTransactionId;
 	if (context == NULL && !create_slot(waits_for))
@@ -269,10 +269,10 @@ startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for)
 	{
 		/* The start is to be now. */
 		(void) LogStandbySnapshot();
-		XLogFlush(decode_wal_end());
+		XLogFlush(slot_decoder_wal_end());
 	}
 	more = false;
-	for (int n = 0; kept_back || decoder_read(context, GetFlushRecPtr(NULL)); n++)
+	for (int n = 0; kept_back || decoding_context_read(context, GetFlushRecPtr(NULL)); n++)
 	{
 		kept_back = !hand_over(not_before, waits_for);
 		if (kept_back)
@@ -293,11 +293,11 @@ startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for)
 }
 
 /*
- * Is there more to read, without waiting for anything, than startpoint_seek()
+ * Is there more to read, without waiting for anything, than slot_creation_seek()
  * has read?
  */
 bool
-startpoint_has_more(void)
+slot_creation_has_more(void)
 {
 	return more;
 }
@@ -307,7 +307,7 @@ startpoint_has_more(void)
  * finished, so that its rows cannot be read; or none.
  */
 TransactionId
-startpoint_committing(void)
+slot_creation_committing(void)
 {
 	return oldest_running(committing.xids, committing.count);
 }
@@ -316,7 +316,7 @@ startpoint_committing(void)
  * The snapshot, as text, that shows what committed before the start.
  */
 const char *
-startpoint_snapshot(void)
+slot_creation_snapshot(void)
 {
 	return snapshot;
 }

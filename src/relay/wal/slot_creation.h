@@ -12,9 +12,9 @@
 
 #include "access/xlogdefs.h"
 
-extern bool startpoint_seek(XLogRecPtr not_before, TransactionId *waits_for);
-extern bool startpoint_has_more(void);
-extern TransactionId startpoint_committing(void);
-extern const char *startpoint_snapshot(void);
+extern bool slot_creation_seek(XLogRecPtr not_before, TransactionId *waits_for);
+extern bool slot_creation_has_more(void);
+extern TransactionId slot_creation_committing(void);
+extern const char *slot_creation_snapshot(void);
 
 #endif							/* OUTBOX_SLOT_CREATION_H */

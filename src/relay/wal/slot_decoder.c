@@ -5,7 +5,7 @@
  *
  * There is no walsender and no socket: the relay reads WAL by itself and the
  * output plugin hands it each event by a function call.  Waiting for WAL is
- * the caller's affair; decode_next() returns at once when there is none.
+ * the caller's affair; slot_decoder_next() returns at once when there is none.
  *
  * This file owns MyReplicationSlot and the decoding context.  Decoding runs
  * outside of any transaction.
@@ -56,7 +56,7 @@ static const EventSink *context_sink = NULL;
  * (NAMEDATALEN bytes).
  */
 void
-decode_slot_name(char *name)
+slot_decoder_slot_name(char *name)
 {
 	slot_name_of(MyDatabaseId, name);
 }
@@ -65,7 +65,7 @@ decode_slot_name(char *name)
  * Looks at the slot without acquiring it.
  */
 SlotCondition
-decode_slot_condition(void)
+slot_decoder_slot_condition(void)
 {
 	return slot_condition_of(MyDatabaseId);
 }
@@ -74,7 +74,7 @@ decode_slot_condition(void)
  * Drops the slot.  Raises an error when another process uses it.
  */
 void
-decode_slot_drop(void)
+slot_decoder_slot_drop(void)
 {
 	/* That alone drops a slot that was not kept yet. */
 	if (MyReplicationSlot)
@@ -87,7 +87,7 @@ decode_slot_drop(void)
  * vacuum of catalogs only, as any logical slot does.
  */
 void
-decode_slot_unpin(void)
+slot_decoder_slot_unpin(void)
 {
 	SpinLockAcquire(&MyReplicationSlot->mutex);
 	MyReplicationSlot->effective_xmin = InvalidTransactionId;
@@ -99,7 +99,7 @@ decode_slot_unpin(void)
  * Makes the slot outlive this process.
  */
 void
-decode_slot_keep(void)
+slot_decoder_slot_keep(void)
 {
 	compat_slot_survive_failover();
 	ReplicationSlotPersist();
@@ -111,7 +111,7 @@ open_context(void)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	context = decoder_open();
+	context = decoding_context_open();
 	plugin_set_sink(context, context_sink);
 	MemoryContextSwitchTo(old);
 
@@ -124,7 +124,7 @@ open_context(void)
  * sink, which must stay.
  */
 void
-decode_open(const EventSink *sink)
+slot_decoder_open(const EventSink *sink)
 {
 	char		name[NAMEDATALEN];
 
@@ -132,7 +132,7 @@ decode_open(const EventSink *sink)
 	if (MyReplicationSlot == NULL)
 	{
 		CheckLogicalDecodingRequirements();
-		decode_slot_name(name);
+		slot_decoder_slot_name(name);
 		compat_slot_acquire(name);
 	}
 	open_context();
@@ -169,7 +169,7 @@ synchronous_position(void)
  * transaction in a crash or a failover.
  */
 XLogRecPtr
-decode_limit(void)
+slot_decoder_limit(void)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
 
@@ -184,12 +184,12 @@ decode_limit(void)
  * is none (yet).
  */
 bool
-decode_next(XLogRecPtr limit)
+slot_decoder_next(XLogRecPtr limit)
 {
-	if (!decoder_read(context, limit))
+	if (!decoding_context_read(context, limit))
 		return false;
 	running_note(context->reader);
-	foreign_process_record(context);
+	foreign_changes_process_record(context);
 	return true;
 }
 
@@ -199,7 +199,7 @@ decode_next(XLogRecPtr limit)
  * is before the confirmed one is done with.
  */
 XLogRecPtr
-decode_position(void)
+slot_decoder_position(void)
 {
 	if (context == NULL)
 		return GetFlushRecPtr(NULL);
@@ -213,7 +213,7 @@ decode_position(void)
  * begun: nothing ends there, and nobody can wait for it.
  */
 XLogRecPtr
-decode_wal_end(void)
+slot_decoder_wal_end(void)
 {
 	XLogRecPtr	position = GetXLogInsertRecPtr();
 
@@ -228,7 +228,7 @@ decode_wal_end(void)
  * The slot's confirmed position.
  */
 XLogRecPtr
-decode_confirmed(void)
+slot_decoder_confirmed(void)
 {
 	return MyReplicationSlot->data.confirmed_flush;
 }
@@ -237,7 +237,7 @@ decode_confirmed(void)
  * Does this process decode?  If not, what it publishes comes from the table.
  */
 bool
-decode_is_open(void)
+slot_decoder_is_open(void)
 {
 	return context != NULL;
 }
@@ -246,7 +246,7 @@ decode_is_open(void)
  * Has this process acquired the slot?
  */
 bool
-decode_has_slot(void)
+slot_decoder_has_slot(void)
 {
 	return MyReplicationSlot != NULL;
 }
@@ -257,9 +257,9 @@ decode_has_slot(void)
  * open in them.  A slot that is being created is there for the latter.
  */
 void
-decode_held_wal(uint64 *owed, uint64 *pinned)
+slot_decoder_held_wal(uint64 *owed, uint64 *pinned)
 {
-	XLogRecPtr	end = decode_wal_end();
+	XLogRecPtr	end = slot_decoder_wal_end();
 	XLogRecPtr	confirmed;
 
 	*owed = *pinned = 0;
@@ -280,7 +280,7 @@ decode_held_wal(uint64 *owed, uint64 *pinned)
  * none.
  */
 TransactionId
-decode_oldest_open(void)
+slot_decoder_oldest_open(void)
 {
 	ReorderBufferTXN *oldest = ReorderBufferGetOldestTXN(context->reorder);
 
@@ -292,14 +292,14 @@ decode_oldest_open(void)
  * has been decoded; all that the slot holds while it is being created.
  */
 uint64
-decode_open_wal(void)
+slot_decoder_open_wal(void)
 {
 	ReorderBufferTXN *oldest;
 
 	if (MyReplicationSlot == NULL)
 		return 0;
 	if (context == NULL)
-		return decode_wal_end() - MyReplicationSlot->data.restart_lsn;
+		return slot_decoder_wal_end() - MyReplicationSlot->data.restart_lsn;
 	oldest = ReorderBufferGetOldestTXN(context->reorder);
 	return oldest ? context->reader->EndRecPtr - oldest->first_lsn : 0;
 }
@@ -307,10 +307,10 @@ decode_open_wal(void)
 /*
  * Tells the slot that everything up to position is done with, so that the
  * server may remove that WAL.  Not necessarily saved to disk: see
- * decode_save_slot().
+ * slot_decoder_save_slot().
  */
 void
-decode_confirm(XLogRecPtr position)
+slot_decoder_confirm(XLogRecPtr position)
 {
 	LogicalConfirmReceivedLocation(position);
 }
@@ -319,7 +319,7 @@ decode_confirm(XLogRecPtr position)
  * Saves the slot and lets go of WAL it no longer needs.
  */
 void
-decode_save_slot(void)
+slot_decoder_save_slot(void)
 {
 	ReplicationSlotMarkDirty();
 	ReplicationSlotSave();
@@ -332,12 +332,12 @@ decode_save_slot(void)
  * by themselves.
  */
 void
-decode_leave(void)
+slot_decoder_leave(void)
 {
 	if (context == NULL || MyReplicationSlot == NULL)
 		return;
 	LWLockReleaseAll();
-	decode_save_slot();
+	slot_decoder_save_slot();
 }
 
 /*
@@ -347,7 +347,7 @@ decode_leave(void)
  * moved on, or all that WAL, huge transaction included, would be read again.
  */
 bool
-decode_trim(void)
+slot_decoder_trim(void)
 {
 	static XLogRecPtr trimmed_at = InvalidXLogRecPtr;
 	XLogRecPtr	position = context->reader->EndRecPtr;
