@@ -90,7 +90,7 @@ typedef struct RelayHandover
 	XLogRecPtr	acknowledged;	/* all commits that end here or before are */
 	XLogRecPtr	commit;			/* of the one that ends here, which is later, */
 	uint64		events;			/* so many events are; invalid and 0 if none */
-	uint64		careful;		/* events to be sent one at a time */
+	uint64		alone_left;		/* events to be sent one at a time */
 	int			patience;		/* ms, with a Kafka transaction */
 	int64		max_age;		/* of timestamps, in us; 0 for the usual one */
 	uint64		fenced;			/* counter of configurations, plus one, when

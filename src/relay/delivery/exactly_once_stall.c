@@ -141,10 +141,10 @@ exactly_once_start_over(Relay *relay)
 	strlcpy(relay->status.error, reason, RELAY_ERROR_LEN);
 	relay->status.error_at = GetCurrentTimestamp();
 	/* The next one will know better. */
-	if (relay->careful == 0 && stop_and_wait_explain(relay))
+	if (relay->alone_left == 0 && stop_and_wait_explain(relay))
 		ending_restart();
 	if (relay->delivery_failed && relay->failure != DELIVERY_RETRY)
-		relay->careful = Max(relay->careful,
-							 ledger_position(relay->ledger).outstanding);
+		relay->alone_left = Max(relay->alone_left,
+								ledger_position(relay->ledger).outstanding);
 	ending_restart_later();
 }

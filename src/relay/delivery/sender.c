@@ -278,18 +278,18 @@ start_over(Relay *relay)
 					   relay->delivery_failed ? relay->failure_text :
 					   producer_error(relay->producer))));
 	if (relay->stuck)
-		relay->careful = 0;		/* what is to blame is parked */
-	else if (relay->careful == 0 && stop_and_wait_explain(relay))
+		relay->alone_left = 0;	/* what is to blame is parked */
+	else if (relay->alone_left == 0 && stop_and_wait_explain(relay))
 		;
 	else
-		relay->careful = relay->refused_through > position.next ?
+		relay->alone_left = relay->refused_through > position.next ?
 			relay->refused_through - position.next : position.outstanding;
 	relay->refused_through = 0;
 	if (!relay->can_resend)
 	{
 		/* Out of the table, the next relay begins with the first event. */
-		if (XLogRecPtrIsInvalid(position.commit) && relay->careful > 0)
-			relay->careful += position.events;
+		if (XLogRecPtrIsInvalid(position.commit) && relay->alone_left > 0)
+			relay->alone_left += position.events;
 		ending_restart();
 	}
 	relay->broken = true;
@@ -391,8 +391,8 @@ send_alone(Relay *relay, const Event *event, const Commit *commit,
 		   uint64 number)
 {
 	stop_and_wait_send(relay, event, commit, number);
-	if (!relay->broken && relay->careful > 0)
-		relay->careful--;
+	if (!relay->broken && relay->alone_left > 0)
+		relay->alone_left--;
 }
 
 /*
@@ -409,7 +409,7 @@ sender_send(Relay *relay, const Event *event, const Commit *commit,
 
 	if (dead_letters_set_aside(relay, event, number))
 		return;
-	if (relay->careful > 0 || stop_and_wait_wanted(relay, event))
+	if (relay->alone_left > 0 || stop_and_wait_wanted(relay, event))
 	{
 		send_alone(relay, event, commit, number);
 		return;
@@ -450,7 +450,7 @@ sender_send(Relay *relay, const Event *event, const Commit *commit,
 
 /*
  * Sends an event of a transaction that has committed.  Returns when the
- * producer has it, or keeps it until it has its topic, and in careful mode when
+ * producer has it, or keeps it until it has its topic, and sent alone when
  * the broker has.  An event that is not to be sent now, since it waits behind
  * another or is refused for good, is set aside; dead_letters_store() makes that
  * last.

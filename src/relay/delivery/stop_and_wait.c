@@ -108,7 +108,7 @@ note_refusal(Relay *relay, const Event *event)
 		return;
 	if (relay->failure == DELIVERY_REFUSED && !relay->exact &&
 		event_key(event).data != NULL)
-		relay->careful = Max(relay->careful, AFTERCARE);
+		relay->alone_left = Max(relay->alone_left, AFTERCARE);
 	else
 		refusal_learn(relay, event);
 }
@@ -234,7 +234,7 @@ go_on(Relay *relay)
 	if (relay->exact && reached_broker && !exactly_once_drop(relay))
 	{
 		if (relay->failure == DELIVERY_TIME_REFUSED)
-			relay->careful += ledger_position(relay->ledger).outstanding;
+			relay->alone_left += ledger_position(relay->ledger).outstanding;
 		ending_restart();
 	}
 	relay->too_large = relay->ntoo_large = 0;
@@ -378,7 +378,7 @@ static void
 relax(Relay *relay)
 {
 	if (!ending_is_cautious())
-		relay->careful = Min(relay->careful, AFTERCARE);
+		relay->alone_left = Min(relay->alone_left, AFTERCARE);
 }
 
 /*

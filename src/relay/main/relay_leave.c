@@ -83,6 +83,6 @@ leaving_begin(Relay *relay)
 	resume_point_take(relay);
 	/* What ended the one before us is among the first events. */
 	if (ending_is_cautious())
-		relay->careful = Max(relay->careful, CAUTIOUS_EVENTS);
+		relay->alone_left = Max(relay->alone_left, CAUTIOUS_EVENTS);
 	before_shmem_exit(leave, PointerGetDatum(relay));
 }

@@ -34,7 +34,7 @@ resume_point_take(Relay *relay)
 {
 	shmem_relay_get_handover(&inherited);
 	inherited_left = inherited.events;
-	relay->careful = inherited.careful;
+	relay->alone_left = inherited.alone_left;
 	relay->fenced = inherited.fenced;
 	relay->max_age = inherited.max_age;
 	relay->patience = Max(inherited.patience, FIRST_PATIENCE_MS);
@@ -78,7 +78,7 @@ resume_point_leave(Relay *relay, const LedgerPosition *position)
 		next.commit = InvalidXLogRecPtr;
 		next.events = 0;
 	}
-	next.careful = relay->careful;
+	next.alone_left = relay->alone_left;
 	next.fenced = relay->fenced;
 	next.patience = relay->patience;
 	next.batch_bytes = relay->batch_bytes;

@@ -173,7 +173,7 @@ parked_release_step(Relay *relay)
 	/* Whether we may write shows when we do, alone. */
 	if (parked->batch_events == 1)
 	{
-		relay->careful = Max(relay->careful, 1);
+		relay->alone_left = Max(relay->alone_left, 1);
 		if (relay->exact)
 			exactly_once_commit(relay, exactly_once_position(relay));
 	}

@@ -121,7 +121,7 @@ static bool
 may_be_refused(Relay *relay, const Event *event)
 {
 	return relay->exact && outbox_on_dead_letter == DEAD_LETTER_HOLD &&
-		(relay->careful > 0 || stop_and_wait_wanted(relay, event));
+		(relay->alone_left > 0 || stop_and_wait_wanted(relay, event));
 }
 
 /*

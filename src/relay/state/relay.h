@@ -60,7 +60,7 @@ typedef struct Relay
 	/* What is under way; see sender.c */
 	Ledger	   *ledger;
 	Encoder		encoder;
-	uint64		careful;		/* events left to send one at a time */
+	uint64		alone_left;		/* events left to send one at a time */
 	uint64		refused_through;	/* one more than the number of the last
 									 * refused event; 0 if none */
 	int64		max_age;		/* of timestamps; see record_timestamp.c */
