@@ -8,50 +8,15 @@ use strict;
 use warnings;
 
 use lib 't';
+use OutboxClock;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $directory = PostgreSQL::Test::Utils::tempdir('clock');
-append_to_file("$directory/clock.c", <<'C');
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <threads.h>
-#include <time.h>
-#include <unistd.h>
+my $ahead = 3000;
+make_clock('CLOCK_REALTIME', $ahead, <<'C');
 
 #define NANOSECONDS 1000000000L
-
-/* Seconds to add, in a file that all processes map. */
-static volatile long *shift;
-
-static void __attribute__((constructor))
-open_shift(void)
-{
-	int			fd = open(getenv("TEST_CLOCK"), O_RDONLY);
-	void	   *map = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);
-
-	if (fd < 0 || map == MAP_FAILED)
-		abort();
-	shift = map;
-	close(fd);
-}
-
-int
-clock_gettime(clockid_t id, struct timespec *now)
-{
-	int			result = syscall(SYS_clock_gettime, id, now);
-
-	if (result == 0 && id == CLOCK_REALTIME && shift != NULL)
-		now->tv_sec += *shift;
-	return result;
-}
 
 int
 gettimeofday(struct timeval *restrict now, void *restrict zone)
@@ -131,37 +96,14 @@ cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex,
 	}
 }
 C
-system($ENV{CC} || 'cc', '-shared', '-fPIC', '-pthread', '-o',
-	"$directory/clock.so", "$directory/clock.c") == 0
-  or die "cannot compile a clock\n";
-
-my $ahead = 3000;
-append_to_file("$directory/shift", pack('q', $ahead));
-
-sub command_to_set_clock
-{
-	my ($shift) = @_;
-	return
-	  qq($^X -e 'open F, "+<", "$directory/shift"; syswrite F, pack "q", $shift');
-}
-
-sub set_clock
-{
-	my ($shift) = @_;
-	system(command_to_set_clock($shift)) == 0 or die "clock is not set\n";
-	return;
-}
 
 my $node;
 
 sub restart_node
 {
 	my ($settings) = @_;
-	local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $ENV{LD_PRELOAD},
-	  "$directory/clock.so";
-	local $ENV{TEST_CLOCK} = "$directory/shift";
 	$node->append_conf('postgresql.conf', $settings) if $settings;
-	$node->restart;
+	restart_with_clock($node);
 	return;
 }
 

@@ -7,66 +7,19 @@ use strict;
 use warnings;
 
 use lib 't';
+use OutboxClock;
 use OutboxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $directory = PostgreSQL::Test::Utils::tempdir('clock');
-append_to_file("$directory/clock.c", <<'C');
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
-/* Seconds to add, in a file that all processes map. */
-static volatile long *shift;
-
-static void __attribute__((constructor))
-open_shift(void)
-{
-	int			fd = open(getenv("TEST_CLOCK"), O_RDONLY);
-	void	   *map = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);
-
-	if (fd < 0 || map == MAP_FAILED)
-		abort();
-	shift = map;
-	close(fd);
-}
-
-int
-clock_gettime(clockid_t id, struct timespec *now)
-{
-	int			result = syscall(SYS_clock_gettime, id, now);
-
-	if (result == 0 && id == CLOCK_MONOTONIC && shift != NULL)
-		now->tv_sec += *shift;
-	return result;
-}
-C
-system($ENV{CC} || 'cc', '-shared', '-fPIC', '-o', "$directory/clock.so", "$directory/clock.c") == 0
-  or die "cannot compile a clock\n";
-append_to_file("$directory/shift", pack('q', 0));
-
-sub set_clock
-{
-	my ($shift) = @_;
-	open my $file, '+<', "$directory/shift" or die "clock is not set: $!\n";
-	syswrite $file, pack('q', $shift);
-	return;
-}
+make_clock('CLOCK_MONOTONIC', 0);
 
 # More partitions than a relay keeps that are not used.
 my $wide = make_topic(topic_name('wide'), 300);
 my $narrow = make_topic(topic_name('narrow'));
 
 my $node = new_server('many');
-{
-	local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $ENV{LD_PRELOAD}, "$directory/clock.so";
-	local $ENV{TEST_CLOCK} = "$directory/shift";
-	$node->restart;
-}
+restart_with_clock($node);
 create_extension($node, 'postgres');
 
 # The library writes that into its statistics as it is.

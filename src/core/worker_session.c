@@ -69,7 +69,7 @@ typedef struct ServerValue
 	struct config_generic *setting;
 	char	   *value;
 	GucSource	source;			/* where it comes from */
-}			ServerValue;
+} ServerValue;
 
 /* Settings that were pinned and may be lent, in TopMemoryContext. */
 static struct config_generic **lendable = NULL;
@@ -211,7 +211,7 @@ read_server_values(int *n)
  * module is.
  */
 static void
-pin_to_server(const ServerValue * values, int n)
+pin_to_server(const ServerValue *values, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -226,7 +226,7 @@ pin_to_server(const ServerValue * values, int n)
 }
 
 static void
-pin_all(const ServerValue * values, int n)
+pin_all(const ServerValue *values, int n)
 {
 	lendable = MemoryContextAlloc(TopMemoryContext,
 								  n * sizeof(struct config_generic *));
@@ -239,7 +239,7 @@ pin_all(const ServerValue * values, int n)
 /* What the server has for a setting; NULL when it has none. */
 static const ServerValue *
 find_server_value(const struct config_generic *setting,
-				  const ServerValue * values, int n)
+				  const ServerValue *values, int n)
 {
 	for (int i = 0; i < n; i++)
 		if (values[i].setting == setting)
@@ -251,7 +251,7 @@ find_server_value(const struct config_generic *setting,
  * Sets what a setting has, and what RESET brings back, to the server's value.
  */
 static void
-revert(struct config_generic *setting, const ServerValue * server)
+revert(struct config_generic *setting, const ServerValue *server)
 {
 	/*
 	 * A weaker source replaces the value of a stronger one only so.  None is
@@ -277,7 +277,7 @@ revert(struct config_generic *setting, const ServerValue * server)
  * nobody else's business.  Gives it what it would have without.
  */
 static void
-take_back_own_settings(const ServerValue * values, int n)
+take_back_own_settings(const ServerValue *values, int n)
 {
 	int			count;
 	struct config_generic **settings = compat_guc_variables(&count);

@@ -22,7 +22,7 @@
  * There is nothing in that which planning would evaluate or look up by name.
  */
 bool
-chunk_is_our_check(const Expr * check)
+chunk_is_our_check(const Expr *check)
 {
 	const		FuncExpr *call = (const FuncExpr *) check;
 	FmgrInfo	function;

@@ -13,7 +13,7 @@
 #include "nodes/primnodes.h"
 #include "utils/rel.h"
 
-extern bool chunk_is_our_check(const Expr * check);
+extern bool chunk_is_our_check(const Expr *check);
 extern bool chunk_has_extras(Relation chunk);
 
 #endif							/* OUTBOX_CHUNK_CHECKS_H */

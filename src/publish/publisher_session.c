@@ -91,7 +91,7 @@ session_committed_prepared(void)
 
 /* A time limit in ms, at most what a wait can take: some 24 days. */
 static long
-interval_to_ms(const Interval * interval)
+interval_to_ms(const Interval *interval)
 {
 	double		ms = interval->time / 1000.0 +
 	((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *

@@ -16,64 +16,50 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
-#include "utils/lsyscache.h"
 
 #include "core/background_worker.h"
 #include "server/command_guard_inbox.h"
+#include "server/guarded_tables.h"
 
-#define GUARDED_SCHEMA "outbox"
-#define GUARDED_TABLE "event"
+static const char *const guarded_names[] = {"event"};
+
+static const GuardedTables guarded = {
+	.schema = "outbox",
+	.names = guarded_names,
+	.nnames = lengthof(guarded_names),
+	.detail = "Extension outbox would not find all events of the table outbox.event any more.",
+	.hint = "To remove events that are on Kafka, use DELETE or TRUNCATE."
+};
 
 /* The triggers of the table and of its chunks. */
 #define ROW_TRIGGER "keep_rows"
 #define CHUNK_TRIGGER "keep_chunk"
 
-/* Is it outbox.event or a chunk of it? */
-static bool
-is_guarded(const RangeVar * name)
-{
-	Oid			relid = RangeVarGetRelid(name, NoLock, true);
-
-	if (OidIsValid(relid) && get_rel_relispartition(relid))
-		relid = get_partition_parent(relid, true);
-	return OidIsValid(relid) &&
-		get_rel_namespace(relid) == get_namespace_oid(GUARDED_SCHEMA, true) &&
-		strcmp(get_rel_name(relid), GUARDED_TABLE) == 0;
-}
-
 /* Raises the error for a command that is not allowed. */
 static void
-refuse(const RangeVar * name, const char *action)
+refuse(const RangeVar *name, const char *action)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot %s \"%s.%s\"", action, GUARDED_SCHEMA,
-					name->relname),
-			 errdetail("Extension outbox would not find all events of the table %s.%s any more.",
-					   GUARDED_SCHEMA, GUARDED_TABLE),
-			 errhint("To remove events that are on Kafka, use DELETE or TRUNCATE.")));
+	guarded_tables_refuse(&guarded, name, action);
 }
 
 /* Raises the error if a command would take away a trigger that keeps rows. */
 static void
-check_trigger(const RangeVar * table, const char *trigger, const char *action)
+check_trigger(const RangeVar *table, const char *trigger, const char *action)
 {
-	if ((strcmp(trigger, ROW_TRIGGER) == 0 ||
-		 strcmp(trigger, CHUNK_TRIGGER) == 0) && is_guarded(table))
+	if (strcmp(trigger, ROW_TRIGGER) == 0 || strcmp(trigger, CHUNK_TRIGGER) == 0)
 		refuse(table, psprintf("%s the trigger \"%s\" of", action, trigger));
 }
 
 static void
-check_alter_table(const AlterTableStmt * stmt)
+check_alter_table(const AlterTableStmt *stmt)
 {
 	ListCell   *lc;
 
-	if (!is_guarded(stmt->relation))
+	if (!guarded_tables_contain(&guarded, stmt->relation))
 		return;
 	foreach(lc, stmt->cmds)
 	{
@@ -106,25 +92,10 @@ check_alter_table(const AlterTableStmt * stmt)
 	}
 }
 
-/* A table that is about to be created must not be a partition of ours. */
 static void
-check_create(const CreateStmt * stmt)
+check_move(const AlterObjectSchemaStmt *stmt)
 {
-	ListCell   *lc;
-
-	if (stmt->partbound == NULL)
-		return;
-	foreach(lc, stmt->inhRelations)
-	{
-		if (is_guarded(lfirst_node(RangeVar, lc)))
-			refuse(lfirst_node(RangeVar, lc), "add partitions to");
-	}
-}
-
-static void
-check_move(const AlterObjectSchemaStmt * stmt)
-{
-	if (stmt->relation && is_guarded(stmt->relation))
+	if (stmt->relation)
 		refuse(stmt->relation, "move");
 }
 
@@ -136,13 +107,13 @@ check_rename(const RenameStmt *stmt)
 		return;
 	if (stmt->renameType == OBJECT_TRIGGER)
 		check_trigger(stmt->relation, stmt->subname, "rename");
-	else if (stmt->subname == NULL && is_guarded(stmt->relation))
+	else if (stmt->subname == NULL)
 		refuse(stmt->relation, "rename");
 }
 
 /* DROP TRIGGER names it behind its table. */
 static void
-check_drop(const DropStmt * stmt)
+check_drop(const DropStmt *stmt)
 {
 	ListCell   *lc;
 
@@ -185,7 +156,7 @@ check(Node *stmt)
 			check_move((AlterObjectSchemaStmt *) stmt);
 			break;
 		case T_CreateStmt:
-			check_create((CreateStmt *) stmt);
+			guarded_tables_check_create(&guarded, (CreateStmt *) stmt);
 			break;
 		case T_CreateTrigStmt:
 			check_trigger(((CreateTrigStmt *) stmt)->relation,

@@ -15,51 +15,30 @@
 
 #include "server/command_guard_inbox.h"
 
-#include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "catalog/pg_trigger.h"
 #include "nodes/parsenodes.h"
-#include "utils/lsyscache.h"
 
-#define GUARDED_SCHEMA "inbox"
+#include "server/guarded_tables.h"
 
-static const char *const guarded_tables[] = {"message", "received"};
+static const char *const guarded_names[] = {"message", "received"};
 
-/* Is it one of those tables, or a chunk of one? */
-static bool
-is_guarded(const RangeVar * name)
-{
-	Oid			relid = RangeVarGetRelid(name, NoLock, true);
-	const char *table;
-
-	if (OidIsValid(relid) && get_rel_relispartition(relid))
-		relid = get_partition_parent(relid, true);
-	if (!OidIsValid(relid) ||
-		get_rel_namespace(relid) != get_namespace_oid(GUARDED_SCHEMA, true))
-		return false;
-	table = get_rel_name(relid);
-	for (int i = 0; i < lengthof(guarded_tables); i++)
-		if (strcmp(table, guarded_tables[i]) == 0)
-			return true;
-	return false;
-}
+static const GuardedTables guarded = {
+	.schema = "inbox",
+	.names = guarded_names,
+	.nnames = lengthof(guarded_names),
+	.detail = "Workers of subscriptions write into the chunks of the table directly, and only as extension outbox made it.",
+	.hint = "To act on messages, use a handler, or a trigger for UPDATE or DELETE; to watch for those that failed, inbox.stat_subscription."
+};
 
 /* Raises the error for a command that is not allowed, on tables of ours. */
 static void
-refuse(const RangeVar * name, const char *action)
+refuse(const RangeVar *name, const char *action)
 {
-	if (!is_guarded(name))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot %s \"%s.%s\"", action, GUARDED_SCHEMA,
-					name->relname),
-			 errdetail("Workers of subscriptions write into the chunks of the table directly, and only as extension outbox made it."),
-			 errhint("To act on messages, use a handler, or a trigger for UPDATE or DELETE; to watch for those that failed, inbox.stat_subscription.")));
+	guarded_tables_refuse(&guarded, name, action);
 }
 
 static void
-check_alter_table(const AlterTableStmt * stmt)
+check_alter_table(const AlterTableStmt *stmt)
 {
 	ListCell   *lc;
 
@@ -89,18 +68,6 @@ check_alter_table(const AlterTableStmt * stmt)
 				break;
 		}
 	}
-}
-
-/* A table that is about to be created must not be a partition of ours. */
-static void
-check_create(const CreateStmt * stmt)
-{
-	ListCell   *lc;
-
-	if (stmt->partbound == NULL)
-		return;
-	foreach(lc, stmt->inhRelations)
-		refuse(lfirst_node(RangeVar, lc), "add partitions to");
 }
 
 /* What has a name of its own in the table may be renamed. */
@@ -135,7 +102,7 @@ command_guard_check_inbox(const Node *stmt)
 				refuse(((const AlterObjectSchemaStmt *) stmt)->relation, "move");
 			break;
 		case T_CreateStmt:
-			check_create((const CreateStmt *) stmt);
+			guarded_tables_check_create(&guarded, (const CreateStmt *) stmt);
 			break;
 		case T_CreateTrigStmt:
 			if (TRIGGER_FOR_INSERT(((const CreateTrigStmt *) stmt)->events))

@@ -284,7 +284,7 @@ moves_database(Node *stmt)
 
 /* Does a DROP command name the extension, or the schema that holds it? */
 static bool
-drops_extension(DropStmt * stmt)
+drops_extension(DropStmt *stmt)
 {
 	ListCell   *lc;
 

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "core/background_worker.h"
+#include "core/monotonic_clock.h"
 #include "inbox/partition/locked_positions.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/partition_takeover.h"
@@ -90,6 +91,7 @@ add_partition(InboxWorker *worker, Search *search, uint64 row)
 	partition->unsought = DatumGetBool(takeover_result(row, 14, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
+	partition->asked_at = monotonic_now();
 	candidate = takeover_candidate(search, row);
 	partition->gone = candidate->left;
 	/* In front of its beginning is nothing. */

@@ -103,7 +103,8 @@ typedef struct Partition
 	int64		began_at;		/* next offset when the worker met it */
 	PartitionHealth health;
 	bool		refused;		/* the error was about this partition */
-	TimestampTz asked_at;		/* when it was sought, by monotonic_now() */
+	TimestampTz asked_at;		/* when it was sought, by monotonic_now(), */
+	int			in_vain;		/* so often without a sign */
 } Partition;
 
 /* Messages that have failed for good and are to be logged; see failure_report.c */
@@ -204,6 +205,7 @@ typedef struct InboxWorker
 	char		group_error[CONSUMER_MESSAGE_LEN];	/* last shown; see
 													 * consumer_health.c */
 	uint64		errors_seen;
+	TimestampTz assigned_at;	/* for lack of a sign, by monotonic_now() */
 	uint64		doubts_seen;
 	uint64		group_errors_seen;
 

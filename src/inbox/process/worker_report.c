@@ -156,6 +156,7 @@ health_sign(Partition *partition)
 {
 	if (partition->health != PARTITION_ASKED)
 		return;
+	partition->in_vain = 0;
 	partition->health = PARTITION_READ;
 	partition->refused = false;
 }

@@ -293,7 +293,7 @@ check_range(const char *argument, int value, int min, int max)
 
 /* Raises an error when the interval is not in the range, told by the hint. */
 void
-check_interval(const char *argument, const Interval * value, int64 min_ms,
+check_interval(const char *argument, const Interval *value, int64 min_ms,
 			   int64 max_ms, const char *hint)
 {
 	double		ms = value->time / 1000.0 +

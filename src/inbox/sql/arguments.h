@@ -24,7 +24,7 @@ extern void check_id_field(const char *dedupe, const char *id_field);
 extern void check_choice(const char *argument, const char *value,
 						 const char *const *choices, int nchoices);
 extern void check_range(const char *argument, int value, int min, int max);
-extern void check_interval(const char *argument, const Interval * value,
+extern void check_interval(const char *argument, const Interval *value,
 						   int64 min_ms, int64 max_ms, const char *hint);
 extern TimestampTz parse_time(const char *argument, const char *value,
 							  const char *hint);

@@ -41,6 +41,9 @@
 #define PROBE_MS 2000
 #define CHECK_MS 500			/* where nothing is taken until then */
 #define LONG_PROBE_MS 10000		/* with messages that are still to be handled */
+#define MOST_DOUBLED 5			/* as often that gets twice as long: what
+								 * comes may take its time */
+#define ASSIGN_MS 30000			/* between two assignments for lack of a sign */
 #define GROUP_RETRY_MS 10000
 #define TRANSACTION_MS 10000	/* so long an open transaction is no matter */
 
@@ -144,11 +147,27 @@ is_to_ask(const Partition *partition, TimestampTz now)
 	if (partition->lost || partition->gone || partition->health == PARTITION_READ)
 		return false;
 	if (partition->health == PARTITION_ASKED)
-		return partition->asked_at != 0 &&
-			TimestampDifferenceExceeds(partition->asked_at, now, LONG_PROBE_MS);
+		return TimestampDifferenceExceeds(partition->asked_at, now,
+										  LONG_PROBE_MS << Min(partition->in_vain, MOST_DOUBLED));
 	return TimestampDifferenceExceeds(partition->asked_at, now,
 									  partition->check == CHECK_WANTED ?
 									  CHECK_MS : PROBE_MS);
+}
+
+/*
+ * Has the library been asked for a sign of partitions in vain, though all topics
+ * are there?  It may have lost a partition whose topic was away for a moment, and
+ * then begins with an assignment only.  That throws away what was fetched of all,
+ * so it is done now and then.
+ */
+static bool
+is_to_assign(InboxWorker *worker, bool in_vain, TimestampTz now)
+{
+	if (!in_vain || !worker->complete ||
+		!TimestampDifferenceExceeds(worker->assigned_at, now, ASSIGN_MS))
+		return false;
+	worker->assigned_at = now;
+	return true;
 }
 
 /* Asks partitions in doubt for a sign, none of them all the time. */
@@ -158,6 +177,7 @@ ask(InboxWorker *worker)
 	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
 									 Max(worker->npartitions, 1));
 	TimestampTz now = monotonic_now();
+	bool		in_vain = false;
 	int			n = 0;
 
 	for (int i = 0; i < worker->npartitions; i++)
@@ -166,6 +186,11 @@ ask(InboxWorker *worker)
 
 		if (!is_to_ask(partition, now))
 			continue;
+		if (partition->health == PARTITION_ASKED)
+		{
+			partition->in_vain++;
+			in_vain = true;
+		}
 		if (partition->health == PARTITION_ASKED || partition->refused ||
 			partition->check == CHECK_WANTED ||
 			!has_more(worker, &partition->at))
@@ -177,7 +202,9 @@ ask(InboxWorker *worker)
 		partition->health = PARTITION_ASKED;
 		partition->asked_at = now;
 	}
-	if (n > 0)
+	if (is_to_assign(worker, in_vain, now))
+		partitions_assign(worker);
+	else if (n > 0)
 		consumer_seek(worker->consumer, list, n);
 	pfree(list);
 }

@@ -144,11 +144,11 @@ forget_relation(Oid relid)
 }
 
 static void
-forget_invalid(int count, const SharedInvalidationMessage * messages)
+forget_invalid(int count, const SharedInvalidationMessage *messages)
 {
 	for (int i = 0; i < count; i++)
 	{
-		const		SharedInvalidationMessage *message = &messages[i];
+		const SharedInvalidationMessage *message = &messages[i];
 
 		if (message->id == SHAREDINVALRELCACHE_ID &&
 			(message->rc.dbId == MyDatabaseId || !OidIsValid(message->rc.dbId)))
