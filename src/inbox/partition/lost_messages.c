@@ -248,12 +248,16 @@ look(InboxWorker *worker, Partition *partition)
 	return false;
 }
 
-/* What was seen of it may not have been all: it is to be looked at again. */
+/*
+ * What was seen of it may not have been all: it is to be looked at again.  If it was
+ * compared with what it was when it was last verified, it is so again: its last marks
+ * may be those of another one.
+ */
 static void
 begin_again(InboxWorker *worker, Partition *partition)
 {
 	if (partition->check == CHECK_FAILED)
-		marks_begin(worker, partition);
+		marks_begin_again(worker, partition);
 }
 
 /*

@@ -83,8 +83,17 @@ first_offset(const Partition *partition)
 void
 marks_begin(InboxWorker *worker, Partition *partition)
 {
-	worker->unchecked = true;
 	partition->rechecked = false;
+	marks_begin_again(worker, partition);
+}
+
+/*
+ * It is to be checked once more, by the marks that it was checked by.
+ */
+void
+marks_begin_again(InboxWorker *worker, Partition *partition)
+{
+	worker->unchecked = true;
 	partition->check_from = first_offset(partition);
 	partition->check = partition->check_from < partition->at.offset ?
 		CHECK_READING : CHECK_DONE;

@@ -14,6 +14,7 @@
 #include "kafka/consumer/consumer.h"
 
 extern void marks_begin(InboxWorker *worker, Partition *partition);
+extern void marks_begin_again(InboxWorker *worker, Partition *partition);
 extern void marks_doubt(InboxWorker *worker, Partition *partition);
 extern void marks_doubt_since(InboxWorker *worker, Partition *partition);
 extern int64 marks_start(Partition *partition);
