@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "core/monotonic_clock.h"
+#include "inbox/partition/partition_doubt.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/partition_takeover.h"
 #include "inbox/partition/search_state.h"
@@ -147,7 +148,7 @@ learn_patience(InboxWorker *worker)
 
 /*
  * Partitions that a topic does not have any more, since it was made anew with
- * fewer, are not waited for.
+ * fewer, are not waited for.  Those that it has are others than were read.
  */
 static void
 drop_partitions(InboxWorker *worker, Search *search)
@@ -160,7 +161,10 @@ drop_partitions(InboxWorker *worker, Search *search)
 
 		if (!partition->gone && topic != NULL && topic->partitions > 0 &&
 			partition->at.partition >= topic->partitions)
+		{
 			partition->gone = search->changed = true;
+			health_doubt_topic(worker, partition->at.topic);
+		}
 	}
 }
 

@@ -36,6 +36,7 @@
 #include "core/background_worker.h"
 #include "core/monotonic_clock.h"
 #include "inbox/partition/assignment.h"
+#include "inbox/partition/partition_doubt.h"
 #include "inbox/partition/partition_marks.h"
 #include "inbox/partition/search_state.h"
 #include "inbox/process/inbox_worker.h"
@@ -201,9 +202,12 @@ report_other(InboxWorker *worker, Partition *partition, int64 low)
 							  &younger, KAFKA_TIMEOUT_MS))
 		return false;
 	if (partition->other_cluster || younger <= low || younger > until)
+	{
 		report(worker, partition, low, position, "replaced",
 			   partition->other_cluster ? "is that of another cluster, not the one that was read" :
 			   "is not the one that was read: the topic was made anew, or is that of another cluster");
+		health_doubt_topic(worker, partition->at.topic);
+	}
 	else
 		report(worker, partition, younger, position, "cut",
 			   psprintf("was cut: what it had from about offset " INT64_FORMAT " on, up to the position " INT64_FORMAT ", is not there any more, and other messages take its place",

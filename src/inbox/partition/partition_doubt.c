@@ -26,6 +26,28 @@ health_doubt(InboxWorker *worker, Partition *partition)
 }
 
 /*
+ * A topic was made anew, as is seen at one of its partitions: the others are
+ * compared with what they were when it was last known to be the one that was read.
+ * One that is compared with that already is left alone.
+ */
+void
+health_doubt_topic(InboxWorker *worker, const char *topic)
+{
+	for (int i = 0; i < worker->npartitions; i++)
+	{
+		Partition  *partition = worker->partitions[i];
+
+		if (partition->lost || partition->gone ||
+			partition->check == CHECK_FAILED ||
+			(partition->check != CHECK_DONE && partition->rechecked) ||
+			strcmp(partition->at.topic, topic) != 0)
+			continue;
+		marks_doubt_since(worker, partition);
+		health_doubt(worker, partition);
+	}
+}
+
+/*
  * A partition cannot be read.  Called by consumer_fetch(): must not raise an
  * error.
  */

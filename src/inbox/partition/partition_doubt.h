@@ -14,6 +14,7 @@
 #include "inbox/process/inbox_worker.h"
 
 extern void health_doubt(InboxWorker *worker, Partition *partition);
+extern void health_doubt_topic(InboxWorker *worker, const char *topic);
 extern void health_refused(void *arg, const char *topic, int partition);
 extern void health_missing(InboxWorker *worker, const char *topic);
 
