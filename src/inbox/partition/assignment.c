@@ -200,8 +200,23 @@ drop_search(InboxWorker *worker)
 }
 
 /*
- * Ends a look: notes whether all that the subscription names is there.  If so, a
- * last question is whether it is still what was read.
+ * Asks whether what was found is still what was read.  While something is missing,
+ * which may be for ever, there are more looks, but no more questions.  Returns false
+ * when there is none now.
+ */
+static bool
+ask_whether_same(InboxWorker *worker, Search *search)
+{
+	if (search->incomplete &&
+		(search->unreached || worker->ask_same_at > monotonic_now()))
+		return false;
+	worker->ask_same_at = TimestampTzPlusMilliseconds(monotonic_now(), REFRESH_MS);
+	return recreation_ask(worker, search);
+}
+
+/*
+ * Ends a look: notes whether all that the subscription names is there.  A last
+ * question is whether what is there is still what was read.
  */
 static void
 finish_search(InboxWorker *worker)
@@ -220,7 +235,7 @@ finish_search(InboxWorker *worker)
 		health_lookup_failed(worker, search->error, search->unreached);
 	worker->refresh_at =
 		TimestampTzPlusMilliseconds(monotonic_now(), pause_after(worker, search));
-	if (search->incomplete || !recreation_ask(worker, search))
+	if (!ask_whether_same(worker, search))
 		drop_search(worker);
 }
 

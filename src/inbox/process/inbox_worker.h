@@ -191,6 +191,8 @@ typedef struct InboxWorker
 								 * monotonic_now() */
 	TimestampTz refresh_at;		/* when to ask for topics and partitions, the
 								 * same */
+	TimestampTz ask_same_at;	/* when to ask whether topics are what was
+								 * read, if some are missing, the same */
 	bool		looked;			/* there was a look for topics, or its answer
 								 * takes long */
 	bool		complete;		/* the last one found all */
