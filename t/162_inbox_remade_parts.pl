@@ -91,7 +91,7 @@ foreach my $topic (@topics)
 }
 
 # The questions about one partition take about as long as others wait for them.
-$proxy->slow(0.15);
+$proxy->slow(0.3);
 kill 'CONT', @workers;
 foreach my $topic (@topics)
 {

@@ -58,6 +58,9 @@
 /* So much may the clocks of producers and this server differ. */
 #define CLOCK_DIFFERENCE_MS 1000
 
+/* So long one question to Kafka may take, however far away it is. */
+#define LONGEST_QUESTION_MS 10000
+
 /* The condition for the position of a partition. */
 #define OF_PARTITION \
 	" WHERE subscription OPERATOR(pg_catalog.=) $1" \
@@ -78,6 +81,16 @@ lost_messages_note(void *arg, const char *topic, int partition)
 		return;
 	found->suspect = SUSPECT_OFFSET;
 	worker->suspects = true;
+}
+
+/*
+ * How long one question to Kafka may take, in ms: more than the answers that the
+ * worker has had took, since it waits behind a request for messages.
+ */
+static int
+question_ms(const InboxWorker *worker)
+{
+	return Min(2 * worker->patience_ms, LONGEST_QUESTION_MS);
 }
 
 /*
@@ -199,7 +212,7 @@ report_other(InboxWorker *worker, Partition *partition, int64 low)
 	if (!consumer_find_offset(worker->consumer, partition->at.topic,
 							  partition->at.partition,
 							  Max(read_at(worker, partition) - CLOCK_DIFFERENCE_MS, 0),
-							  &younger, KAFKA_TIMEOUT_MS))
+							  &younger, question_ms(worker)))
 		return false;
 	if (partition->other_cluster || younger <= low || younger > until)
 	{
@@ -229,7 +242,7 @@ look(InboxWorker *worker, Partition *partition)
 	partition->suspect = SUSPECT_NOTHING;
 	if (!consumer_bounds(worker->consumer, partition->at.topic,
 						 partition->at.partition, &low, &high,
-						 KAFKA_TIMEOUT_MS))
+						 question_ms(worker)))
 		return false;
 	if (is_other)
 		return report_other(worker, partition, low);

@@ -14,7 +14,6 @@
 #include "kafka/consumer/consumer.h"
 #include "registry/consumer_entry.h"
 
-#define KAFKA_TIMEOUT_MS 1000	/* for one question that is waited for */
 #define PATIENCE_MS 1000		/* that an answer may take, */
 
 typedef enum SearchStep
