@@ -279,7 +279,7 @@ dead_letter_table_write_one(const SetAside *item)
 static LockOutcome
 try_lock_tables(void)
 {
-	static const char *const tables[] = {"dead_letter", "held_event", "parked"};
+	static const char *const tables[] = {"dead_letter", "held_event", "parked_topic"};
 	LockOutcome outcome = LOCK_TAKEN;
 
 	for (int i = 0; i < lengthof(tables) && outcome == LOCK_TAKEN; i++)
