@@ -12,10 +12,10 @@
  * messages are younger, it is the first one.
  *
  * A smaller offset is a suspicion only: messages carry the times that producers
- * give them.  The marks decide (see partition_marks.c).  The last ones may be of the new topic
- * already, so they are those that the partitions had when the topic was last known
- * to be the one that was read.  Partitions have no topics of their own: if one was
- * made again, all were, so one is asked for, the same each time.
+ * give them.  The marks decide (see partition_marks.c).  The last ones may be of
+ * the new topic already, so they are those that the partitions had when the topic
+ * was last known to be the one that was read.  Partitions have no topics of their
+ * own: if one was made again, all were, so one is asked for, the same each time.
  *
  *-------------------------------------------------------------------------
  */
