@@ -91,7 +91,7 @@ add_partition(InboxWorker *worker, Search *search, uint64 row)
 	partition->unsought = DatumGetBool(takeover_result(row, 14, &isnull));
 	partition->shown = -1;
 	partition->health = PARTITION_ASKED;
-	partition->asked_at = monotonic_now();
+	partition->assigned_at = monotonic_now();
 	candidate = takeover_candidate(search, row);
 	partition->gone = candidate->left;
 	/* In front of its beginning is nothing. */

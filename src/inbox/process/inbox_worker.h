@@ -103,7 +103,8 @@ typedef struct Partition
 	int64		began_at;		/* next offset when the worker met it */
 	PartitionHealth health;
 	bool		refused;		/* the error was about this partition */
-	TimestampTz asked_at;		/* when it was sought, by monotonic_now(), */
+	TimestampTz assigned_at;	/* by monotonic_now(); */
+	TimestampTz asked_at;		/* when it was sought since, or 0; */
 	int			in_vain;		/* so often without a sign */
 } Partition;
 

@@ -138,17 +138,33 @@ has_more(InboxWorker *worker, const ConsumerPartition *at)
 }
 
 /*
- * Is a partition to be asked now?  One that was gets no second question before
- * long.
+ * Is a partition that was assigned, or asked, to be asked once more?  Not before
+ * long.  Its first messages may have come, and wait for their turn while there are
+ * more of others.
  */
 static bool
-is_to_ask(const Partition *partition, TimestampTz now)
+is_to_ask_again(const Partition *partition, bool more, TimestampTz now)
+{
+	TimestampTz since = partition->asked_at;
+
+	if (since == 0)
+	{
+		if (more)
+			return false;
+		since = partition->assigned_at;
+	}
+	return TimestampDifferenceExceeds(since, now,
+									  LONG_PROBE_MS << Min(partition->in_vain, MOST_DOUBLED));
+}
+
+/* Is a partition to be asked now? */
+static bool
+is_to_ask(const Partition *partition, bool more, TimestampTz now)
 {
 	if (partition->lost || partition->gone || partition->health == PARTITION_READ)
 		return false;
 	if (partition->health == PARTITION_ASKED)
-		return TimestampDifferenceExceeds(partition->asked_at, now,
-										  LONG_PROBE_MS << Min(partition->in_vain, MOST_DOUBLED));
+		return is_to_ask_again(partition, more, now);
 	return TimestampDifferenceExceeds(partition->asked_at, now,
 									  partition->check == CHECK_WANTED ?
 									  CHECK_MS : PROBE_MS);
@@ -172,7 +188,7 @@ is_to_assign(InboxWorker *worker, bool in_vain, TimestampTz now)
 
 /* Asks partitions in doubt for a sign, none of them all the time. */
 static void
-ask(InboxWorker *worker)
+ask(InboxWorker *worker, bool more)
 {
 	ConsumerPartition *list = palloc(sizeof(ConsumerPartition) *
 									 Max(worker->npartitions, 1));
@@ -184,7 +200,7 @@ ask(InboxWorker *worker)
 	{
 		Partition  *partition = worker->partitions[i];
 
-		if (!is_to_ask(partition, now))
+		if (!is_to_ask(partition, more, now))
 			continue;
 		if (partition->health == PARTITION_ASKED)
 		{
@@ -202,7 +218,7 @@ ask(InboxWorker *worker)
 		partition->health = PARTITION_ASKED;
 		partition->asked_at = now;
 	}
-	if (is_to_assign(worker, in_vain, now))
+	if (is_to_assign(worker, in_vain && !more, now))
 		partitions_assign(worker);
 	else if (n > 0)
 		consumer_seek(worker->consumer, list, n);
@@ -308,7 +324,7 @@ health_check(InboxWorker *worker, bool more)
 
 	/* While nothing is fetched, there is no sign of any. */
 	if (!worker->settled && !handler_backoff_is_pausing(worker))
-		ask(worker);
+		ask(worker, more);
 	tell_transactions(worker);
 	state = assess(worker, more);
 	if (state == CONSUMER_WAITING_KAFKA)
