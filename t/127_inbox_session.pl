@@ -280,6 +280,8 @@ is(sql("SELECT value FROM shop.seen WHERE what = 'changed' AND value !~ 'Asia'")
 # ---------------------------------------------------------------------------
 # A role that is renamed, and one that has become a superuser
 
+# Each subscription handles messages at its own pace.
+wait_for("SELECT count(*) = 2 FROM shop.seen WHERE what = 'who'", 'who: the handler has run again, too');
 sql('ALTER ROLE alice RENAME TO alicia');
 produce($topic, "a\t3");
 wait_for("SELECT count(*) = 1 FROM shop.seen WHERE what = 'who' AND value = 'alicia|alicia|alicia|off'", 'a new name counts at once');
