@@ -20,7 +20,7 @@
  * Says about an error (CONSUMER_ERROR_LEN bytes) which right is missing, if one
  * is.
  */
-void
+static void
 explain_right(rd_kafka_resp_err_t err, char *error)
 {
 	if (err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)

@@ -15,7 +15,6 @@
 
 #include "kafka/consumer/consumer.h"
 
-extern void explain_right(rd_kafka_resp_err_t err, char *error);
 extern void consumer_take_error(Consumer *consumer, rd_kafka_event_t *event,
 								const ConsumerHandler *handler);
 extern void consumer_take_commit(Consumer *consumer, rd_kafka_event_t *event);

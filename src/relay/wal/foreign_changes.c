@@ -89,11 +89,9 @@ static FileVerdict *last = NULL;	/* the one that was asked for last */
 /* outbox.event and its chunks, as of the last look into the catalogs. */
 static List *event_relations = NIL;
 
-/*
- * Forgets all verdicts.
- */
-void
-foreign_changes_forget_all(void)
+/* Forgets all verdicts. */
+static void
+forget_all(void)
 {
 	if (verdicts)
 		hash_destroy(verdicts);
@@ -133,7 +131,7 @@ forget_relation(Oid relid)
 		return;
 	if (!OidIsValid(relid) || list_member_oid(event_relations, relid))
 	{
-		foreign_changes_forget_all();
+		forget_all();
 		return;
 	}
 	hash_seq_init(&scan, verdicts);
@@ -362,7 +360,7 @@ is_foreign(CompatLocator file)
 			return false;
 		if (hash_get_num_entries(verdicts) >= MAX_VERDICTS)
 		{
-			foreign_changes_forget_all();
+			forget_all();
 			make_table();
 		}
 		last = hash_search(verdicts, &file, HASH_ENTER, NULL);

@@ -15,7 +15,6 @@
 #include "utils/rel.h"
 
 extern void foreign_changes_process_record(LogicalDecodingContext *context);
-extern void foreign_changes_forget_all(void);
 #ifdef OUTBOX_CHECK_FOREIGN
 extern void foreign_changes_check_event(XLogRecPtr lsn, Relation relation);
 #endif
